@@ -1,0 +1,1 @@
+"""Layer 1: what the DICOM Standard says, as data and pure functions."""

@@ -1,0 +1,104 @@
+"""What can go wrong, in the words of the domain.
+
+Each class docstring is the default message of its error. ``fault`` says whose it is: the peer's (logged
+as a warning) or ours (logged as an error). No class here knows a protocol: DIMSE status codes live in
+``pacs.dimse.status``, exit codes in ``pacs.cli``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Fault = Literal["peer", "ours"]
+
+
+class PacsError(Exception):
+    """The archive could not do what it was asked to do."""
+
+    fault: ClassVar[Fault] = "ours"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").splitlines()[0])
+
+    @property
+    def message(self) -> str:
+        """One sentence for the person or peer that asked."""
+        return str(self.args[0])
+
+
+class InvalidSetting(PacsError):
+    """A setting is unknown or has a value that cannot be used."""
+
+
+class InvalidIdentifier(PacsError):
+    """The Identifier breaks a rule of the information model."""
+
+    fault = "peer"
+
+    def __init__(self, message: str | None = None, *, offending: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        #: Tags for Offending Element (0000,0901).
+        self.offending = offending
+
+
+class InvalidInstance(PacsError):
+    """The SOP Instance cannot be read as DICOM."""
+
+    fault = "peer"
+
+
+class InstanceMismatch(InvalidInstance):
+    """The data set does not belong to the SOP Class or SOP Instance it was sent as."""
+
+    def __init__(self, message: str | None = None, *, offending: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        #: Tags for Offending Element (0000,0901).
+        self.offending = offending
+
+
+class DuplicateInstance(PacsError):
+    """A different SOP Instance with this SOP Instance UID is already stored."""
+
+    fault = "peer"
+
+
+class NotAuthorised(PacsError):
+    """The calling AE may not do this."""
+
+    fault = "peer"
+
+
+class UnknownDestination(PacsError):
+    """The Move Destination is not known to this archive."""
+
+    fault = "peer"
+
+
+class DestinationUnreachable(PacsError):
+    """No association with the Move Destination could be established."""
+
+    fault = "peer"
+
+
+class DestinationRefused(PacsError):
+    """The Move Destination did not accept a presentation context for the SOP Instance."""
+
+    fault = "peer"
+
+
+class PeerAborted(PacsError):
+    """The peer ended the association before the operation was complete."""
+
+    fault = "peer"
+
+
+class StorageFull(PacsError):
+    """There is no space left in the storage."""
+
+
+class StorageUnavailable(PacsError):
+    """The storage cannot be read or written."""
+
+
+class IndexUnavailable(PacsError):
+    """The index cannot be reached."""

@@ -1,0 +1,1 @@
+"""Layer 2: the SQL index. The only package that imports SQLAlchemy."""

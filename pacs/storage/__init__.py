@@ -1,0 +1,1 @@
+"""Layer 2: bytes. Knows no SQL and no DIMSE."""
