@@ -102,3 +102,8 @@ class StorageUnavailable(PacsError):
 
 class IndexUnavailable(PacsError):
     """The index cannot be reached."""
+
+    def __init__(self, message: str | None = None, *, may_have_committed: bool = False) -> None:
+        super().__init__(message)
+        #: The connection broke during a commit: whether the change is in the index is not known.
+        self.may_have_committed = may_have_committed

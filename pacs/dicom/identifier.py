@@ -1,13 +1,65 @@
-"""A request Identifier becomes a Query, or is refused with the rule it breaks."""
+"""A request Identifier becomes a Query, or is refused with the rule it breaks.
+
+Where peers and the Standard differ (all of it is in the conformance statement):
+
+* A C-FIND without the unique key of its level is taken as if that were universal.
+* A key of a higher level than the query's, asked for without a value, is returned from the parent.
+  With a value it is refused unless relational queries are negotiated (PS3.4 C.4.1.2.1).
+* A key of a lower level, asked for without a value, is an unsupported key; with one it is refused,
+  also in relational queries, whose search ends at the level of the query (PS3.4 C.4.1.3.2.2).
+* Patient ID may narrow a Study Root retrieve (PS3.4 C.4.2.1.4.1 lists it among the unique keys).
+* Attributes without a value, private ones and those that only responses have are ignored in a
+  retrieve, because peers copy them from C-FIND responses.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
-from pacs.dicom.attributes import Attribute
+from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
+
+from pacs.dicom.attributes import BY_KEYWORD, BY_TAG, Attribute, KeyType
+from pacs.dicom.character_sets import codecs_of
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import Match
+from pacs.dicom.matching import (
+    Match,
+    SequenceMatch,
+    SingleValue,
+    UidList,
+    attribute_name,
+    is_universal,
+    parse_match,
+    refuse,
+)
+from pacs.dicom.plain_values import (
+    SPECIFIC_CHARACTER_SET,
+    UNREADABLE,
+    Element,
+    character_set_terms,
+    is_empty,
+    texts_of,
+)
+from pacs.errors import InvalidIdentifier
+
+QUERY_RETRIEVE_LEVEL = 0x00080052
+RETRIEVE_AE_TITLE = 0x00080054
+INSTANCE_AVAILABILITY = 0x00080056
+
+_TIMEZONE_OFFSET_FROM_UTC = 0x00080201
+# They say how to read the Identifier; they are neither matched nor returned as keys. The timezone
+# has no effect without the negotiated timezone query adjustment: times compare as recorded.
+_NOT_KEYS = frozenset({SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, _TIMEZONE_OFFSET_FROM_UTC})
+# Response-only Attributes that this archive supports (PS3.4 C.4.1.1.3.2).
+_RETRIEVAL_KEYS = {
+    RETRIEVE_AE_TITLE: "RetrieveAETitle",
+    INSTANCE_AVAILABILITY: "InstanceAvailability",
+}
+# Those and the ones it does not: Storage Media File-Set ID and UID.
+_RESPONSE_ONLY = frozenset({*_RETRIEVAL_KEYS, 0x00880130, 0x00880140})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +77,160 @@ class Query:
     model: InformationModel
     level: Level
     conditions: tuple[Condition, ...]
-    #: Attributes to return, in the order asked for; empty for C-MOVE and C-GET.
+    #: Attributes to return, in the order asked for, then the unique keys of the level and those
+    #: above; empty for C-MOVE and C-GET.
     returns: tuple[Attribute, ...] = ()
-    #: Tags of optional keys asked for that this archive does not support: they make the responses 0xFF01.
+    #: Tags of optional keys asked for that this archive does not support for existence or for
+    #: matching: they make the responses 0xFF01.
     unsupported: tuple[int, ...] = ()
     #: The Specific Character Set values of the request; empty for the default repertoire.
     character_sets: tuple[str, ...] = ()
+    #: Keywords of the response-only Attributes asked for: RetrieveAETitle, InstanceAvailability.
+    retrieval_keys: tuple[str, ...] = ()
+    #: For each sequence asked for by Item keys: which Items to return, and what of them.
+    sequence_keys: tuple[tuple[Attribute, SequenceMatch], ...] = ()
+
+
+def parse_find(identifier: Dataset, model: InformationModel, *, relational: bool = False) -> Query:
+    """Read the Identifier of a C-FIND request (PS3.4 C.4.1.1.3.1, C.4.1.2.1).
+
+    ``relational`` is whether relational queries were negotiated (PS3.4 C.4.1.2.2.1).
+
+    Raises:
+        InvalidIdentifier: it breaks a rule of the information model.
+    """
+    level = _level_of(identifier, model)
+    keys: dict[Attribute, Match] = {}
+    unsupported: list[int] = []
+    for tag, element in _elements(identifier):
+        attribute = BY_TAG.get(tag)
+        if attribute is None:
+            if tag not in _RETRIEVAL_KEYS or not is_empty(element):
+                unsupported.append(tag)
+            continue
+        match = _match_of(attribute, element, identifier)
+        if _is_key_of_find(attribute, match, model, level, relational=relational):
+            keys[attribute] = match
+        else:
+            unsupported.append(tag)
+    if not relational:
+        _require_parents(keys, model, level)
+    return Query(
+        model=model,
+        level=level,
+        conditions=_conditions(keys),
+        returns=_returns(keys, model, level),
+        unsupported=tuple(unsupported),
+        character_sets=character_set_terms(identifier),
+        retrieval_keys=tuple(word for tag, word in _RETRIEVAL_KEYS.items() if tag in identifier),
+        sequence_keys=tuple(
+            (key, match) for key, match in keys.items() if isinstance(match, SequenceMatch)
+        ),
+    )
+
+
+def parse_retrieve(
+    identifier: Dataset, model: InformationModel, *, relational: bool = False
+) -> Query:
+    """Read the Identifier of a C-MOVE or C-GET request (PS3.4 C.4.2.1.4.1, C.4.2.2.1).
+
+    ``relational`` is whether relational retrieve was negotiated (PS3.4 C.4.2.2.2.1).
+
+    Raises:
+        InvalidIdentifier: it breaks a rule of the information model.
+    """
+    level = _level_of(identifier, model)
+    keys: dict[Attribute, Match] = {}
+    for tag, element in _elements(identifier):
+        attribute = BY_TAG.get(tag)
+        if BaseTag(tag).is_private or tag in _RESPONSE_ONLY or is_empty(element):
+            continue
+        if attribute is None or not _is_key_of_retrieve(attribute, model, level):
+            refuse(tag, f"is not a unique key of a retrieve at level {level.name}")
+        match = _match_of(attribute, element, identifier)
+        if not isinstance(match, SingleValue | UidList):
+            refuse(tag, "needs a value without wild cards in a retrieve")
+        keys[attribute] = match
+    if BY_KEYWORD[level.unique_key] not in keys:
+        _refuse_missing(level, level)
+    if not relational:
+        _require_parents(keys, model, level)
+    return Query(
+        model=model,
+        level=level,
+        conditions=_conditions(keys),
+        character_sets=character_set_terms(identifier),
+    )
+
+
+def _level_of(identifier: Dataset, model: InformationModel) -> Level:
+    name = attribute_name(QUERY_RETRIEVE_LEVEL)
+    offending = (QUERY_RETRIEVE_LEVEL,)
+    if QUERY_RETRIEVE_LEVEL not in identifier:
+        raise InvalidIdentifier(f"{name} is missing", offending=offending)
+    values = texts_of(identifier.get_item(QUERY_RETRIEVE_LEVEL))
+    allowed = {level.name: level for level in model.levels}
+    if len(values) != 1 or values[0] not in allowed:
+        names = ", ".join(allowed)
+        raise InvalidIdentifier(f"{name} must be one of {names}", offending=offending)
+    return allowed[values[0]]
+
+
+def _elements(identifier: Dataset) -> Iterator[tuple[int, Element]]:
+    for tag in sorted(identifier.keys()):
+        # Group lengths were retired, but still occur; they are no keys.
+        if tag.element != 0 and tag not in _NOT_KEYS:
+            yield int(tag), identifier.get_item(tag)
+
+
+def _match_of(attribute: Attribute, element: Element, identifier: Dataset) -> Match:
+    try:
+        return parse_match(attribute.vr, element, codecs_of(character_set_terms(identifier)))
+    except UNREADABLE as error:
+        message = f"{attribute_name(attribute.tag)} cannot be read"
+        raise InvalidIdentifier(message, offending=(attribute.tag,)) from error
+
+
+def _is_key_of_find(
+    attribute: Attribute, match: Match, model: InformationModel, level: Level, *, relational: bool
+) -> bool:
+    """Whether a key can be answered; a key of a lower level without a value cannot."""
+    key_level = model.key_level(attribute)
+    if is_universal(match):
+        return key_level <= level
+    if key_level > level:
+        refuse(attribute.tag, f"is a key below level {level.name}")
+    is_unique_key = attribute.keyword == key_level.unique_key
+    if key_level < level and not is_unique_key and not relational:
+        refuse(attribute.tag, f"is a key above level {level.name}")
+    return True
+
+
+def _is_key_of_retrieve(attribute: Attribute, model: InformationModel, level: Level) -> bool:
+    is_unique_key = attribute.key_type is KeyType.UNIQUE
+    return is_unique_key and model.key_level(attribute) <= level
+
+
+def _require_parents(
+    keys: Mapping[Attribute, Match], model: InformationModel, level: Level
+) -> None:
+    for parent in model.levels_above(level):
+        if not isinstance(keys.get(BY_KEYWORD[parent.unique_key]), SingleValue):
+            _refuse_missing(parent, level)
+
+
+def _refuse_missing(key_level: Level, level: Level) -> NoReturn:
+    refuse(BY_KEYWORD[key_level.unique_key].tag, f"needs one value at level {level.name}")
+
+
+def _conditions(keys: Mapping[Attribute, Match]) -> tuple[Condition, ...]:
+    return tuple(
+        Condition(attribute, match) for attribute, match in keys.items() if not is_universal(match)
+    )
+
+
+def _returns(
+    keys: Mapping[Attribute, Match], model: InformationModel, level: Level
+) -> tuple[Attribute, ...]:
+    unique = [BY_KEYWORD[one.unique_key] for one in (level, *model.levels_above(level))]
+    return tuple(dict.fromkeys([*keys, *unique]))

@@ -1,10 +1,12 @@
-"""The Query/Retrieve information models (PS3.4 C.6)."""
+"""The Query/Retrieve information models and their SOP Classes (PS3.4 C.3, C.6)."""
 
 from __future__ import annotations
 
 from enum import Enum
 
+from pacs.dicom.attributes import ATTRIBUTES, Attribute
 from pacs.dicom.levels import Level
+from pacs.errors import InvalidIdentifier
 
 
 class InformationModel(Enum):
@@ -19,9 +21,66 @@ class InformationModel(Enum):
         """The Query/Retrieve Levels of this model, root first."""
         return _LEVELS[self]
 
+    def levels_above(self, level: Level) -> tuple[Level, ...]:
+        """The levels of this model above the given one, root first."""
+        return tuple(one for one in self.levels if one < level)
+
+    def key_level(self, attribute: Attribute) -> Level:
+        """The level at which an Attribute is a key; it may lie below the model's last level.
+
+        Study Root has no PATIENT level: its Attributes are keys of STUDY (PS3.4 C.3.2).
+        """
+        return max(attribute.level, self.levels[0])
+
+    def keys_at(self, level: Level) -> tuple[Attribute, ...]:
+        """The Attributes that are keys at one level of this model, in table order."""
+        if level not in self.levels:
+            return ()
+        return tuple(one for one in ATTRIBUTES if self.key_level(one) is level)
+
 
 _LEVELS = {
     InformationModel.PATIENT_ROOT: (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE),
     InformationModel.STUDY_ROOT: (Level.STUDY, Level.SERIES, Level.IMAGE),
     InformationModel.PATIENT_STUDY_ONLY: (Level.PATIENT, Level.STUDY),
 }
+
+
+class Operation(Enum):
+    """The DIMSE operation of a Query/Retrieve SOP Class (PS3.4 C.4)."""
+
+    FIND = "FIND"
+    MOVE = "MOVE"
+    GET = "GET"
+
+
+_ROOTS = {
+    InformationModel.PATIENT_ROOT: "1.2.840.10008.5.1.4.1.2.1.",
+    InformationModel.STUDY_ROOT: "1.2.840.10008.5.1.4.1.2.2.",
+    InformationModel.PATIENT_STUDY_ONLY: "1.2.840.10008.5.1.4.1.2.3.",
+}
+
+#: SOP Class UID to its model and operation (PS3.4 C.6.1.3, C.6.2.3; Patient/Study Only is retired).
+QUERY_RETRIEVE_SOP_CLASSES: dict[str, tuple[InformationModel, Operation]] = {
+    f"{root}{number}": (model, operation)
+    for model, root in _ROOTS.items()
+    for number, operation in enumerate(Operation, start=1)
+}
+
+
+def model_of(sop_class_uid: str) -> InformationModel:
+    """The information model of a Query/Retrieve SOP Class.
+
+    Raises:
+        InvalidIdentifier: it is another SOP Class, so an Identifier has no meaning.
+    """
+    try:
+        return QUERY_RETRIEVE_SOP_CLASSES[sop_class_uid][0]
+    except KeyError as error:
+        raise InvalidIdentifier("The SOP Class is not one of Query/Retrieve") from error
+
+
+def sop_class_uid(model: InformationModel, operation: Operation) -> str:
+    """The SOP Class UID of an operation on an information model."""
+    wanted = (model, operation)
+    return next(uid for uid, found in QUERY_RETRIEVE_SOP_CLASSES.items() if found == wanted)

@@ -1,9 +1,37 @@
-"""Match values and the reference of attribute matching (PS3.4 C.2.2.2)."""
+"""Match values and the reference of attribute matching (PS3.4 C.2.2.2).
+
+A key Attribute is parsed once into a Match. ``matches`` evaluates it on an index text and is the
+reference: whatever the index does in SQL must give the same answer.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias, assert_never
+
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset
+
+from pacs.dicom.dates import canonical, canonical_upper
+from pacs.dicom.names import name_groups
+from pacs.dicom.plain_values import (
+    DEFAULT_CODECS,
+    MATCHED_VRS,
+    SPECIFIC_CHARACTER_SET,
+    Element,
+    dictionary_facts,
+    is_empty,
+    item_codecs,
+    items_of,
+    text_of_json,
+    texts_of,
+    vr_of,
+)
+from pacs.dicom.values import capped, shadow_values, split_values
+from pacs.errors import InvalidIdentifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +80,275 @@ class SequenceMatch:
 
 
 Match: TypeAlias = Universal | SingleValue | UidList | WildCard | Range | SequenceMatch
+
+UNIVERSAL = Universal()
+
+#: The VRs for which ``*`` and ``?`` are wild cards (PS3.4 C.2.2.2.4).
+WILD_CARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+#: The VRs for which ``-`` makes a range (PS3.4 C.2.2.2.5).
+RANGE_VRS = frozenset({"DA", "TM", "DT"})
+
+# Longer than any value of the index that a pattern could be meant for; bounds the work of matching.
+_MAXIMUM_PATTERN = 1_024
+_MAXIMUM_DEPTH = 8
+_UID = re.compile(r"[0-9.]{1,64}")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def parse_match(
+    attribute_vr: str, element: Element, codecs: Sequence[str] = DEFAULT_CODECS
+) -> Match:
+    """Turn one key Attribute of a request into a Match.
+
+    ``codecs`` decodes an element that pydicom has not decoded yet. A TM or DT always gives a Range:
+    such values are compared by meaning, and one with components left out stands for a span of time
+    (PS3.4 C.2.2.2.1.3). A sequence gives a SequenceMatch even if all its keys are universal,
+    because they say what to return; ``is_universal`` tells.
+
+    Raises:
+        InvalidIdentifier: the Standard gives such a value no meaning.
+    """
+    match = _parse(attribute_vr, element, codecs, _MAXIMUM_DEPTH)
+    if isinstance(match, SingleValue):
+        # The index keeps long values cut, so a long key is cut alike.
+        facts = dictionary_facts(int(element.tag))
+        several = facts is not None and facts[1]
+        return SingleValue(capped(attribute_vr, match.value, may_be_several=several) or match.value)
+    return match
+
+
+def _parse(vr: str, element: Element, codecs: Sequence[str], depth: int) -> Match:
+    if vr == "SQ":
+        return _parse_sequence(element, codecs, depth)
+    texts = texts_of(element, codecs)
+    if not texts and not is_empty(element):
+        refuse(element.tag, "has a value that cannot be matched")
+    values = [text for text in texts if text]
+    if not values:
+        return UNIVERSAL
+    if vr == "UI":
+        return _parse_uids(element, values)
+    if len(values) > 1:
+        refuse(element.tag, "has several values; only UIDs may be listed")
+    value = values[0]
+    if vr in RANGE_VRS:
+        return _parse_range(vr, element, value)
+    if vr in WILD_CARD_VRS:
+        return _parse_text(vr, element, value)
+    return _parse_number(vr, element, value)
+
+
+def _parse_uids(element: Element, values: list[str]) -> Match:
+    for value in values:
+        if not _UID.fullmatch(value):
+            refuse(element.tag, "is not a UID; a wild card is not allowed either")
+    uids = tuple(dict.fromkeys(values))
+    return SingleValue(uids[0]) if len(uids) == 1 else UidList(uids)
+
+
+def _parse_text(vr: str, element: Element, value: str) -> Match:
+    groups = name_groups(value) if vr == "PN" else (value,)
+    if not any(group.strip("*") for group in groups):
+        return UNIVERSAL
+    if "*" not in value and "?" not in value:
+        return SingleValue(value)
+    if len(value) > _MAXIMUM_PATTERN:
+        refuse(element.tag, "has too long a pattern")
+    return WildCard(value)
+
+
+def _parse_number(vr: str, element: Element, value: str) -> Match:
+    if "*" in value or "?" in value:
+        refuse(element.tag, f"has a wild card, which VR {vr} does not allow")
+    form = {"AS": None, "DS": _DECIMAL, "FL": _DECIMAL, "FD": _DECIMAL}.get(vr, _NUMBER)
+    if form is not None and not form.fullmatch(value):
+        refuse(element.tag, f"is not a valid value of VR {vr}")
+    return SingleValue(value)
+
+
+def _parse_range(vr: str, element: Element, value: str) -> Match:
+    found = _range_of(vr, value)
+    if found is None:
+        refuse(element.tag, f"is neither a valid {vr} nor a range from earlier to later")
+    if vr == "DA" and found.lower is not None and found.lower == found.upper:
+        return SingleValue(found.lower)
+    return found
+
+
+def _range_of(vr: str, value: str) -> Range | None:
+    # The hyphen of a range and of a negative offset of DT look alike. A hyphen makes a range
+    # wherever that gives a valid one (PS3.4 C.2.2.2.1.3 note 3); what remains is one value.
+    for hyphen in re.finditer("-", value):
+        left, right = value[: hyphen.start()].strip(), value[hyphen.end() :].strip()
+        lower, upper = canonical(vr, left), canonical_upper(vr, right)
+        is_readable = (lower or not left) and (upper or not right) and (left or right)
+        if is_readable and (lower is None or upper is None or lower <= upper):
+            return Range(lower, upper)
+    lower = canonical(vr, value)
+    return Range(lower, canonical_upper(vr, value)) if lower is not None else None
+
+
+def _parse_sequence(element: Element, codecs: Sequence[str], depth: int) -> Match:
+    items = items_of(element, codecs)
+    if items is None or not depth:
+        refuse(element.tag, "is not a readable sequence")
+    if len(items) > 1:
+        refuse(element.tag, "has several Items; a key has one")
+    keys = [key for item in items for key in _parse_item(item, item_codecs(item, codecs), depth)]
+    return SequenceMatch(tuple(keys)) if keys else UNIVERSAL
+
+
+def _parse_item(
+    item: Dataset, codecs: Sequence[str], depth: int
+) -> Iterator[tuple[int, str, Match]]:
+    for tag in sorted(item.keys()):
+        if tag.element == 0 or tag == SPECIFIC_CHARACTER_SET:
+            continue
+        element = item.get_item(tag)
+        vr = vr_of(element)
+        if tag.is_private or vr not in MATCHED_VRS:  # neither kept nor returned in Items
+            if not is_empty(element):
+                refuse(tag, "has a value that cannot be matched")
+            continue
+        yield int(tag), vr, _parse(vr, element, codecs, depth - 1)
+
+
+def refuse(tag: int, reason: str) -> NoReturn:
+    """Refuse an Identifier because of one Attribute.
+
+    Raises:
+        InvalidIdentifier: always; it names the Attribute first, because peers see 64 characters.
+    """
+    raise InvalidIdentifier(f"{attribute_name(tag)} {reason}", offending=(int(tag),))
+
+
+def attribute_name(tag: int) -> str:
+    """Keyword and tag of an Attribute, such as ``PatientID (0010,0020)``."""
+    number = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+    return f"{keyword_for_tag(tag)} {number}".strip()
+
+
+def is_universal(match: Match) -> bool:
+    """Whether a Match restricts nothing."""
+    if isinstance(match, SequenceMatch):
+        return all(is_universal(key) for _, _, key in match.keys)
+    return isinstance(match, Universal)
+
+
+def matches(vr: str, match: Match, text: str | None) -> bool:
+    """Whether an Attribute with this index text matches; THE reference (PS3.4 C.2.2.2).
+
+    One matching value of several is enough (PS3.4 C.2.2.3). An Attribute without a value matches
+    nothing but a universal key.
+    """
+    if is_universal(match):
+        return True
+    if not text:
+        return False
+    if isinstance(match, SequenceMatch):
+        return any(item_matches(match, item) for item in json_items_of_text(text))
+    if vr == "PN":
+        return _name_matches(match, text)
+    if vr in {"TM", "DT"} and isinstance(match, Range):
+        moments = [shadow_values(vr, value)[0] for value in split_values(vr, text)]
+        return any(moment is not None and _in_range(match, moment) for moment in moments)
+    return any(_value_matches(match, value) for value in split_values(vr, text))
+
+
+def json_items_of_text(text: str) -> list[object]:
+    """The Items of a sequence's index text."""
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return items if isinstance(items, list) else []
+
+
+def item_matches(match: SequenceMatch, item: object) -> bool:
+    """Whether one Item, as DICOM JSON, matches all keys (PS3.4 C.2.2.2.6)."""
+    return isinstance(item, dict) and all(
+        _key_matches(vr, key, item.get(f"{tag:08X}")) for tag, vr, key in match.keys
+    )
+
+
+def _key_matches(vr: str, match: Match, attribute: object) -> bool:
+    if isinstance(match, SequenceMatch):
+        nested = attribute.get("Value") if isinstance(attribute, dict) else None
+        is_match = isinstance(nested, list) and any(item_matches(match, item) for item in nested)
+        return is_match or is_universal(match)
+    return matches(vr, match, text_of_json(attribute))
+
+
+def _value_matches(match: Match, value: str) -> bool:
+    match match:
+        case Universal():
+            return True
+        case SingleValue():
+            return value == match.value
+        case UidList():
+            return value in match.uids
+        case WildCard():
+            return glob_matches(match.pattern, value)
+        case Range():
+            # Only DA comes here. Its text is compared as it is, so that a stored date which is not
+            # in the calendar (19500000 is common as a birth date) still has a place in the order.
+            return _in_range(match, value)
+        case SequenceMatch():
+            return False
+        case _:
+            assert_never(match)
+
+
+def _in_range(match: Range, value: str) -> bool:
+    return (match.lower is None or match.lower <= value) and (
+        match.upper is None or value <= match.upper
+    )
+
+
+def _name_matches(match: Match, text: str) -> bool:
+    compare: Callable[[str, str], bool]
+    match match:
+        case SingleValue(key):
+            compare = str.__eq__
+        case WildCard(key):
+            compare = glob_matches
+        case _:
+            return any(_value_matches(match, value) for value in split_values("PN", text))
+    wanted = name_groups(key)
+    columns = [(column or "").split("\\") for column in shadow_values("PN", text)]
+    count = max(len(column) for column in columns)
+    padded = [column + [""] * (count - len(column)) for column in columns]
+    return any(_groups_match(wanted, groups, compare) for groups in zip(*padded, strict=True))
+
+
+def _groups_match(
+    wanted: Sequence[str], groups: Sequence[str], compare: Callable[[str, str], bool]
+) -> bool:
+    alphabetic, *others = wanted
+    if not any(others):  # one component group: any group of the name may match it
+        return any(group and compare(alphabetic, group) for group in groups)
+    return all(compare(key, group) for key, group in zip(wanted, groups, strict=True) if key)
+
+
+def glob_matches(pattern: str, text: str) -> bool:
+    """Whether a text matches a pattern of ``*`` and ``?``, in time proportional to their product.
+
+    Not a regular expression: ``*a*a*a*`` from a hostile peer would take one for ever.
+    """
+    position = start = 0
+    star = -1
+    index = 0
+    while position < len(text):
+        if index < len(pattern) and pattern[index] == "*":
+            star, start = index, position
+            index += 1
+        elif index < len(pattern) and pattern[index] in ("?", text[position]):
+            index += 1
+            position += 1
+        elif star >= 0:
+            start += 1
+            index, position = star + 1, start
+        else:
+            return False
+    return not pattern[index:].strip("*")

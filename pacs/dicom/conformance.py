@@ -1,0 +1,84 @@
+"""The tables of docs/conformance.md, written from the tables in the code.
+
+``python -m pacs.dicom.conformance FILE`` brings the generated blocks of a Markdown file up to date; a test
+fails when they are not.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pydicom.datadict import dictionary_description
+from pydicom.tag import Tag
+from pydicom.uid import UID
+
+from pacs.dicom.attributes import ATTRIBUTES, Attribute, KeyType
+from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
+from pacs.dicom.levels import Level
+from pacs.dicom.matching import WILD_CARD_VRS
+
+_BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_RANGE_VRS = frozenset({"DA", "TM", "DT"})
+_KEY_TYPES = {KeyType.UNIQUE: "unique", KeyType.REQUIRED: "required", KeyType.OPTIONAL: "optional"}
+
+
+def keys() -> str:
+    """Every key by level, with the matching it supports (PS3.4 C.2.2.2)."""
+    lines = [
+        "| level | Attribute | tag | VR | key | matching |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for level in Level:
+        lines += [_key_row(attribute) for attribute in ATTRIBUTES if attribute.level is level]
+    return "\n".join(lines)
+
+
+def _key_row(attribute: Attribute) -> str:
+    tag = Tag(attribute.tag)
+    name = dictionary_description(tag)
+    origin = "" if attribute.is_stored else " (computed)"
+    return (
+        f"| {attribute.level.name} | {name}{origin} | ({tag.group:04X},{tag.element:04X}) | {attribute.vr} "
+        f"| {_KEY_TYPES[attribute.key_type]} | {', '.join(_matching(attribute))} |"
+    )
+
+
+def _matching(attribute: Attribute) -> list[str]:
+    if attribute.vr == "SQ":
+        return ["universal", "sequence"]
+    kinds = ["universal", "single value"]
+    if attribute.vr == "UI":
+        kinds.append("list of UID")
+    if attribute.vr in WILD_CARD_VRS:
+        kinds.append("wild card")
+    if attribute.vr in _RANGE_VRS:
+        kinds.append("range")
+    return kinds
+
+
+def query_retrieve() -> str:
+    """The Query/Retrieve SOP Classes."""
+    lines = ["| SOP Class | UID | role |", "| --- | --- | --- |"]
+    lines += [f"| {UID(uid).name} | {uid} | SCP |" for uid in QUERY_RETRIEVE_SOP_CLASSES]
+    return "\n".join(lines)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"keys": keys, "query_retrieve": query_retrieve}
+
+
+def update(text: str) -> str:
+    """Replace the content of every generated block.
+
+    Raises:
+        KeyError: a block has a name that nothing generates.
+    """
+    return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]]()}\n{match[3]}", text)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        path = Path(name)
+        path.write_text(update(path.read_text()))

@@ -1,0 +1,304 @@
+"""DICOM files (PS3.10): write the File Meta Information, read it, read the indexed Attributes.
+
+Nothing here reads Pixel Data, and nothing keeps a data set: what comes out are short texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from struct import pack, unpack
+from typing import BinaryIO
+
+from pydicom.tag import BaseTag
+
+from pacs import __version__
+from pacs.dicom.attributes import ATTRIBUTES, BY_TAG
+from pacs.dicom.byte_source import ByteSource, InflatedBytes, StreamBytes
+from pacs.dicom.character_sets import codecs_of, defined_terms
+from pacs.dicom.element_reader import (
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    UNDEFINED_LENGTH,
+    ElementReader,
+    Elements,
+)
+from pacs.dicom.instance import InstanceHeader
+from pacs.dicom.plain_values import DEFAULT_CODECS, SPECIFIC_CHARACTER_SET, texts_of
+from pacs.dicom.sop_classes import (
+    DEFLATED,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+from pacs.dicom.values import index_value
+from pacs.errors import InstanceMismatch, InvalidInstance, StorageUnavailable
+
+#: Names this implementation in associations and files (PS3.7 D.3.3.2); derived from a random UUID
+#: (PS3.5 B.2).
+IMPLEMENTATION_CLASS_UID = "2.25.261081497613310795972766795757511439206"
+#: At most 16 characters (PS3.7 D.3.3.2.3).
+IMPLEMENTATION_VERSION_NAME = f"PACS_{__version__}"[:16]
+
+SOP_CLASS_UID = 0x00080016
+SOP_INSTANCE_UID = 0x00080018
+STUDY_INSTANCE_UID = 0x0020000D
+SERIES_INSTANCE_UID = 0x0020000E
+
+_PREAMBLE_AND_PREFIX = bytes(128) + b"DICM"
+_META_GROUP = b"\x02\x00"
+_META_VERSION = b"\x00\x01"
+# A File Meta Information has a dozen elements; private ones of any number end the search.
+_MAX_META_ELEMENTS = 1000
+
+# Sloppy UIDs are common (leading zeros, empty components) and harmless. What is refused could not
+# be put into a URL or a list of UIDs unharmed; the first digit keeps "." and ".." out.
+_UID = re.compile(r"[0-9][0-9.]{0,63}")
+
+_WANTED = frozenset(
+    [SPECIFIC_CHARACTER_SET, *(attribute.tag for attribute in ATTRIBUTES if attribute.is_stored)]
+)
+_LAST_WANTED = max(_WANTED)
+_IDENTITY = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID})
+_META_UIDS = frozenset({0x00020002, 0x00020003, 0x00020010})
+_SOURCE_AE = 0x00020016
+_META_TEXTS = _META_UIDS | {_SOURCE_AE}
+
+
+@dataclass(frozen=True, slots=True)
+class FileMeta:
+    """What a file says of itself before its data set."""
+
+    transfer_syntax_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    #: Bytes before the data set; 0 if the file is a bare data set.
+    data_set_offset: int
+    #: Whether those bytes are a preamble, prefix and File Meta Information that others can rely on.
+    #: If not, the data set needs a new ``file_meta`` to become a DICOM file.
+    is_part10: bool
+    #: Source Application Entity Title (0002,0016); empty where the file has none.
+    source_ae: str = ""
+
+
+def file_meta(
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str,
+    *,
+    source_ae: str,
+    receiving_ae: str | None = None,
+) -> bytes:
+    """Return preamble, prefix and File Meta Information (PS3.10 7.1).
+
+    Raises:
+        InvalidInstance: one of the UIDs is not a UID.
+    """
+    elements = b"".join(
+        (
+            pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, len(_META_VERSION)) + _META_VERSION,
+            _meta_element(0x0002, b"UI", _padded_uid(sop_class_uid)),
+            _meta_element(0x0003, b"UI", _padded_uid(sop_instance_uid)),
+            _meta_element(0x0010, b"UI", _padded_uid(transfer_syntax_uid)),
+            _meta_element(0x0012, b"UI", _padded_uid(IMPLEMENTATION_CLASS_UID)),
+            _meta_element(0x0013, b"SH", _padded_text(IMPLEMENTATION_VERSION_NAME)),
+            _meta_element(0x0016, b"AE", _padded_text(source_ae)),
+            _meta_element(0x0018, b"AE", _padded_text(receiving_ae or "")),
+        )
+    )
+    group_length = pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements))
+    return _PREAMBLE_AND_PREFIX + group_length + elements
+
+
+def read_file_meta(stream: BinaryIO) -> FileMeta:
+    """Read what comes before the data set of a file, also of one that is not quite a DICOM file.
+
+    Accepted: no preamble, a wrong or missing group length, missing elements, no File Meta
+    Information at all. What is missing is taken from the data set, which must begin like one.
+
+    Raises:
+        InvalidInstance: this is neither a DICOM file nor a bare data set.
+        StorageUnavailable: the file cannot be read.
+    """
+    with _readable():
+        source = StreamBytes(stream, 0)
+        has_preamble = source.read_at(128, 4) == b"DICM"
+        start = 132 if has_preamble else 0
+        meta, offset, group_length = _read_meta_group(source, start)
+        transfer_syntax = meta.get(0x00020010) or _guess_transfer_syntax(source, offset)
+        sop_class, sop_instance = meta.get(0x00020002), meta.get(0x00020003)
+        is_complete = meta.keys() >= _META_UIDS
+        is_part10 = has_preamble and is_complete and group_length == offset - start - 12
+        if not (sop_class and sop_instance):
+            sop_class, sop_instance = read_identity(stream, transfer_syntax, offset)
+        uids = (transfer_syntax, sop_class, sop_instance)
+        if not all(_UID.fullmatch(uid) for uid in uids):
+            raise InvalidInstance("This is neither a DICOM file nor a bare data set")
+        return FileMeta(
+            *uids,
+            data_set_offset=offset,
+            is_part10=is_part10,
+            source_ae=_ae_title(meta.get(_SOURCE_AE, "")),
+        )
+
+
+def read_identity(
+    stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int
+) -> tuple[str, str]:
+    """The SOP Class and SOP Instance UID that a data set begins with; empty where it has none.
+
+    They are not checked; ``read_header`` does that. The data set may be cut off after them.
+
+    Raises:
+        InvalidInstance: the bytes before them are not those of a data set.
+        StorageUnavailable: the file cannot be read.
+    """
+    with _readable():
+        elements = _read_elements(
+            stream, transfer_syntax_uid, data_set_offset, _IDENTITY, SOP_INSTANCE_UID
+        )
+    return _uid_text(elements, SOP_CLASS_UID), _uid_text(elements, SOP_INSTANCE_UID)
+
+
+def read_header(stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int) -> InstanceHeader:
+    """Read the identity of an instance and the values of its indexed Attributes.
+
+    Memory and time are bounded, whatever the bytes are. No warning is issued, and any number of
+    threads may read at once.
+
+    Raises:
+        InstanceMismatch: SOP Class UID or SOP Instance UID is missing.
+        InvalidInstance: the data set cannot be read up to the last indexed Attribute, or lacks the
+            Study or Series Instance UID, or one of the four is not a UID.
+        StorageUnavailable: the file cannot be read.
+    """
+    with _readable():
+        elements = _read_elements(
+            stream, transfer_syntax_uid, data_set_offset, _WANTED, _LAST_WANTED
+        )
+    stated = elements.get(BaseTag(SPECIFIC_CHARACTER_SET))
+    codecs = codecs_of(defined_terms(texts_of(stated))) if stated else DEFAULT_CODECS
+    values: dict[str, str] = {}
+    for tag, element in elements.items():
+        attribute = BY_TAG.get(tag)
+        text = index_value(element, codecs) if attribute else None
+        if attribute and text:
+            values[attribute.keyword] = text
+    return InstanceHeader(
+        sop_class_uid=_identifying(elements, SOP_CLASS_UID),
+        sop_instance_uid=_identifying(elements, SOP_INSTANCE_UID),
+        series_instance_uid=_identifying(elements, SERIES_INSTANCE_UID),
+        study_instance_uid=_identifying(elements, STUDY_INSTANCE_UID),
+        transfer_syntax_uid=transfer_syntax_uid,
+        values=values,
+    )
+
+
+def check_identity(header: InstanceHeader, sop_class_uid: str, sop_instance_uid: str) -> None:
+    """Check that a data set is the SOP Instance that its C-STORE request names (PS3.4 B.2.3).
+
+    Raises:
+        InstanceMismatch: it is not; ``offending`` has the tags that differ.
+    """
+    offending: tuple[int, ...] = ()
+    if header.sop_class_uid != sop_class_uid:
+        offending += (SOP_CLASS_UID,)
+    if header.sop_instance_uid != sop_instance_uid:
+        offending += (SOP_INSTANCE_UID,)
+    if offending:
+        raise InstanceMismatch(offending=offending)
+
+
+def _meta_element(number: int, vr: bytes, value: bytes) -> bytes:
+    return pack("<HH2sH", 0x0002, number, vr, len(value)) + value if value else b""
+
+
+def _padded_uid(uid: str) -> bytes:
+    if not _UID.fullmatch(uid):
+        raise InvalidInstance(f"{uid[:64]!r} is not a UID")
+    encoded = uid.encode("ascii")
+    return encoded + b"\0" * (len(encoded) % 2)
+
+
+def _padded_text(text: str) -> bytes:
+    encoded = _ae_title(text).encode("ascii")
+    return encoded + b" " * (len(encoded) % 2)
+
+
+def _ae_title(text: str) -> str:
+    # At most 16 characters of the default repertoire without backslash (PS3.5 6.2), whatever came.
+    return re.sub(r"[^ -\[\]-~]", "?", text.strip())[:16].rstrip()
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailable(f"The file cannot be read: {error.strerror}") from error
+
+
+def _read_meta_group(source: ByteSource, start: int) -> tuple[dict[int, str], int, int | None]:
+    # The texts, the position after the group, and what the group says of its own length.
+    reader = ElementReader(source)
+    texts: dict[int, str] = {}
+    group_length: int | None = None
+    position = start
+    for _ in range(_MAX_META_ELEMENTS):
+        if source.read_at(position, 2) != _META_GROUP:
+            return texts, position, group_length
+        header = reader.header(position, EXPLICIT_LITTLE)
+        if header.length == UNDEFINED_LENGTH:
+            break
+        value = reader.value(header)
+        if header.tag == 0x00020000 and len(value) == 4:
+            (group_length,) = unpack("<L", value)
+        elif header.tag in _META_TEXTS and value:
+            texts[header.tag] = _text(value)
+        position = header.value_at + header.length
+    raise InvalidInstance("The File Meta Information cannot be read")
+
+
+def _guess_transfer_syntax(source: ByteSource, offset: int) -> str:
+    # The first group of a data set is 0008, so its other byte tells the byte order.
+    if source.read_at(offset, 2)[:1] == b"\0":
+        return EXPLICIT_VR_BIG_ENDIAN
+    encoding = ElementReader(source).encoding_at(offset, EXPLICIT_LITTLE)
+    return IMPLICIT_VR_LITTLE_ENDIAN if encoding.is_implicit else EXPLICIT_VR_LITTLE_ENDIAN
+
+
+def _read_elements(
+    stream: BinaryIO, transfer_syntax_uid: str, offset: int, tags: frozenset[int], last: int
+) -> Elements:
+    is_deflated = transfer_syntax_uid in DEFLATED
+    source = InflatedBytes(stream, offset) if is_deflated else StreamBytes(stream, offset)
+    is_big_endian = transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
+    reader = ElementReader(source)
+    # Also right for a transfer syntax that is not known: explicit or implicit VR little endian
+    # (PS3.5 10).
+    encoding = reader.encoding_at(0, EXPLICIT_BIG if is_big_endian else EXPLICIT_LITTLE)
+    return reader.wanted(encoding, tags, last)
+
+
+def _identifying(elements: Elements, tag: int) -> str:
+    # From the bytes themselves: a UID that an index value would show cleaned names something else.
+    uid = _uid_text(elements, tag)
+    if _UID.fullmatch(uid):
+        return uid
+    if uid:
+        raise InvalidInstance(f"{BY_TAG[tag].keyword} is not a UID: {uid[:64]!r}")
+    message = f"The data set has no {BY_TAG[tag].keyword}"
+    if tag in _IDENTITY:
+        raise InstanceMismatch(message, offending=(tag,))
+    raise InvalidInstance(message)
+
+
+def _uid_text(elements: Elements, tag: int) -> str:
+    element = elements.get(BaseTag(tag))
+    return _text(element.value) if element and isinstance(element.value, bytes) else ""
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin_1").strip(" \0")

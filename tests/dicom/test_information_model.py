@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+from pydicom.uid import UID_dictionary
+
+from pacs.dicom.attributes import BY_KEYWORD
+from pacs.dicom.information_model import (
+    QUERY_RETRIEVE_SOP_CLASSES,
+    InformationModel,
+    Operation,
+    model_of,
+    sop_class_uid,
+)
+from pacs.dicom.levels import Level
+from pacs.errors import InvalidIdentifier
+
+_PATIENT, _STUDY = InformationModel.PATIENT_ROOT, InformationModel.STUDY_ROOT
+_ONLY = InformationModel.PATIENT_STUDY_ONLY
+
+
+def test_sop_classes_are_those_of_the_uid_dictionary() -> None:
+    prefix = {_PATIENT: "Patient Root", _STUDY: "Study Root", _ONLY: "Patient/Study Only"}
+
+    assert len(QUERY_RETRIEVE_SOP_CLASSES) == 9
+    for uid, (model, operation) in QUERY_RETRIEVE_SOP_CLASSES.items():
+        name = UID_dictionary[uid][0]
+        assert name.startswith(prefix[model])
+        assert name.replace(" (Retired)", "").endswith(operation.value)
+
+
+def test_model_of_each_sop_class_and_back() -> None:
+    for uid, (model, operation) in QUERY_RETRIEVE_SOP_CLASSES.items():
+        assert model_of(uid) is model
+        assert sop_class_uid(model, operation) == uid
+    assert sop_class_uid(_STUDY, Operation.MOVE) == "1.2.840.10008.5.1.4.1.2.2.2"
+
+
+def test_model_of_another_sop_class_is_refused() -> None:
+    with pytest.raises(InvalidIdentifier):
+        model_of("1.2.840.10008.1.1")
+
+
+@pytest.mark.parametrize(
+    ("model", "keyword", "level"),
+    [
+        (_PATIENT, "PatientName", Level.PATIENT),
+        (_STUDY, "PatientName", Level.STUDY),
+        (_ONLY, "PatientName", Level.PATIENT),
+        (_STUDY, "StudyDate", Level.STUDY),
+        (_STUDY, "Modality", Level.SERIES),
+        (_ONLY, "Modality", Level.SERIES),
+    ],
+)
+def test_key_level_folds_patient_attributes_into_study_root(
+    model: InformationModel, keyword: str, level: Level
+) -> None:
+    assert model.key_level(BY_KEYWORD[keyword]) is level
+
+
+def test_keys_at_a_level_the_model_lacks_are_none() -> None:
+    assert _STUDY.keys_at(Level.PATIENT) == ()
+    assert _ONLY.keys_at(Level.SERIES) == ()
+    assert BY_KEYWORD["PatientID"] in _STUDY.keys_at(Level.STUDY)
+    assert BY_KEYWORD["PatientID"] not in _PATIENT.keys_at(Level.STUDY)
+
+
+def test_levels_above_stay_in_the_model() -> None:
+    assert _STUDY.levels_above(Level.SERIES) == (Level.STUDY,)
+    assert _PATIENT.levels_above(Level.SERIES) == (Level.PATIENT, Level.STUDY)
+    assert _STUDY.levels_above(Level.STUDY) == ()
