@@ -1,0 +1,262 @@
+"""The storage on a file system: ``<root>/YYYY/MM/DD/HHMM/<name>.dcm``, by the UTC minute of receipt.
+
+A name is 16 hexadecimal digits of microseconds since 1970 and 16 random ones, so no text that a
+peer chose is ever part of a path, the order of paths is the order of receipt, "received since" is
+cheap to list, and an operator can back up by day. Files are written once and never changed.
+
+What makes ``put`` durable, in this order: the file's bytes (fsync), the directories above it, the
+rename out of the spool, and the directory that has the new name (fsync). The file is fsynced before
+the rename so that no crash leaves half an instance under a final name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from pacs.errors import InvalidSetting, StorageUnavailable
+from pacs.storage.base import Spooled, StoredFile
+from pacs.storage.faults import storage_faults
+from pacs.storage.spool import Spool
+
+_SPOOL_DIRECTORY = "spool"
+_DIRECTORY_MODE = 0o750
+_DIRECTORY_LEVELS = tuple(
+    re.compile(pattern)
+    for pattern in ("[0-9]{4}", "(0[1-9]|1[0-2])", "(0[1-9]|[12][0-9]|3[01])", "[0-9]{4}")
+)
+_NAME = re.compile(r"([0-9a-f]{16})[0-9a-f]{16}\.dcm")
+_LOCATION = re.compile(r"[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9]{4}/[0-9a-f]{32}\.dcm")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class FilesystemStorage:
+    """Keeps SOP Instances in files; any number of threads and processes may share one root."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        #: Where data sets are received; on the same file system, so that ``put`` can rename.
+        self.spool = Spool(self._root / _SPOOL_DIRECTORY)
+        self._guard = threading.Lock()
+        self._last_microseconds = 0
+        # The directory of the current minute, once it is known to be durable.
+        self._durable_directory = ""
+
+    @property
+    def root(self) -> Path:
+        """The directory that everything is kept under."""
+        return self._root
+
+    def put(self, spooled: Spooled) -> str:
+        """Make a spooled file durable and return its location (``base.Storage.put``).
+
+        Raises:
+            StorageFull: no space or quota is left.
+            StorageUnavailable: the storage cannot be written.
+        """
+        with storage_faults("write to the storage"):
+            _sync(spooled.path, os.O_RDONLY)
+            directory, name = self._next_name()
+            self._make_durable(directory)
+            target = self._root / directory / name
+            try:
+                _rename_to_new(spooled.path, target)
+            except FileNotFoundError:
+                # An operator removed the empty directory after it was made.
+                self._durable_directory = ""
+                self._make_durable(directory)
+                _rename_to_new(spooled.path, target)
+            try:
+                _sync_directory(target.parent)
+            except OSError:
+                # Whether the name would survive a crash is not known, so it must not be there.
+                with suppress(OSError):
+                    target.unlink()
+                raise
+        return f"{directory}/{name}"
+
+    def open(self, location: str) -> BinaryIO:
+        """Open a stored file for reading; the caller closes it.
+
+        Raises:
+            StorageUnavailable: the file is missing or cannot be read.
+        """
+        path = self.path(location)
+        with storage_faults(f"read {location}"):
+            return path.open("rb")
+
+    def remove(self, location: str) -> None:
+        """Remove a stored file for good; one that is gone already is no error.
+
+        Raises:
+            StorageUnavailable: the storage cannot be written.
+        """
+        path = self.path(location)
+        with storage_faults(f"remove {location}"):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return
+            # Bytes that came back after a power loss would be adopted as an instance received.
+            _sync_directory(path.parent)
+
+    def files(self, since: datetime | None = None) -> Iterator[StoredFile]:
+        """Every stored file, oldest first; only those put in or after the minute of ``since``.
+
+        Whatever else lies in the directories is passed over. Memory holds the names of one minute.
+
+        Raises:
+            StorageUnavailable: a directory cannot be read.
+        """
+        first = f"{since.astimezone(UTC):%Y/%m/%d/%H%M}" if since is not None else ""
+        for directory in self._minutes("", first):
+            with storage_faults("list the storage"):
+                entries = sorted(_entries(self._root / directory), key=lambda entry: entry.name)
+            for entry in entries:
+                stored = _stored_file(directory, entry)
+                if stored is not None:
+                    yield stored
+
+    def path(self, location: str) -> Path:
+        """The path of a location.
+
+        Raises:
+            StorageUnavailable: the location is none that ``put`` gave out; no path leaves the root.
+        """
+        if not _LOCATION.fullmatch(location):
+            raise StorageUnavailable(f"{location[:80]!r} is not a location of this storage")
+        return self._root / location
+
+    def free_bytes(self) -> int:
+        """The space left for the archive's user.
+
+        Raises:
+            StorageUnavailable: the file system cannot be asked.
+        """
+        with storage_faults("ask for free space"):
+            self._make_root()
+            status = os.statvfs(self._root)
+        return status.f_bavail * status.f_frsize
+
+    def _next_name(self) -> tuple[str, str]:
+        # Never earlier than the name before, whatever the clock does: start-up adopts what was
+        # received since a point in time, and an instance named into the past would be missed.
+        with self._guard:
+            now = time.time_ns() // 1000
+            self._last_microseconds = max(now, self._last_microseconds + 1)
+            microseconds = self._last_microseconds
+        received_at = _EPOCH + timedelta(microseconds=microseconds)
+        name = f"{microseconds:016x}{secrets.token_hex(8)}.dcm"
+        return f"{received_at:%Y/%m/%d/%H%M}", name
+
+    def _make_durable(self, directory: str) -> None:
+        if directory == self._durable_directory:
+            return
+        # Also when the directories are there: the thread or process that made them may not have
+        # come to its fsync yet. Threads wait here, so none relies on a directory that another is
+        # still syncing.
+        with self._guard:
+            if directory == self._durable_directory:
+                return
+            self._make_root()
+            parent = self._root
+            for part in directory.split("/"):
+                child = parent / part
+                with suppress(FileExistsError):
+                    child.mkdir(_DIRECTORY_MODE)
+                _sync_directory(parent)
+                parent = child
+            self._durable_directory = directory
+
+    def _make_root(self) -> None:
+        missing = [path for path in (self._root, *self._root.parents) if not path.exists()]
+        for path in reversed(missing):
+            with suppress(FileExistsError):
+                path.mkdir(_DIRECTORY_MODE)
+            _sync_directory(path.parent)
+
+    def _minutes(self, directory: str, first: str) -> Iterator[str]:
+        # The minute directories in order, from the first one on; a directory is passed over when
+        # all that could be below it is earlier, which a comparison of equally long prefixes shows.
+        depth = directory.count("/") + 1 if directory else 0
+        if depth == len(_DIRECTORY_LEVELS):
+            yield directory
+            return
+        with storage_faults("list the storage"):
+            names = sorted(entry.name for entry in _entries(self._root / directory))
+        for name in names:
+            child = f"{directory}/{name}" if directory else name
+            if _DIRECTORY_LEVELS[depth].fullmatch(name) and child >= first[: len(child)]:
+                yield from self._minutes(child, first)
+
+
+def storage_from_url(url: str) -> FilesystemStorage:
+    """The storage that a setting names: ``file:///absolute/path`` or a plain path.
+
+    Raises:
+        InvalidSetting: the URL is of another kind, or names no path.
+    """
+    supported = "use file:///absolute/path or a plain path"
+    if "://" not in url and not url.startswith("file:"):
+        if not url.strip() or "\0" in url:
+            raise InvalidSetting(f"The storage URL is empty: {supported}")
+        return FilesystemStorage(Path(url))
+    parts = urlsplit(url)
+    path = unquote(parts.path)
+    if parts.scheme != "file":
+        raise InvalidSetting(f"There is no storage of kind {parts.scheme!r}: {supported}")
+    if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
+        raise InvalidSetting(f"The storage URL {url!r} names no local directory: {supported}")
+    return FilesystemStorage(Path(path))
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        # Removed since it was listed, or a stranger.
+        return []
+
+
+def _stored_file(directory: str, entry: os.DirEntry[str]) -> StoredFile | None:
+    name = _NAME.fullmatch(entry.name)
+    if name is None:
+        return None
+    try:
+        if not entry.is_file(follow_symlinks=False):
+            return None
+        size = entry.stat(follow_symlinks=False).st_size
+        stored_at = _EPOCH + timedelta(microseconds=int(name[1], 16))
+    except (FileNotFoundError, OverflowError):
+        return None
+    return StoredFile(f"{directory}/{entry.name}", size, stored_at)
+
+
+def _rename_to_new(source: Path, target: Path) -> None:
+    # rename replaces silently, but 64 random bits and a microsecond do not come twice; the check is
+    # for a broken random source, and costs 2 us.
+    if target.exists():
+        raise FileExistsError(None, "a file of that name is there", str(target))
+    source.rename(target)
+
+
+def _sync_directory(directory: Path) -> None:
+    _sync(directory, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,237 @@
+"""The spool: DICOM files that are being received or imported and are not yet in the storage.
+
+Nothing in it was ever acknowledged, so whatever a killed process left is removed by the next sweep.
+It has to be on the file system of the storage, because ``FilesystemStorage.put`` renames out of it.
+
+Each process has a directory of its own, ``<root>/<name>/``, and holds a lock (flock) on
+``<root>/<name>.lock`` while it lives; the kernel drops the lock with the process, however that
+ends. ``sweep`` removes the directories whose lock it can take. Two rules keep it away from a
+directory that is just being made: the lock file comes before the directory and goes after it, and
+whoever has locked a file checks that it is still the one in the directory, because a sweep may have
+removed it between opening and locking.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pacs.errors import StorageUnavailable
+from pacs.storage.base import Spooled
+from pacs.storage.faults import storage_faults
+
+_LOCK_SUFFIX = ".lock"
+_FILE_SUFFIX = ".part"
+_COPY_CHUNK_BYTES = 1024 * 1024
+# Patient data: for the archive's user, and for a group that an operator may give to a backup.
+_FILE_MODE = 0o640
+_DIRECTORY_MODE = 0o750
+
+
+class Spool:
+    """One process's part of the spool directory; any number of threads may use it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._guard = threading.Lock()
+        self._directory: Path | None = None
+        self._lock: int | None = None
+
+    def create(self, meta: bytes) -> SpoolWriter:
+        """Begin a file with these bytes before its data set; the caller finishes or discards it.
+
+        Raises:
+            StorageFull, StorageUnavailable: nothing is left behind.
+        """
+        with storage_faults("write to the spool"):
+            path = self._own_directory() / (secrets.token_hex(16) + _FILE_SUFFIX)
+            return SpoolWriter(path, meta)
+
+    def adopt(self, path: Path, data_set_offset: int, *, meta: bytes | None = None) -> Spooled:
+        """Copy a DICOM file from elsewhere into the spool; that file is only read.
+
+        ``meta`` replaces what stands before the data set, for files without usable File Meta
+        Information.
+
+        Raises:
+            StorageFull: the spool has no space left.
+            StorageUnavailable: the file cannot be read or ends before its data set, or the spool
+                cannot be written.
+        """
+        with storage_faults(f"import {path}"), path.open("rb") as source:
+            own_meta = source.read(data_set_offset)
+            if len(own_meta) < data_set_offset:
+                raise StorageUnavailable(f"{path} became shorter while it was imported")
+            with self.create(own_meta if meta is None else meta) as writer:
+                while chunk := source.read(_COPY_CHUNK_BYTES):
+                    writer.write(chunk)
+                return writer.finish()
+
+    def discard(self, spooled: Spooled) -> None:
+        """Remove a finished file that was refused; one that is gone is no error."""
+        with storage_faults("remove from the spool"):
+            spooled.path.unlink(missing_ok=True)
+
+    def sweep(self) -> int:
+        """Remove what processes that are gone left behind; return how many there were."""
+        with storage_faults("sweep the spool"):
+            locks = sorted(self._root.glob("[0-9a-f]" * 16 + _LOCK_SUFFIX))
+            return sum(_remove_if_abandoned(lock) for lock in locks)
+
+    def close(self) -> None:
+        """Remove this process's directory with all that is in it; the spool can be used again."""
+        with self._guard:
+            if self._directory is None or self._lock is None:
+                return
+            directory, lock = self._directory, self._lock
+            self._directory = self._lock = None
+        shutil.rmtree(directory, ignore_errors=True)
+        with suppress(OSError):
+            _lock_path(directory).unlink(missing_ok=True)
+        os.close(lock)
+
+    def _own_directory(self) -> Path:
+        # Made on first use: commands that only read must not need a writable spool.
+        with self._guard:
+            if self._directory is None:
+                self._root.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+                self._lock, self._directory = _make_directory(self._root)
+            return self._directory
+
+
+class SpoolWriter:
+    """One file of the spool while its data set arrives.
+
+    As a context manager it discards the file unless it was finished. Not for use by two threads at
+    once.
+    """
+
+    def __init__(self, path: Path, meta: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._path = path
+        self._descriptor = os.open(path, flags, _FILE_MODE)
+        self._data_set_offset = len(meta)
+        self._data_set_size = 0
+        self._digest = hashlib.sha256()
+        try:
+            self._append(memoryview(meta))
+        except OSError:
+            self.discard()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+    def write(self, fragment: bytes | bytearray | memoryview) -> None:
+        """Append bytes of the data set.
+
+        Raises:
+            StorageFull, StorageUnavailable: the file cannot be finished any more, only discarded.
+        """
+        view = memoryview(fragment).cast("B")
+        with storage_faults("write to the spool"):
+            self._append(view)
+        self._digest.update(view)
+        self._data_set_size += len(view)
+
+    def finish(self) -> Spooled:
+        """Close the file and hand it over; it is complete, but not yet durable.
+
+        Raises:
+            StorageFull, StorageUnavailable: the file is discarded.
+        """
+        try:
+            # Some file systems report a failed write no earlier than here.
+            with storage_faults("write to the spool"):
+                self._close()
+        except BaseException:
+            self._remove()
+            raise
+        return Spooled(
+            self._path, self._data_set_offset, self._data_set_size, self._digest.hexdigest()
+        )
+
+    def discard(self) -> None:
+        """Remove the file; does nothing after ``finish`` or a second time."""
+        if self._descriptor < 0:
+            return
+        with suppress(OSError):
+            self._close()
+        self._remove()
+
+    def _append(self, view: memoryview) -> None:
+        while view:
+            # A full disk or a signal may cut a write short.
+            view = view[os.write(self._descriptor, view) :]
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
+    def _remove(self) -> None:
+        # What cannot be removed now, the next sweep removes.
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def _make_directory(root: Path) -> tuple[int, Path]:
+    while True:
+        directory = root / secrets.token_hex(8)
+        lock_path = _lock_path(directory)
+        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_still_there(lock, lock_path):
+                directory.mkdir(_DIRECTORY_MODE)
+                return lock, directory
+        except BaseException:
+            os.close(lock)
+            raise
+        # A sweep was faster than this process between open and flock: take another name.
+        os.close(lock)
+
+
+def _remove_if_abandoned(lock_path: Path) -> bool:
+    try:
+        lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_still_there(lock, lock_path):
+            return False
+        with suppress(FileNotFoundError):
+            shutil.rmtree(lock_path.with_suffix(""))
+        lock_path.unlink()
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def _is_still_there(lock: int, lock_path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), lock_path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock_path(directory: Path) -> Path:
+    return directory.with_name(directory.name + _LOCK_SUFFIX)

@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pacs.errors import PacsError, StorageFull, StorageUnavailable
+from pacs.storage.spool import Spool
+
+META = b"m" * 132
+FRAGMENTS = [b"first", bytearray(b"second"), memoryview(b"third")]
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path / "spool")
+    yield spool
+    spool.close()
+
+
+def files_under(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*.part") if path.is_file()]
+
+
+def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_writer_fragments_become_one_file_with_size_and_digest(spool: Spool) -> None:
+    with spool.create(META) as writer:
+        for fragment in FRAGMENTS:
+            writer.write(fragment)
+        spooled = writer.finish()
+
+    data_set = b"firstsecondthird"
+    assert spooled.path.read_bytes() == META + data_set
+    assert spooled.data_set_offset == len(META)
+    assert spooled.data_set_size == len(data_set)
+    assert spooled.digest == hashlib.sha256(data_set).hexdigest()
+
+
+def test_writer_memoryview_of_numbers_counts_bytes(spool: Spool) -> None:
+    with spool.create(b"") as writer:
+        writer.write(memoryview(b"12345678").cast("I"))
+        spooled = writer.finish()
+
+    assert spooled.data_set_size == 8
+    assert spooled.digest == hashlib.sha256(b"12345678").hexdigest()
+
+
+def test_writer_left_without_finish_removes_the_file(spool: Spool, tmp_path: Path) -> None:
+    with spool.create(META) as writer:
+        writer.write(b"data")
+
+    assert files_under(tmp_path) == []
+
+
+def test_writer_left_by_an_error_removes_the_file(spool: Spool, tmp_path: Path) -> None:
+    def receive_and_fail() -> None:
+        with spool.create(META) as writer:
+            writer.write(b"data")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        receive_and_fail()
+
+    assert files_under(tmp_path) == []
+
+
+def test_writer_discard_twice_is_harmless(spool: Spool, tmp_path: Path) -> None:
+    writer = spool.create(META)
+
+    writer.discard()
+    writer.discard()
+
+    assert files_under(tmp_path) == []
+
+
+def test_writer_discard_after_finish_keeps_the_file(spool: Spool) -> None:
+    writer = spool.create(META)
+    spooled = writer.finish()
+
+    writer.discard()
+
+    assert spooled.path.exists()
+
+
+def test_writer_short_writes_are_continued(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data[:3])))
+
+    with spool.create(META) as writer:
+        writer.write(b"abcdefghij")
+        spooled = writer.finish()
+
+    assert spooled.path.read_bytes() == META + b"abcdefghij"
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EIO, StorageUnavailable)],
+)
+def test_writer_failed_write_raises_and_discard_leaves_nothing(
+    spool: Spool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    expected: type[PacsError],
+) -> None:
+    def fail(descriptor: int, data: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    writer = spool.create(META)
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(expected):
+        writer.write(b"data")
+    writer.discard()
+
+    assert files_under(tmp_path) == []
+
+
+def test_create_failed_write_of_the_meta_leaves_nothing(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int, data: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(StorageFull):
+        spool.create(META)
+
+    assert files_under(tmp_path) == []
+
+
+def test_writer_failed_close_raises_and_leaves_nothing(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = os.close
+
+    def fail(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EIO, "delayed write failed")
+
+    writer = spool.create(META)
+    monkeypatch.setattr(os, "close", fail)
+    with pytest.raises(StorageUnavailable):
+        writer.finish()
+
+    assert files_under(tmp_path) == []
+
+
+def test_writer_limit_on_the_file_size_is_a_full_storage(tmp_path: Path) -> None:
+    code = """
+import pathlib, resource, sys
+from pacs.errors import StorageFull
+from pacs.storage.spool import Spool
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+root = pathlib.Path(sys.argv[1])
+try:
+    with Spool(root).create(b"m") as writer:
+        writer.write(bytes(10000))
+except StorageFull:
+    print(len(list(root.rglob("*.part"))))
+"""
+
+    result = run(code, str(tmp_path))
+
+    assert result.stdout.strip() == "0", result.stderr
+
+
+def test_create_root_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StorageUnavailable):
+        Spool(tmp_path / "file" / "spool").create(META)
+
+
+def test_discard_removes_and_accepts_a_file_that_is_gone(spool: Spool) -> None:
+    spooled = spool.create(META).finish()
+
+    spool.discard(spooled)
+    spool.discard(spooled)
+
+    assert not spooled.path.exists()
+
+
+def test_adopt_copies_and_leaves_the_original_alone(spool: Spool, tmp_path: Path) -> None:
+    original = tmp_path / "original.dcm"
+    data_set = os.urandom(3_000_000)
+    original.write_bytes(META + data_set)
+    before = original.stat()
+
+    spooled = spool.adopt(original, len(META))
+
+    assert spooled.path.read_bytes() == META + data_set
+    assert (spooled.data_set_offset, spooled.data_set_size) == (len(META), len(data_set))
+    assert spooled.digest == hashlib.sha256(data_set).hexdigest()
+    assert original.stat().st_mtime_ns == before.st_mtime_ns
+    assert original.stat().st_ino == before.st_ino != spooled.path.stat().st_ino
+
+
+def test_adopt_with_new_meta_replaces_what_stands_before_the_data_set(
+    spool: Spool, tmp_path: Path
+) -> None:
+    original = tmp_path / "original"
+    original.write_bytes(b"junk" + b"data set")
+
+    spooled = spool.adopt(original, 4, meta=META)
+
+    assert spooled.path.read_bytes() == META + b"data set"
+    assert spooled.data_set_offset == len(META)
+
+
+@pytest.mark.parametrize("content", [None, b"short"], ids=["missing", "too short"])
+def test_adopt_unreadable_original_leaves_nothing(
+    spool: Spool, tmp_path: Path, content: bytes | None
+) -> None:
+    original = tmp_path / "original"
+    if content is not None:
+        original.write_bytes(content)
+
+    with pytest.raises(StorageUnavailable):
+        spool.adopt(original, 132)
+
+    assert files_under(tmp_path) == []
+
+
+def test_sweep_removes_what_a_killed_process_left(spool: Spool, tmp_path: Path) -> None:
+    code = """
+import os, pathlib, signal, sys
+from pacs.storage.spool import Spool
+writer = Spool(pathlib.Path(sys.argv[1])).create(b"meta")
+writer.write(b"never acknowledged")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    own = spool.create(META).finish()
+    assert run(code, str(tmp_path / "spool")).returncode == -9
+    assert len(files_under(tmp_path)) == 2
+
+    removed = spool.sweep()
+
+    assert removed == 1
+    assert files_under(tmp_path) == [own.path]
+    assert len(list((tmp_path / "spool").iterdir())) == 2
+
+
+def test_sweep_leaves_a_live_process_alone(tmp_path: Path) -> None:
+    code = """
+import pathlib, sys
+from pacs.storage.spool import Spool
+spooled = Spool(pathlib.Path(sys.argv[1])).create(b"meta").finish()
+print("ready", flush=True)
+sys.stdin.readline()
+print(spooled.path.exists())
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+
+        removed = Spool(tmp_path).sweep()
+
+        answer, _ = process.communicate("\n", timeout=60)
+    assert removed == 0
+    assert answer == "True\n"
+
+
+def test_sweep_without_a_spool_directory_finds_nothing(tmp_path: Path) -> None:
+    assert Spool(tmp_path / "none").sweep() == 0
+
+
+def test_sweep_leaves_strangers_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.lock").touch()
+    (tmp_path / "notes").mkdir()
+
+    assert Spool(tmp_path).sweep() == 0
+    assert (tmp_path / "notes").is_dir()
+
+
+def test_sweep_racing_with_new_spools_never_takes_a_live_one(tmp_path: Path) -> None:
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def sweep() -> None:
+        while not stop.is_set():
+            Spool(tmp_path).sweep()
+
+    def make() -> None:
+        try:
+            for _ in range(40):
+                spool = Spool(tmp_path)
+                spooled = spool.create(META).finish()
+                assert spooled.path.exists()
+                spool.close()
+        except BaseException as error:
+            failures.append(error)
+
+    sweepers = [threading.Thread(target=sweep) for _ in range(2)]
+    makers = [threading.Thread(target=make) for _ in range(4)]
+    for thread in sweepers + makers:
+        thread.start()
+    for thread in makers:
+        thread.join()
+    stop.set()
+    for thread in sweepers:
+        thread.join()
+
+    assert failures == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_between_open_and_lock_makes_the_process_take_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pacs.storage import spool as module
+
+    flock = module.fcntl.flock
+    removed: list[int] = []
+
+    def flock_after_a_sweep(descriptor: int, operation: int) -> None:
+        if not removed:
+            removed.append(0)
+            removed[0] = Spool(tmp_path).sweep()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(module.fcntl, "flock", flock_after_a_sweep)
+    spool = Spool(tmp_path)
+    spooled = spool.create(META).finish()
+
+    assert removed == [1]
+    assert spooled.path.exists()
+    # Without its lock file no later sweep would ever find the directory.
+    assert spooled.path.parent.with_suffix(".lock").exists()
+    assert Spool(tmp_path).sweep() == 0
+    spool.close()
+
+
+def test_close_removes_the_directory_and_the_spool_can_be_used_again(
+    spool: Spool, tmp_path: Path
+) -> None:
+    spool.create(META).finish()
+
+    spool.close()
+    spool.close()
+
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert spool.create(META).finish().path.exists()
+
+
+def test_create_from_many_threads_uses_one_directory(spool: Spool, tmp_path: Path) -> None:
+    threads = [threading.Thread(target=lambda: spool.create(META).finish()) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(files_under(tmp_path)) == 16
+    assert len({path.parent for path in files_under(tmp_path)}) == 1
