@@ -1,0 +1,27 @@
+# syntax=docker/dockerfile:1
+FROM python:3.12-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY pacs ./pacs
+COPY migrations ./migrations
+RUN python -m venv /opt/pacs && /opt/pacs/bin/pip install --no-cache-dir .
+
+FROM python:3.12-slim
+# A fixed number, so that the owner of files on a mounted volume does not depend on the image.
+RUN groupadd --gid 10001 pacs \
+ && useradd --uid 10001 --gid pacs --no-create-home --home-dir /data pacs \
+ && install --directory --owner pacs --group pacs /data
+COPY --from=build /opt/pacs /opt/pacs
+ENV PATH=/opt/pacs/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PACS_DATA_DIR=/data
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 11112
+# A C-ECHO through the network stack: it fails when the process hangs, not only when it has ended.
+# --start-period leaves time for the schema of a large index to be upgraded.
+HEALTHCHECK --interval=15s --timeout=10s --retries=4 --start-period=120s --start-interval=1s \
+  CMD pacs echo "${PACS_AE_TITLE:-PACS}@127.0.0.1:${PACS_PORT:-11112}"
+ENTRYPOINT ["pacs"]
+CMD ["serve"]

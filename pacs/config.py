@@ -1,0 +1,368 @@
+"""Settings: what an operator may choose, where each value came from, and what is wrong with it.
+
+Sources, the first one wins: flags, environment (``PACS_NAME``, or ``PACS_NAME_FILE`` naming a file
+that holds the value, as Docker secrets do), ``pacs.toml``, the default. Every source is brought to
+text first, so that ``port = 104`` in the file, ``PACS_PORT=104`` and ``--port 104`` go through the
+same check and the same message.
+
+Only the composition root and the command line import this module; others receive plain values.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, Self, get_args
+from urllib.parse import quote
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import ErrorDetails
+
+from pacs import config_sources
+from pacs.config_sources import Given, Sources
+from pacs.errors import InvalidSetting
+
+MASK = "***"
+
+#: The longest part of a bad value that a message repeats.
+_SHOWN_LENGTH = 200
+#: What pydantic says of a derived default when the setting it derives from is bad and reported.
+_DERIVED = "default_factory_not_called"
+_DATABASE_SCHEMES = ("sqlite", "postgresql+psycopg", "postgresql", "postgres")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\Z")
+_REMOTE_AE = re.compile(
+    r"(?P<title>.+)= *(?P<host>\[[^\[\]]+\]|[^:=\[\]]+):(?P<port>[0-9]{1,5})\Z", re.DOTALL
+)
+
+
+class RemoteAEAddress(NamedTuple):
+    """A peer named in ``remote_aes``."""
+
+    title: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.title}={host}:{self.port}"
+
+
+# Each check below raises ValueError with the words that follow "expected" in the message.
+
+
+def _path(value: Path, info: ValidationInfo) -> Path:
+    text = str(value)
+    if not text.isprintable() or "?" in text:
+        raise ValueError("a path without control characters and question marks")
+    cwd: Path = (info.context or {}).get("cwd") or Path.cwd()
+    try:
+        return cwd / value.expanduser()
+    except RuntimeError as error:
+        raise ValueError("a path; ~ needs a user with a home directory") from error
+
+
+def _in_data_dir(data: dict[str, object], name: str) -> str:
+    # An older pydantic (seen with 2.10) asks for this also when data_dir is bad and reported.
+    return f"{data.get('data_dir', '')}/{name}"
+
+
+def _ae_title(value: str) -> str:
+    title = value.strip(" ")
+    if not 1 <= len(title) <= 16 or not re.fullmatch(r"[ -\[\]-~]+", title):
+        raise ValueError("an AE title: 1 to 16 ASCII characters, no backslash (PS3.5 6.2)")
+    return title
+
+
+def _host(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        if _HOST_NAME.match(value):
+            return value
+    raise ValueError("an IP address or a host name, without a port")
+
+
+def _one_process(value: int) -> int:
+    if value != 1:
+        raise ValueError("1: this version serves with one process")
+    return value
+
+
+def _remote_ae(entry: str) -> RemoteAEAddress:
+    if found := _REMOTE_AE.match(entry):
+        title, host, port = (
+            _ae_title(found["title"]),
+            _host(found["host"].strip("[] ")),
+            int(found["port"]),
+        )
+        if 1 <= port <= 65_535:
+            return RemoteAEAddress(title, host, port)
+    raise ValueError(entry)
+
+
+def _remote_aes(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    addresses = []
+    for entry in filter(None, (part.strip() for part in value.split(","))):
+        try:
+            addresses.append(_remote_ae(entry))
+        except ValueError:
+            expected = f"NAME=HOST:PORT entries separated by commas; {entry!r} is not one"
+            raise ValueError(expected) from None
+    if len({address.title for address in addresses}) < len(addresses):
+        raise ValueError("each AE title once")
+    return tuple(addresses)
+
+
+def _database_url(value: str, info: ValidationInfo) -> str:
+    scheme, _, rest = value.partition("://")
+    names_a_file = re.match(r"/[^?]", rest)
+    if (
+        scheme not in _DATABASE_SCHEMES
+        or not rest.isprintable()
+        or (scheme == "sqlite" and not names_a_file)
+    ):
+        raise ValueError("a URL that starts with sqlite:/// or postgresql+psycopg://")
+    password = info.data.get("database_password")
+    if password is None:
+        return value
+    user, at, address = rest.rpartition("@")
+    if scheme == "sqlite" or not at or not user or ":" in user:
+        expected = "a PostgreSQL URL with a user and without a password"
+        raise ValueError(f"{expected}, because database_password is set")
+    return f"{scheme}://{user}:{quote(password, safe='')}@{address}"
+
+
+def _storage_url(value: str, info: ValidationInfo) -> str:
+    if not value or not value.isprintable():
+        raise ValueError("a path or a file:/// URL")
+    return value if "://" in value else str(_path(Path(value), info))
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Seconds = Annotated[float, Field(ge=0.1, le=86_400)]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Duplicates = Literal["replace", "keep", "refuse"]
+
+
+class Settings(BaseModel):
+    """Everything an operator can set; ``docs/configuration.md`` has a paragraph for each."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+    )
+
+    data_dir: Annotated[Path, AfterValidator(_path)] = Field(
+        default=Path("pacs-data"),
+        description="Directory for the SQLite index and the stored instances.",
+    )
+    # Before database_url: the URL takes the password in, and pydantic validates in this order.
+    database_password: str | None = Field(
+        default=None,
+        description="Password of the PostgreSQL user that database_url names.",
+    )
+    database_url: Annotated[str, AfterValidator(_database_url)] = Field(
+        default_factory=lambda data: f"sqlite:///{_in_data_dir(data, 'index.sqlite')}",
+        description="SQLAlchemy URL of the index.",
+    )
+    storage_url: Annotated[str, AfterValidator(_storage_url)] = Field(
+        default_factory=lambda data: _in_data_dir(data, "storage"),
+        description="Where the bytes of the instances are kept: a path or a file URL.",
+    )
+    ae_title: AETitle = Field(default="PACS", description="AE title of this archive.")
+    host: Annotated[str, AfterValidator(_host)] = Field(
+        default="0.0.0.0",  # noqa: S104 - access.py admits only loopback peers and registered AEs
+        description="Address to listen on; 0.0.0.0 is every IPv4 interface, :: every interface.",
+    )
+    port: Port = Field(default=11_112, description="TCP port to listen on; 0 takes any free port.")
+    workers: Annotated[int, Field(ge=1, le=1_024), AfterValidator(_one_process)] = Field(
+        default=1, description="Number of serving processes; only 1 in this version."
+    )
+    require_called_ae_title: bool = Field(
+        default=True,
+        description="Reject an association whose called AE title is not ae_title.",
+    )
+    allow_any: bool = Field(
+        default=False,
+        description="Let every host and calling AE title do everything; for a test bench only.",
+    )
+    verify_calling_host: bool = Field(
+        default=True,
+        description="Take a calling AE title for a registered remote AE only if it calls from that "
+        "AE's host; switch off behind address translation.",
+    )
+    remote_aes: Annotated[tuple[RemoteAEAddress, ...], BeforeValidator(_remote_aes)] = Field(
+        default=(),
+        description="Remote AEs to register at start, as NAME=HOST:PORT separated by commas.",
+    )
+    duplicate_policy: Annotated[Duplicates, BeforeValidator(_lower)] = Field(
+        default="replace",
+        description="What a different instance with a stored SOP Instance UID does: "
+        "replace the stored one, keep the stored one and answer success, or be refused.",
+    )
+    maximum_associations: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=100, description="Number of simultaneous associations accepted from all peers."
+    )
+    maximum_pdu_bytes: Annotated[int, Field(ge=4_096, le=1_048_576)] = Field(
+        default=131_072, description="Largest PDU accepted from a peer, in bytes."
+    )
+    acse_timeout_seconds: Seconds = Field(
+        default=30,
+        description="Seconds to wait for an answer to an association request or release.",
+    )
+    dimse_timeout_seconds: Seconds = Field(
+        default=60, description="Seconds to wait for the next DIMSE message of an operation."
+    )
+    network_timeout_seconds: Seconds = Field(
+        default=300, description="Seconds an association may stay silent before it is aborted."
+    )
+    connect_timeout_seconds: Seconds = Field(
+        default=10, description="Seconds to wait for a TCP connection to a Move Destination."
+    )
+    drain_timeout_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=30, description="Seconds that running operations may take to finish on shutdown."
+    )
+    find_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        default=0, description="Largest number of matches a C-FIND may return; 0 is no limit."
+    )
+    pending_interval_responses: Annotated[int, Field(ge=1, le=65_535)] = Field(
+        default=1, description="Sub-operations between two pending responses of C-MOVE and C-GET."
+    )
+    pending_interval_seconds: Seconds = Field(
+        default=1, description="Most seconds between two pending responses of C-MOVE and C-GET."
+    )
+    destination_retries: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=2,
+        description="How often a C-MOVE re-establishes a lost association with its destination.",
+    )
+    retrieve_record_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        default=90, description="Days to keep the records of retrieves; 0 keeps them for ever."
+    )
+    log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
+        default="info", description="Least severe messages to log: debug, info, warning or error."
+    )
+    log_identifiers: bool = Field(
+        default=False,
+        description="Log request Identifiers, which hold patient data, at level debug.",
+    )
+
+    _sources: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        overrides: Mapping[str, object] | None = None,
+        *,
+        config: Path | None = None,
+        environ: Mapping[str, str] = os.environ,
+        cwd: Path | None = None,
+    ) -> Self:
+        """Read the settings of this process from all sources.
+
+        Args:
+            overrides: Flags by setting name; None means not given.
+            config: The file of ``--config``; by default that of ``PACS_CONFIG``, else ``pacs.toml``
+                in ``cwd`` if there is one.
+            environ: The environment.
+            cwd: Where relative paths of any source start; by default the current directory.
+
+        Raises:
+            InvalidSetting: with one line for each thing that is wrong; no line shows a secret.
+        """
+        sources = Sources(names(), cwd or Path.cwd())
+        given = sources.read(overrides or {}, config, environ)
+        problems = sources.problems
+        texts = {name: one.text for name, one in given.items()}
+        try:
+            settings = cls.model_validate(texts, context={"cwd": sources.cwd, "given": given})
+        except ValidationError as error:
+            problems = problems + [
+                _bad_value(one, given) for one in error.errors() if one["type"] != _DERIVED
+            ]
+        # Outside the except: a chained pydantic error, which --debug would print, can hold secrets.
+        if problems:
+            raise InvalidSetting("\n".join(problems))
+        return settings
+
+    def model_post_init(self, context: dict[str, dict[str, Given]] | None, /) -> None:
+        """Remember where ``load`` found each value."""
+        given = (context or {}).get("given", {})
+        self._sources = {name: one.source for name, one in given.items()}
+
+    def sources(self) -> Mapping[str, str]:
+        """For each setting the flag, variable or file that gave its value, else ``default``."""
+        return {name: self._sources.get(name, "default") for name in names()}
+
+    def describe(self) -> Mapping[str, str]:
+        """Each setting as text, in the form every source takes, with secrets masked."""
+        return {name: _shown(name, config_sources.text(value)) for name, value in self}
+
+    def __repr_args__(self) -> Iterator[tuple[str, str]]:
+        """Keep secrets out of tracebacks and logs."""
+        yield from self.describe().items()
+
+
+def names() -> tuple[str, ...]:
+    """Every setting, in the order of the documentation."""
+    return tuple(Settings.model_fields)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting is shown masked and has no flag (others can read a command line)."""
+    return "password" in name or "secret" in name
+
+
+def mask_url(url: str) -> str:
+    """Replace the passwords of a URL, also of one that is not quite valid."""
+    masked = re.sub(r"(://[^:/@]*):.*@", rf"\1:{MASK}@", url, flags=re.DOTALL)
+    return re.sub(r"([?&][^=&]*password=)[^&]*", rf"\1{MASK}", masked, flags=re.IGNORECASE)
+
+
+def _shown(name: str, text: str) -> str:
+    if is_secret(name):
+        return MASK if text else ""
+    return mask_url(text) if name.endswith("_url") else text
+
+
+def _bad_value(error: ErrorDetails, given: Mapping[str, Given]) -> str:
+    name = str(error["loc"][0])
+    text, source = (given[name].text, given[name].source) if name in given else ("", "default")
+    # What is not even a URL may be a password pasted into the wrong place.
+    hidden = name == "database_url" and not re.match(r"[\w+]+://", text)
+    got = MASK if hidden else repr(_shown(name, text)[:_SHOWN_LENGTH])
+    return f"{name}: expected {_expected(name, error)}, got {got} (from {source})"
+
+
+def _expected(name: str, error: ErrorDetails) -> str:
+    """What a value should have been: the words of our own check, else those of its type."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    field = Settings.model_fields[name]
+    if choices := get_args(field.annotation):
+        return "one of " + ", ".join(map(str, choices))
+    if field.annotation is bool:
+        return "true or false"
+    low, high = (
+        next(getattr(rule, key) for rule in field.metadata if hasattr(rule, key))
+        for key in ("ge", "le")
+    )
+    kind = "a whole number" if field.annotation is int else "a number"
+    return f"{kind} from {low} to {high}"
