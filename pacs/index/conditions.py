@@ -1,0 +1,201 @@
+"""A condition of a Query as SQL.
+
+The truth is ``pacs.dicom.matching.matches``. Where SQL can say exactly the same, it does. Where it cannot (several
+values in one text, sequences), it selects a superset and ``needs_recheck`` says so; the caller then asks the
+reference about each row. A test generates pairs of keys and values and compares the two.
+
+An Attribute of VM 1 has one value in the index (``pacs.dicom.values.index_value``), so only Attributes of a
+higher VM hold several.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from pacs.dicom.attributes import Attribute
+from pacs.dicom.identifier import Condition
+from pacs.dicom.matching import (
+    Match,
+    Range,
+    SequenceMatch,
+    SingleValue,
+    UidList,
+    Universal,
+    WildCard,
+)
+from pacs.dicom.names import name_groups
+from pacs.index import computed, tables
+from pacs.index.engine import Backend
+
+Expression = sa.ColumnElement[Any]
+
+_COUNT_DIGITS = 18
+
+
+def needs_recheck(condition: Condition) -> bool:
+    """Whether the SQL selects a superset of what matches."""
+    attribute = condition.attribute
+    if isinstance(condition.match, SequenceMatch):
+        return True
+    return attribute.is_stored and attribute.is_multi_valued
+
+
+class ConditionCompiler:
+    """Compiles conditions for one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        """Compile for ``backend``."""
+        self._backend = backend
+
+    def compile(self, condition: Condition) -> Expression:
+        """The SQL expression that is true for each row that matches, and for few others."""
+        attribute, match = condition.attribute, condition.match
+        if not attribute.is_stored:
+            return self._computed(attribute, match)
+        column = tables.ENTITIES[attribute.level].c[attribute.column]
+        if isinstance(match, SequenceMatch):
+            return column.is_not(None)
+        if attribute.vr == "PN" and isinstance(match, (SingleValue, WildCard)):
+            return self._name(attribute, match)
+        if isinstance(match, Range) and attribute.shadow_columns:
+            column = tables.ENTITIES[attribute.level].c[attribute.shadow_columns[0]]
+        if attribute.is_multi_valued:
+            return self._any_of_several(column, match)
+        return self._one_value(column, match)
+
+    def any_of(self, column: Expression, values: Sequence[str] | Sequence[int]) -> Expression:
+        """Whether the column has one of the values.
+
+        They travel as one parameter: a UID list may be longer than the number of parameters a statement can
+        have (32,766 in SQLite, 65,535 in PostgreSQL), and the text of the statement stays the same.
+        """
+        if self._backend == "postgresql":
+            return column == sa.any_(sa.literal(list(values), ARRAY(column.type)))
+        each = sa.func.json_each(json.dumps(list(values))).table_valued("value")
+        return column.in_(sa.select(each.c.value))
+
+    def number(self, column: Expression) -> Expression:
+        """The integer that a text stands for, 0 if it is none."""
+        if self._backend == "sqlite":
+            return sa.func.coalesce(sa.cast(column, sa.Integer), 0)
+        is_number = column.regexp_match(f"^-?[0-9]{{1,{_COUNT_DIGITS}}}$")
+        return sa.case((is_number, sa.cast(column, sa.BigInteger)), else_=0)
+
+    def _computed(self, attribute: Attribute, match: Match) -> Expression:
+        collected = computed.collected_condition(
+            attribute, lambda value: self._one_value(value, match)
+        )
+        if collected is not None:
+            return collected
+        value = computed.expression(attribute)
+        if attribute.keyword not in computed.COUNTS:
+            return self._one_value(value, match)
+        if isinstance(match, SingleValue) and _is_count(match.value):
+            return value == int(match.value)
+        return sa.false()
+
+    def _one_value(self, column: Expression, match: Match) -> Expression:
+        match match:
+            case Universal():
+                return sa.true()
+            case SingleValue(value):
+                return column == value if _can_be_stored(value) else sa.false()
+            case UidList(uids):
+                return self.any_of(column, [uid for uid in uids if _can_be_stored(uid)])
+            case WildCard(pattern):
+                return self._pattern(column, pattern)
+            case Range(lower, upper):
+                return sa.and_(
+                    column.is_not(None),
+                    column >= lower if lower is not None else sa.true(),
+                    column <= upper if upper is not None else sa.true(),
+                )
+            case SequenceMatch():
+                return sa.false()
+            case _:
+                assert_never(match)
+
+    def _any_of_several(self, column: Expression, match: Match) -> Expression:
+        """A superset: the text contains what one of its values has to be."""
+        match match:
+            case SingleValue(value) | WildCard(value):
+                # Also for a single value: what it has of wild cards only widens the superset.
+                return self._pattern(column, f"*{value}*")
+            case _:
+                return column.is_not(None)
+
+    def _name(self, attribute: Attribute, match: SingleValue | WildCard) -> Expression:
+        """A person name, by its folded component groups (PS3.5 6.2.1; matching._name_matches)."""
+        columns = [tables.ENTITIES[attribute.level].c[name] for name in attribute.shadow_columns]
+        key = match.value if isinstance(match, SingleValue) else match.pattern
+        groups = name_groups(key)
+
+        def compare(column: Expression, group: str) -> Expression:
+            part = SingleValue(group) if isinstance(match, SingleValue) else WildCard(group)
+            compile_part = self._any_of_several if attribute.is_multi_valued else self._one_value
+            return compile_part(column, part)
+
+        if not any(groups[1:]):
+            return sa.or_(*(compare(column, groups[0]) for column in columns))
+        return sa.and_(
+            *(
+                compare(column, group)
+                for column, group in zip(columns, groups, strict=True)
+                if group.strip("*")
+            )
+        )
+
+    def _pattern(self, column: Expression, pattern: str) -> Expression:
+        """A wild card: the range of its literal prefix, which an index serves, and the whole pattern."""
+        if not _can_be_stored(pattern):
+            return sa.false()
+        prefix = pattern[: next((i for i, c in enumerate(pattern) if c in "*?"), len(pattern))]
+        successor = _successor(prefix)
+        conditions = [self._like(column, pattern)]
+        if prefix:
+            conditions.append(column >= prefix)
+        if successor is not None:
+            conditions.append(column < successor)
+        return sa.and_(*conditions)
+
+    def _like(self, column: Expression, pattern: str) -> Expression:
+        if self._backend == "sqlite":
+            # LIKE ignores the case of ASCII letters in SQLite. GLOB does not, and has the wild cards of
+            # DICOM; only its character classes have to be kept off.
+            return column.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
+        return column.like(pattern.translate(_TO_LIKE), escape="\\")
+
+
+_TO_LIKE = str.maketrans({"*": "%", "?": "_", "%": r"\%", "_": r"\_", "\\": "\\\\"})
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _COUNT_DIGITS
+
+
+def _can_be_stored(text: str) -> bool:
+    """Whether a text can be in the index at all; the drivers refuse the others with an error."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _successor(prefix: str) -> str | None:
+    """The first text after all texts that begin so; None if there is none, or the prefix is empty.
+
+    By code point, which is the order of UTF-8 bytes and so of both backends' comparison.
+    """
+    while prefix:
+        code = ord(prefix[-1]) + 1
+        if code == 0xD800:  # surrogates are not characters
+            code = 0xE000
+        if code <= 0x10FFFF:
+            return prefix[:-1] + chr(code)
+        prefix = prefix[:-1]
+    return None

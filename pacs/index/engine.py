@@ -1,0 +1,320 @@
+"""Connections and transactions. The only module that opens or commits one.
+
+Reading and writing have separate pools: a slow C-FIND peer may hold every reading connection and stores go
+on. On SQLite the writing pool has one connection and so is the process's writer lock; its transactions begin
+IMMEDIATE, because a deferred one that turns into a writer fails at once when another process wrote meanwhile.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import QueuePool
+
+from pacs.errors import IndexUnavailable, InvalidSetting, PacsError
+
+Backend = Literal["sqlite", "postgresql"]
+T = TypeVar("T")
+
+#: More attempts than the writers that meet on one new study; each lost race means another one has won.
+_ATTEMPTS = 10
+_FIRST_PAUSE_SECONDS = 0.002
+_LONGEST_PAUSE_SECONDS = 0.25
+
+#: serialization_failure, deadlock_detected: PostgreSQL asks to run the transaction again.
+_RETRY_SQLSTATES = frozenset({"40001", "40P01"})
+
+_CONNECT_TIMEOUT_SECONDS = 10
+_POOL_TIMEOUT_SECONDS = 30
+_LOCK_TIMEOUT_SECONDS = 20
+_STATEMENT_TIMEOUT_SECONDS = 120
+#: A reader is idle between two fetches while its peer takes a response; the writer never waits for a peer.
+_IDLE_READER_TIMEOUT_SECONDS = 600
+_IDLE_WRITER_TIMEOUT_SECONDS = 60
+
+_SUPPORTED = "use sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE"
+
+
+class StaleState(Exception):
+    """What a transaction relied on was changed by another one; running it again will see the change."""
+
+
+# UnicodeEncodeError: a lone surrogate, which the drivers do not take.
+_LIBRARY_ERRORS = (StaleState, PoolTimeoutError, DBAPIError, UnicodeEncodeError)
+_REFUSED = "The index refused a value or a reference."
+
+
+class Engine:
+    """The database: two connection pools and the rules of a transaction."""
+
+    def __init__(self, url: sa.URL) -> None:
+        """Prepare both pools; connects to nothing yet."""
+        self.backend: Backend = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql"
+        self._url = url
+        self._readers = (
+            _sqlite(url, writes=False) if self.is_sqlite else _postgres(url, writes=False)
+        )
+        self._writers = _sqlite(url, writes=True) if self.is_sqlite else _postgres(url, writes=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the index is an SQLite file."""
+        return self.backend == "sqlite"
+
+    @property
+    def description(self) -> str:
+        """The database URL without its password."""
+        return self._url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """One read-only transaction: everything in it sees the same state on SQLite.
+
+        Raises:
+            IndexUnavailable: the database cannot be reached, is busy, or failed.
+        """
+        with _translated(), self._readers.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One writing transaction, committed when the block ends well; tried once.
+
+        Raises:
+            IndexUnavailable: as for ``read``.
+        """
+        with _translated(), self._writers.begin() as connection:
+            yield connection
+
+    def transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run ``work`` in a writing transaction and return its result once that is committed.
+
+        ``work`` may run several times, so outside the transaction it changes nothing. Rerun are lost races
+        (a deadlock; two writers inserting one study; a parent row removed under an instance) and a connection
+        found dead. A connection lost during COMMIT leaves open whether it happened; so whatever ``work`` does
+        has to recognise its own earlier success.
+
+        Raises:
+            IndexUnavailable: as for ``read``, or the races did not end; ``may_have_committed`` tells whether
+                a COMMIT was under way when the connection broke.
+        """
+        may_have_committed = False
+        for attempt in range(_ATTEMPTS):
+            is_committing = False
+            try:
+                with self._writers.connect() as connection:
+                    result = work(connection)
+                    is_committing = True
+                    connection.commit()
+                    return result
+            except _LIBRARY_ERRORS as error:
+                may_have_committed |= is_committing and not _is_rolled_back(error)
+                if attempt == _ATTEMPTS - 1 or not _is_worth_another_attempt(error):
+                    raise _translate(error, may_have_committed=may_have_committed) from error
+            pause = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._readers.dispose()
+        self._writers.dispose()
+
+
+def create(url: str) -> Engine:
+    """Make the engine for a database URL; connects to nothing yet.
+
+    Raises:
+        InvalidSetting: the URL cannot be used. Its password is never in the message.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (ArgumentError, ValueError):
+        # Not chained: the cause may quote the URL and with it the password.
+        raise InvalidSetting(f"The database URL cannot be parsed; {_SUPPORTED}.") from None
+    name = parsed.drivername
+    if name in {"postgres", "postgresql", "postgresql+psycopg"}:
+        return Engine(parsed.set(drivername="postgresql+psycopg"))
+    if name not in {"sqlite", "sqlite+pysqlite"}:
+        raise InvalidSetting(f"The database {name!r} is not supported; {_SUPPORTED}.")
+    if parsed.host or parsed.username or parsed.password:
+        raise InvalidSetting(
+            "An SQLite URL has three slashes before a relative path, four before /."
+        )
+    if parsed.database in {None, "", ":memory:"} or "mode" in parsed.query:
+        raise InvalidSetting(
+            "An SQLite index has to be a file: several connections share it, and it has to last."
+        )
+    return Engine(parsed.set(drivername="sqlite+pysqlite"))
+
+
+def _sqlite(url: sa.URL, *, writes: bool) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        hide_parameters=True,
+        poolclass=QueuePool,
+        # One writer: threads queue here instead of polling for the file lock, which costs up to 100 ms a turn.
+        pool_size=1 if writes else 8,
+        max_overflow=0 if writes else 56,
+        pool_timeout=_POOL_TIMEOUT_SECONDS,
+        connect_args={"timeout": _LOCK_TIMEOUT_SECONDS, "check_same_thread": False},
+    )
+
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver's own transaction control starts too late and never IMMEDIATE: SQLAlchemy's documented
+        # remedy is to switch it off and emit BEGIN in the event below.
+        connection.isolation_level = None
+        for pragma in _WRITER_PRAGMAS if writes else _READER_PRAGMAS:
+            _run_patiently(connection, f"PRAGMA {pragma}")
+
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    sa.event.listen(engine, "connect", configure)
+    sa.event.listen(engine, "begin", begin)
+    return engine
+
+
+_PRAGMAS = (
+    "foreign_keys=ON",
+    # Reads bypass a copy into the page cache, which is then shared by all connections.
+    "mmap_size=268435456",
+)
+_WRITER_PRAGMAS = (
+    *_PRAGMAS,
+    "journal_mode=WAL",
+    # In WAL mode NORMAL does not sync a commit: a power loss would take acknowledged instances.
+    "synchronous=FULL",
+    "cache_size=-16384",
+    # Give the space of a log that a long reader let grow back to the disk.
+    "journal_size_limit=67108864",
+)
+_READER_PRAGMAS = (*_PRAGMAS, "query_only=ON", "cache_size=-4096")
+
+
+def _run_patiently(connection: sqlite3.Connection, statement: str) -> None:
+    # Turning a new file to WAL needs it exclusively, and SQLite does not apply the busy timeout there: two
+    # processes starting at once would meet "database is locked".
+    deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            connection.execute(statement).fetchall()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _postgres(url: sa.URL, *, writes: bool) -> sa.Engine:
+    connect_args: dict[str, Any] = {
+        "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+        # Not the database's own: with SQL_ASCII the driver would return bytes.
+        "client_encoding": "utf8",
+        # A server that vanished without a word is noticed in a minute instead of hours.
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,
+    }
+    engine = sa.create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=8,
+        max_overflow=8 if writes else 32,
+        pool_timeout=_POOL_TIMEOUT_SECONDS,
+        pool_recycle=1800,
+        # A read cannot be repeated once rows have gone out, so its connection is proved first. A write is
+        # repeated by ``transact`` if the connection turns out dead, which saves a round trip per commit.
+        pool_pre_ping=not writes,
+        connect_args={key: value for key, value in connect_args.items() if key not in url.query},
+    )
+    idle = _IDLE_WRITER_TIMEOUT_SECONDS if writes else _IDLE_READER_TIMEOUT_SECONDS
+    settings = (
+        f"SET application_name = 'pacs'; SET timezone = 'UTC'; SET lock_timeout = '{_LOCK_TIMEOUT_SECONDS}s';"
+        f"SET statement_timeout = '{_STATEMENT_TIMEOUT_SECONDS}s';"
+        f"SET idle_in_transaction_session_timeout = '{idle}s';"
+        f"SET default_transaction_read_only = {'off' if writes else 'on'}"
+    )
+
+    def configure(connection: Any, _record: object) -> None:
+        connection.execute(settings)
+        connection.commit()
+
+    sa.event.listen(engine, "connect", configure)
+    return engine
+
+
+def _is_worth_another_attempt(error: Exception) -> bool:
+    # An integrity error is a race as well: this process has looked for the row, found none, and another
+    # writer committed it first (or removed the parent it was to refer to). Run again, the transaction sees
+    # that row. If it is no race, a few wasted attempts are the price.
+    if isinstance(error, (StaleState, IntegrityError)):
+        return True
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated or _sqlstate(error) in _RETRY_SQLSTATES
+    )
+
+
+def _is_rolled_back(error: Exception) -> bool:
+    # Of a failed COMMIT: PostgreSQL says that it did not happen. Anything else (a broken connection, an I/O
+    # error while the log is flushed) may have left a complete commit record behind.
+    return isinstance(error, IntegrityError) or _sqlstate(error) in _RETRY_SQLSTATES
+
+
+def _sqlstate(error: Exception) -> str | None:
+    return getattr(getattr(error, "orig", None), "sqlstate", None)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the driver's errors into the domain's, with the cause chained."""
+    try:
+        yield
+    except _LIBRARY_ERRORS as error:
+        raise _translate(error) from error
+
+
+def _translate(error: Exception, *, may_have_committed: bool = False) -> Exception:
+    if isinstance(error, UnicodeEncodeError):
+        return PacsError(_REFUSED)
+    if isinstance(error, StaleState):
+        return IndexUnavailable(
+            "The index is changed too fast by other writers.", may_have_committed=may_have_committed
+        )
+    if isinstance(error, PoolTimeoutError):
+        return IndexUnavailable(
+            "All connections to the index are in use.", may_have_committed=may_have_committed
+        )
+    assert isinstance(error, DBAPIError)
+    reason = (str(error.orig).strip().splitlines() or ["no reason given"])[0]
+    match error:
+        case ProgrammingError() if error.statement is None:
+            return InvalidSetting(f"The database URL cannot be used: {reason}.")
+        case DBAPIError() if _sqlstate(error) == "42P01" or reason.startswith("no such table"):
+            return IndexUnavailable("The index has no tables, or old ones; upgrade it first.")
+        case DataError() | IntegrityError():
+            # The reason may quote the value, which may be a patient's; the cause has it.
+            return PacsError(_REFUSED)
+        case ProgrammingError() | NotSupportedError():
+            return error
+        case _:
+            return IndexUnavailable(
+                f"The index cannot be reached: {reason}.", may_have_committed=may_have_committed
+            )

@@ -1,0 +1,290 @@
+"""The index: everything that the other layers may ask of the database."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+
+import sqlalchemy as sa
+
+from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
+from pacs.dicom.identifier import Query
+from pacs.index import migrate, tables
+from pacs.index.engine import Engine, create
+from pacs.index.group_commit import GroupCommit
+from pacs.index.ingest import Ingest
+from pacs.index.journal import Journal
+from pacs.index.parent_rows import remove_empty
+from pacs.index.records import (
+    DuplicatePolicy,
+    IngestResult,
+    InstanceLocation,
+    InstanceRecord,
+    RemoteAE,
+    RetrieveOutcome,
+    RetrievePlan,
+    RetrieveRecord,
+    RetrieveRequest,
+    Stats,
+    StoredInstance,
+    SubOperationRecord,
+)
+from pacs.index.remote_ae import RemoteAEs
+from pacs.index.rewrite import rewrite
+from pacs.index.search import Search
+
+_ATTRIBUTE_SET_VERSION = "attribute_set_version"
+_ROWS_IN_MEMORY = 1000
+
+
+class Index:
+    """One database with the archive's tables; safe to share between threads.
+
+    Every method raises IndexUnavailable when the database cannot be reached.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Use an engine whose schema is the newest; ``open`` sees to that."""
+        self._engine = engine
+        self._ingest = Ingest(engine)
+        self._commits = {
+            policy: GroupCommit(partial(self._ingest, policy=policy)) for policy in DuplicatePolicy
+        }
+        self._search = Search(engine)
+        self._journal = Journal(engine)
+        self._remote_aes = RemoteAEs(engine)
+
+    @classmethod
+    def open(cls, url: str, *, upgrade: bool = True) -> Index:
+        """Open the index at a database URL; the caller closes it.
+
+        Args:
+            url: ``sqlite:///PATH`` or ``postgresql+psycopg://...``.
+            upgrade: Run missing migrations; otherwise an old schema is refused.
+
+        Raises:
+            InvalidSetting: the URL cannot be used.
+            IndexUnavailable: the database cannot be reached, or its schema does not fit.
+        """
+        engine = create(url)
+        try:
+            if upgrade:
+                migrate.upgrade(engine)
+            else:
+                migrate.check(engine)
+            index = cls(engine)
+            index._date_new_index()
+        except BaseException:
+            engine.close()
+            raise
+        return index
+
+    def close(self) -> None:
+        """Close the connections; the index is not usable afterwards."""
+        self._engine.close()
+
+    def ping(self) -> None:
+        """Check that the database answers."""
+        with self._engine.read() as connection:
+            connection.execute(sa.select(1))
+
+    @property
+    def description(self) -> str:
+        """The database URL without its password."""
+        return self._engine.description
+
+    # Instances
+
+    def ingest(
+        self, record: InstanceRecord, policy: DuplicatePolicy = DuplicatePolicy.REPLACE
+    ) -> IngestResult:
+        """Index one instance; return when it is committed, together with those of other threads."""
+        return self._commits[policy].submit(record)
+
+    def ingest_batch(
+        self,
+        records: Sequence[InstanceRecord],
+        policy: DuplicatePolicy = DuplicatePolicy.REPLACE,
+    ) -> list[IngestResult]:
+        """Index several instances in one transaction, in their order: all or none."""
+        return self._ingest(records, policy)
+
+    def find_by_uid(self, sop_instance_uid: str) -> StoredInstance | None:
+        """The instance with this SOP Instance UID, if it is indexed."""
+        return self._search.find_by_uid(sop_instance_uid)
+
+    def remove(self, sop_instance_uid: str, *, location: str | None = None) -> str | None:
+        """Remove an instance, and parents left empty; return its location, whose bytes may go now.
+
+        With ``location`` it is removed only if it is still there: another file may have replaced it.
+        """
+        instance = tables.instance.c
+        statement = (
+            sa.delete(tables.instance)
+            .where(instance.sop_instance_uid == sop_instance_uid)
+            .returning(instance.location, instance.series_pk)
+        )
+        if location is not None:
+            statement = statement.where(instance.location == location)
+
+        def work(connection: sa.Connection) -> str | None:
+            row = connection.execute(statement).one_or_none()
+            if row is None:
+                return None
+            remove_empty(connection, series=[row.series_pk])
+            return str(row.location)
+
+        return self._engine.transact(work)
+
+    def locations(self, after: str = "", limit: int | None = None) -> Iterator[InstanceLocation]:
+        """Where each indexed instance should be in the storage, by location, streamed.
+
+        Args:
+            after: Only locations after this one, so that a long walk need not be one transaction.
+            limit: At most so many.
+        """
+        instance = tables.instance.c
+        names = [field.name for field in dataclasses.fields(InstanceLocation)]
+        statement = (
+            sa.select(*(instance[name] for name in names))
+            .where(instance.location > after)
+            .order_by(instance.location)
+            .limit(limit)
+        )
+        with self._engine.read() as connection:
+            streaming = connection.execution_options(yield_per=_ROWS_IN_MEMORY)
+            with streaming.execute(statement) as rows:
+                for row in rows:
+                    yield InstanceLocation(**dict(zip(names, row, strict=True)))
+
+    def is_location_indexed(self, location: str) -> bool:
+        """Whether the row of an instance points at this location."""
+        statement = sa.select(sa.exists().where(tables.instance.c.location == location))
+        with self._engine.read() as connection:
+            return bool(connection.scalar(statement))
+
+    def rewrite(self, records: Sequence[InstanceRecord]) -> set[str]:
+        """Write what was read again from stored files into their rows; see ``pacs.index.rewrite``."""
+        return rewrite(self._engine, records)
+
+    def stats(self) -> Stats:
+        """How much the archive holds."""
+
+        def count(table: sa.Table) -> sa.ScalarSelect[int]:
+            return sa.select(sa.func.count()).select_from(table).scalar_subquery()
+
+        size = sa.func.coalesce(sa.func.sum(tables.instance.c.data_set_size), 0)
+        statement = sa.select(
+            count(tables.patient),
+            count(tables.study),
+            count(tables.series),
+            count(tables.instance),
+            sa.select(size).scalar_subquery(),
+        )
+        with self._engine.read() as connection:
+            patients, studies, series, instances, size_bytes = connection.execute(statement).one()
+        return Stats(
+            patients=patients,
+            studies=studies,
+            series=series,
+            instances=instances,
+            size_bytes=int(size_bytes),
+        )
+
+    # Query and retrieve
+
+    def search(self, query: Query) -> Iterator[Mapping[str, str | None]]:
+        """The matches at the query's level, streamed; see ``Search.search``."""
+        return self._search.search(query)
+
+    def plan(self, query: Query) -> RetrievePlan:
+        """The instances under the matches of a query, in the order to send them."""
+        return self._search.plan(query)
+
+    def instances(self, keys: Sequence[int]) -> list[StoredInstance]:
+        """The instances with these keys, in that order; those removed since are left out."""
+        return self._search.instances(keys)
+
+    # Recorded retrieves
+
+    def begin_retrieve(self, request: RetrieveRequest) -> int:
+        """Record that a retrieve began and return the record's key."""
+        return self._journal.begin_retrieve(request)
+
+    def record_sub_operations(self, key: int, batch: Sequence[SubOperationRecord]) -> None:
+        """Record what became of some sub-operations, in one transaction."""
+        self._journal.record_sub_operations(key, batch)
+
+    def finish_retrieve(self, key: int, outcome: RetrieveOutcome) -> None:
+        """Record how a retrieve ended."""
+        self._journal.finish_retrieve(key, outcome)
+
+    def retrieves(self, limit: int = 100) -> list[RetrieveRecord]:
+        """The newest recorded retrieves, newest first."""
+        return self._journal.retrieves(limit)
+
+    def retrieve(self, key: int) -> RetrieveRecord | None:
+        """One recorded retrieve, if there is one with this key."""
+        return self._journal.retrieve(key)
+
+    def sub_operations(self, key: int) -> Iterator[SubOperationRecord]:
+        """The recorded sub-operations of a retrieve in order, streamed."""
+        return self._journal.sub_operations(key)
+
+    def failed_uids(self, key: int) -> list[str]:
+        """The Failed SOP Instance UID List of a recorded retrieve."""
+        return self._journal.failed_uids(key)
+
+    def mark_interrupted(self) -> int:
+        """Mark the unfinished retrieves whose process has ended; return how many."""
+        return self._journal.mark_interrupted()
+
+    def prune_retrieves(self, before: datetime) -> int:
+        """Remove the records of retrieves that began before ``before``; return how many."""
+        return self._journal.prune(before)
+
+    # Remote AEs
+
+    def remote_aes(self) -> list[RemoteAE]:
+        """Every known remote AE, by title."""
+        return self._remote_aes.all()
+
+    def remote_ae(self, title: str) -> RemoteAE | None:
+        """The remote AE with this title."""
+        return self._remote_aes.get(title)
+
+    def add_remote_ae(self, remote: RemoteAE) -> None:
+        """Add a remote AE, or replace the one with its title; InvalidSetting if it is not usable."""
+        self._remote_aes.add(remote)
+
+    def remove_remote_ae(self, title: str) -> bool:
+        """Remove a remote AE; return whether there was one."""
+        return self._remote_aes.remove(title)
+
+    # State
+
+    def attribute_set_version(self) -> int | None:
+        """The version of the attribute table that the rows were written with."""
+        state = tables.archive_state.c
+        statement = sa.select(state.value).where(state.name == _ATTRIBUTE_SET_VERSION)
+        with self._engine.read() as connection:
+            value = connection.scalar(statement)
+        return None if value is None else int(value)
+
+    def set_attribute_set_version(self, version: int) -> None:
+        """Record that all rows are written with this version of the attribute table."""
+        state = tables.archive_state
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(sa.delete(state).where(state.c.name == _ATTRIBUTE_SET_VERSION))
+            connection.execute(
+                sa.insert(state), {"name": _ATTRIBUTE_SET_VERSION, "value": str(version)}
+            )
+
+        self._engine.transact(work)
+
+    def _date_new_index(self) -> None:
+        if self.attribute_set_version() is None:
+            self.set_attribute_set_version(ATTRIBUTE_SET_VERSION)

@@ -1,0 +1,326 @@
+"""The recorded C-MOVE and C-GET operations and their sub-operations.
+
+A retrieve without an end is running, or was interrupted by the end of its process. Each record names its process
+(host, boot, process id and start time), so ``mark_interrupted`` at start-up can tell: of its own host it marks
+those whose process is gone. Another host's processes cannot be seen from here; their retrieves count as
+interrupted when nothing was recorded for a day.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from pacs.index.engine import Engine
+from pacs.index.records import (
+    RetrieveOutcome,
+    RetrieveRecord,
+    RetrieveRequest,
+    RetrieveState,
+    Service,
+    SubOperationOutcome,
+    SubOperationRecord,
+)
+from pacs.index.tables import retrieve, sub_operation
+
+_SILENT_AFTER = timedelta(days=1)
+_ROWS_IN_MEMORY = 500
+
+
+class Journal:
+    """Writes and reads the records; safe to call from several threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Keep the records in ``engine``."""
+        self._engine = engine
+
+    def begin_retrieve(self, request: RetrieveRequest) -> int:
+        """Record that a retrieve began and return the record's key.
+
+        Raises:
+            IndexUnavailable: nothing was recorded.
+        """
+        row = {
+            "calling_ae": request.calling_ae,
+            "calling_host": request.calling_host,
+            "service": request.service.value,
+            "model": request.model,
+            "level": request.level,
+            "identifier": request.identifier,
+            "destination": request.destination,
+            "message_id": request.message_id,
+            "process": str(ProcessToken.own()),
+            "started_at": request.started_at,
+            "active_at": request.started_at,
+            "interrupted": False,
+            "error_comment": "",
+        }
+        statement = sa.insert(retrieve).returning(retrieve.c.id)
+
+        def work(connection: sa.Connection) -> int:
+            key: int = connection.execute(statement, row).scalar_one()
+            return key
+
+        return self._engine.transact(work)
+
+    def record_sub_operations(self, key: int, batch: Sequence[SubOperationRecord]) -> None:
+        """Record what became of some sub-operations, in one transaction.
+
+        Raises:
+            IndexUnavailable: none of them was recorded.
+        """
+        rows = [
+            {
+                "retrieve_pk": key,
+                "number": record.number,
+                "sop_class_uid": record.sop_class_uid,
+                "sop_instance_uid": record.sop_instance_uid,
+                "outcome": record.outcome.value,
+                "status": record.status,
+                "error_comment": record.error_comment,
+                "size_bytes": record.size_bytes,
+                "duration_seconds": record.duration_seconds,
+            }
+            for record in batch
+        ]
+        active = sa.update(retrieve).where(retrieve.c.id == key).values(active_at=datetime.now(UTC))
+        numbers = sub_operation.c.number.in_([record.number for record in batch])
+
+        def work(connection: sa.Connection) -> None:
+            # Run again after a commit that succeeded unnoticed, the rows are there already.
+            connection.execute(
+                sa.delete(sub_operation).where(sub_operation.c.retrieve_pk == key, numbers)
+            )
+            connection.execute(sa.insert(sub_operation), rows)
+            connection.execute(active)
+
+        if rows:
+            self._engine.transact(work)
+
+    def finish_retrieve(self, key: int, outcome: RetrieveOutcome) -> None:
+        """Record how a retrieve ended.
+
+        Raises:
+            IndexUnavailable: it was not recorded.
+        """
+        now = datetime.now(UTC)
+        statement = (
+            sa.update(retrieve)
+            .where(retrieve.c.id == key)
+            .values(
+                finished_at=now,
+                active_at=now,
+                interrupted=False,
+                status=outcome.status,
+                completed=outcome.completed,
+                failed=outcome.failed,
+                warning=outcome.warning,
+                remaining=outcome.remaining,
+                error_comment=outcome.error_comment,
+            )
+        )
+        self._engine.transact(lambda connection: connection.execute(statement).close())
+
+    def retrieves(self, limit: int = 100) -> list[RetrieveRecord]:
+        """The newest records, newest first.
+
+        Raises:
+            IndexUnavailable: the index cannot be read.
+        """
+        newest = sa.select(retrieve).order_by(retrieve.c.started_at.desc(), retrieve.c.id.desc())
+        with self._engine.read() as connection:
+            return [_record(row) for row in connection.execute(newest.limit(limit))]
+
+    def retrieve(self, key: int) -> RetrieveRecord | None:
+        """One record, if there is one with this key.
+
+        Raises:
+            IndexUnavailable: the index cannot be read.
+        """
+        with self._engine.read() as connection:
+            row = connection.execute(sa.select(retrieve).where(retrieve.c.id == key)).one_or_none()
+        return None if row is None else _record(row)
+
+    def sub_operations(self, key: int) -> Iterator[SubOperationRecord]:
+        """The recorded sub-operations of a retrieve in order, streamed.
+
+        Raises:
+            IndexUnavailable: also while iterating.
+        """
+        statement = (
+            sa.select(sub_operation)
+            .where(sub_operation.c.retrieve_pk == key)
+            .order_by(sub_operation.c.number)
+        )
+        with self._engine.read() as connection:
+            streaming = connection.execution_options(yield_per=_ROWS_IN_MEMORY)
+            with streaming.execute(statement) as rows:
+                for row in rows:
+                    yield _sub_operation(row)
+
+    def failed_uids(self, key: int) -> list[str]:
+        """The Failed SOP Instance UID List (0008,0058) of a retrieve, in order.
+
+        Raises:
+            IndexUnavailable: the index cannot be read.
+        """
+        statement = (
+            sa.select(sub_operation.c.sop_instance_uid)
+            .where(
+                sub_operation.c.retrieve_pk == key,
+                sub_operation.c.outcome == SubOperationOutcome.FAILED.value,
+            )
+            .order_by(sub_operation.c.number)
+        )
+        with self._engine.read() as connection:
+            return list(connection.scalars(statement))
+
+    def mark_interrupted(self) -> int:
+        """Mark the unfinished retrieves whose process has ended; return how many.
+
+        Raises:
+            IndexUnavailable: none was marked.
+        """
+        unfinished = sa.select(retrieve.c.id, retrieve.c.process, retrieve.c.active_at).where(
+            retrieve.c.finished_at.is_(None), retrieve.c.interrupted.is_(False)
+        )
+        silent_since = datetime.now(UTC) - _SILENT_AFTER
+
+        def work(connection: sa.Connection) -> int:
+            ended = [
+                row.id
+                for row in connection.execute(unfinished)
+                if _has_ended(ProcessToken.parse(row.process), row.active_at < silent_since)
+            ]
+            mark = sa.update(retrieve).where(retrieve.c.id == sa.bindparam("key"))
+            if ended:
+                connection.execute(mark.values(interrupted=True), [{"key": key} for key in ended])
+            return len(ended)
+
+        return self._engine.transact(work)
+
+    def prune(self, before: datetime) -> int:
+        """Remove the records of retrieves that began before ``before``; return how many.
+
+        Raises:
+            IndexUnavailable: none was removed.
+        """
+        # The sub-operations go with their retrieve (ON DELETE CASCADE).
+        statement = sa.delete(retrieve).where(retrieve.c.started_at < before)
+        return self._engine.transact(lambda connection: connection.execute(statement).rowcount)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessToken:
+    """One process, told from every other that ever ran, as far as the system lets us."""
+
+    host: str
+    boot: str
+    pid: int
+    #: Clock ticks from boot to the start of the process; empty where the system does not say.
+    started: str
+
+    @classmethod
+    def own(cls) -> ProcessToken:
+        """The token of this process."""
+        # Not remembered: a fork would inherit it.
+        return cls(socket.gethostname(), _boot_id(), os.getpid(), _start_of(os.getpid()) or "")
+
+    @classmethod
+    def parse(cls, text: str) -> ProcessToken:
+        """Read what ``str`` wrote."""
+        host, boot, pid, started = text.rsplit("/", 3)
+        return cls(host, boot, int(pid), started)
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.boot}/{self.pid}/{self.started}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs; meaningful on its own host only."""
+        if self.boot != _boot_id():
+            return False
+        started = _start_of(self.pid)
+        if started is not None:
+            return started == self.started
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, 0)
+            return True
+        return False
+
+
+def _has_ended(process: ProcessToken, is_silent: bool) -> bool:
+    if process.host == socket.gethostname():
+        return not process.is_alive
+    return is_silent
+
+
+@lru_cache(maxsize=1)
+def _boot_id() -> str:
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
+
+
+def _start_of(pid: int) -> str | None:
+    # Field 22 of proc_pid_stat(5). The command in field 2 may contain spaces and parentheses.
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    return None
+
+
+def _record(row: Any) -> RetrieveRecord:
+    if row.finished_at is not None:
+        state = RetrieveState.FINISHED
+    else:
+        state = RetrieveState.INTERRUPTED if row.interrupted else RetrieveState.RUNNING
+    return RetrieveRecord(
+        key=row.id,
+        request=RetrieveRequest(
+            calling_ae=row.calling_ae,
+            calling_host=row.calling_host,
+            service=Service(row.service),
+            model=row.model,
+            level=row.level,
+            identifier=row.identifier,
+            destination=row.destination,
+            message_id=row.message_id,
+            started_at=row.started_at,
+        ),
+        state=state,
+        finished_at=row.finished_at,
+        outcome=_outcome(row) if state is RetrieveState.FINISHED else None,
+    )
+
+
+def _outcome(row: Any) -> RetrieveOutcome:
+    return RetrieveOutcome(
+        status=row.status,
+        completed=row.completed,
+        failed=row.failed,
+        warning=row.warning,
+        remaining=row.remaining,
+        error_comment=row.error_comment,
+    )
+
+
+def _sub_operation(row: Any) -> SubOperationRecord:
+    return SubOperationRecord(
+        number=row.number,
+        sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        outcome=SubOperationOutcome(row.outcome),
+        status=row.status,
+        error_comment=row.error_comment,
+        size_bytes=row.size_bytes,
+        duration_seconds=row.duration_seconds,
+    )

@@ -1,0 +1,103 @@
+"""Bring the schema of an index to the newest revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from pacs.errors import IndexUnavailable
+from pacs.index.engine import Engine
+
+#: Any number, the same in all releases: one process upgrades at a time.
+_ADVISORY_LOCK = 4_100_831_147
+
+
+def upgrade(engine: Engine) -> None:
+    """Run the missing migrations in one transaction; several processes may call this at once.
+
+    The lock is the transaction: BEGIN IMMEDIATE in SQLite, an advisory lock in PostgreSQL. Whoever waited finds
+    nothing left to do.
+
+    Raises:
+        IndexUnavailable: the database cannot be reached, or its schema is newer than this release.
+    """
+    config = _config()
+    with engine.write() as connection:
+        if not engine.is_sqlite:
+            _require_utf8(connection)
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+        _require_known(_revision(connection))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def check(engine: Engine) -> None:
+    """Check that the schema is the one of this release.
+
+    Raises:
+        IndexUnavailable: it is not, or the database cannot be reached.
+    """
+    revision = current(engine)
+    _require_known(revision)
+    if revision != head():
+        raise IndexUnavailable(
+            f"The index has schema {revision or 'none'}, this release needs {head()}; "
+            "run: pacs db upgrade"
+        )
+
+
+def current(engine: Engine) -> str | None:
+    """The schema revision of the index; None if it has no tables yet.
+
+    Raises:
+        IndexUnavailable: the database cannot be reached.
+    """
+    with engine.read() as connection:
+        return _revision(connection)
+
+
+def head() -> str:
+    """The newest schema revision this release knows."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _require_known(revision: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise IndexUnavailable(
+            f"The index has schema {revision}, which this release does not know; "
+            "it was written by a newer one: upgrade pacs."
+        )
+
+
+def _require_utf8(connection: sa.Connection) -> None:
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise IndexUnavailable(
+            f"The database has encoding {encoding}; create it with ENCODING 'UTF8'."
+        )
+
+
+def _config() -> Config:
+    config = Config()
+    # A percent sign starts an interpolation in alembic's configuration.
+    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    return config
+
+
+def _scripts() -> Path:
+    """The migrations: inside the installed package, or beside it in the source tree."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"

@@ -1,0 +1,134 @@
+"""The known remote AEs."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import sqlalchemy as sa
+
+from pacs.errors import InvalidSetting
+from pacs.index.engine import Engine
+from pacs.index.records import RemoteAE, Service
+from pacs.index.tables import remote_ae
+
+# 1 to 16 characters of the default repertoire without backslash and control characters (PS3.5 6.2, VR AE).
+_AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")
+_HIGHEST_PORT = 65_535
+_MOST_ASSOCIATIONS = 64
+
+
+class RemoteAEs:
+    """Reads and writes the remote AEs; safe to call from several threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Keep them in ``engine``."""
+        self._engine = engine
+
+    def all(self) -> list[RemoteAE]:
+        """Every remote AE, by title.
+
+        Raises:
+            IndexUnavailable: the index cannot be read.
+        """
+        statement = sa.select(remote_ae).order_by(remote_ae.c.title)
+        with self._engine.read() as connection:
+            return [_remote_ae(row) for row in connection.execute(statement)]
+
+    def get(self, title: str) -> RemoteAE | None:
+        """The remote AE with this title; spaces around it do not count.
+
+        Raises:
+            IndexUnavailable: the index cannot be read.
+        """
+        title = title.strip(" ")
+        if not _AE_TITLE.fullmatch(title):
+            return None
+        with self._engine.read() as connection:
+            row = connection.execute(_SELECT_ONE, {"wanted": title}).one_or_none()
+        return None if row is None else _remote_ae(row)
+
+    def add(self, remote: RemoteAE) -> None:
+        """Add a remote AE, or replace the one with its title.
+
+        Raises:
+            InvalidSetting: a value is not usable.
+            IndexUnavailable: it was not added.
+        """
+        row = _row(remote)
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(_DELETE_ONE, {"wanted": row["title"]})
+            connection.execute(sa.insert(remote_ae), row)
+
+        self._engine.transact(work)
+
+    def remove(self, title: str) -> bool:
+        """Remove a remote AE; return whether there was one.
+
+        Raises:
+            IndexUnavailable: it was not removed.
+        """
+        parameters = {"wanted": valid_ae_title(title)}
+        return self._engine.transact(
+            lambda connection: connection.execute(_DELETE_ONE, parameters).rowcount > 0
+        )
+
+
+_SELECT_ONE = sa.select(remote_ae).where(remote_ae.c.title == sa.bindparam("wanted"))
+_DELETE_ONE = sa.delete(remote_ae).where(remote_ae.c.title == sa.bindparam("wanted"))
+
+
+def valid_ae_title(title: str) -> str:
+    """The title without the spaces around it, which are not significant (PS3.5 6.2).
+
+    Raises:
+        InvalidSetting: it is not an AE title.
+    """
+    stripped = title.strip(" ")
+    if not _AE_TITLE.fullmatch(stripped):
+        raise InvalidSetting(
+            f"{title!r} is not an AE title: 1 to 16 ASCII characters, no backslash, not only spaces."
+        )
+    return stripped
+
+
+def _row(remote: RemoteAE) -> dict[str, Any]:
+    title = valid_ae_title(remote.title)
+    host = remote.host.strip()
+    if not host or not host.isprintable() or " " in host:
+        raise InvalidSetting(f"{remote.host!r} is not the host name or address of {title}.")
+    if not 1 <= remote.port <= _HIGHEST_PORT:
+        raise InvalidSetting(f"The port of {title} is {remote.port}; it has to be 1 to 65535.")
+    if not 1 <= remote.parallel_associations <= _MOST_ASSOCIATIONS:
+        raise InvalidSetting(
+            f"{title} has {remote.parallel_associations} parallel associations; "
+            f"1 to {_MOST_ASSOCIATIONS} are possible."
+        )
+    destinations = remote.destinations
+    if destinations is not None:
+        destinations = frozenset(valid_ae_title(destination) for destination in destinations)
+    return {
+        "title": title,
+        "host": host,
+        "port": remote.port,
+        "services": json.dumps(sorted(service.value for service in remote.services)),
+        "destinations": None if destinations is None else json.dumps(sorted(destinations)),
+        "tls": remote.tls,
+        "parallel_associations": remote.parallel_associations,
+        "description": remote.description.replace("\0", ""),
+    }
+
+
+def _remote_ae(row: Any) -> RemoteAE:
+    return RemoteAE(
+        title=row.title,
+        host=row.host,
+        port=row.port,
+        services=frozenset(Service(name) for name in json.loads(row.services)),
+        destinations=None if row.destinations is None else frozenset(json.loads(row.destinations)),
+        tls=row.tls,
+        parallel_associations=row.parallel_associations,
+        description=row.description,
+    )

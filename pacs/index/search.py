@@ -1,0 +1,225 @@
+"""A Query becomes a SELECT at its level; its rows are streamed."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from pacs.dicom.attributes import BY_KEYWORD, Attribute, Origin
+from pacs.dicom.identifier import Condition, Query
+from pacs.dicom.levels import Level
+from pacs.dicom.matching import matches
+from pacs.errors import InvalidIdentifier
+from pacs.index import computed, tables
+from pacs.index.conditions import ConditionCompiler, needs_recheck
+from pacs.index.engine import Engine
+from pacs.index.records import RetrievePlan, StoredInstance
+
+#: Rows fetched at a time: what one result holds in memory.
+_ROWS_IN_MEMORY = 500
+_KEYS_IN_STATEMENT = 1000
+
+_JOINED: dict[Level, sa.FromClause] = {
+    Level.PATIENT: tables.patient,
+    Level.STUDY: tables.study.join(tables.patient),
+    Level.SERIES: tables.series.join(tables.study).join(tables.patient),
+    Level.IMAGE: tables.instance.join(tables.series).join(tables.study).join(tables.patient),
+}
+
+
+class Search:
+    """Answers queries; safe to call from several threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Search in ``engine``."""
+        self._engine = engine
+        self._conditions = ConditionCompiler(engine.backend)
+
+    def search(self, query: Query) -> Iterator[Mapping[str, str | None]]:
+        """The matches at the query's level: keyword to index text, None without a value.
+
+        Each record has the Attributes to return and the unique keys of the level and those above. The iterator
+        holds a connection until it is exhausted or closed.
+
+        Raises:
+            IndexUnavailable: also while iterating.
+        """
+        attributes = _returned(query)
+        statement = self._select(query, [_column(attribute) for attribute in attributes])
+        readers = [(a.keyword, _sorted_values if _is_collected(a) else _text) for a in attributes]
+        rechecked = _rechecked(query)
+        with self._engine.read() as connection, _streamed(connection, statement) as rows:
+            for row in rows:
+                if rechecked and not _is_match(rechecked, row[len(readers) :]):
+                    continue
+                yield {
+                    keyword: read(value)
+                    for (keyword, read), value in zip(readers, row, strict=False)
+                }
+
+    def plan(self, query: Query) -> RetrievePlan:
+        """The instances under the matches of a query: by study, series and Instance Number.
+
+        Raises:
+            IndexUnavailable: the matches cannot be calculated.
+        """
+        statement = self._plan_statement(query)
+        rechecked = _rechecked(query)
+        keys = array("q")
+        contexts: Counter[tuple[str, str]] = Counter()
+        size_bytes = 0
+        with self._engine.read() as connection, _streamed(connection, statement) as rows:
+            for row in rows:
+                key, sop_class_uid, transfer_syntax_uid, size, *texts = tuple(row)
+                if rechecked and not _is_match(rechecked, texts):
+                    continue
+                keys.append(key)
+                contexts[sop_class_uid, transfer_syntax_uid] += 1
+                size_bytes += size
+        return RetrievePlan(keys=keys, contexts=dict(contexts), size_bytes=size_bytes)
+
+    def instances(self, keys: Sequence[int]) -> list[StoredInstance]:
+        """The instances with these keys, in that order; those removed since are left out.
+
+        Raises:
+            IndexUnavailable: the index cannot be read.
+        """
+        found: dict[int, StoredInstance] = {}
+        with self._engine.read() as connection:
+            for first in range(0, len(keys), _KEYS_IN_STATEMENT):
+                part = list(keys[first : first + _KEYS_IN_STATEMENT])
+                condition = self._conditions.any_of(tables.instance.c.id, part)
+                for row in connection.execute(_SELECT_INSTANCES.where(condition)):
+                    found[row.id] = _stored_instance(row)
+        return [found[key] for key in keys if key in found]
+
+    def find_by_uid(self, sop_instance_uid: str) -> StoredInstance | None:
+        """The instance with this SOP Instance UID, if it is stored.
+
+        Raises:
+            IndexUnavailable: the index cannot be read.
+        """
+        condition = tables.instance.c.sop_instance_uid == sop_instance_uid
+        with self._engine.read() as connection:
+            row = connection.execute(_SELECT_INSTANCES.where(condition)).one_or_none()
+        return None if row is None else _stored_instance(row)
+
+    def _select(self, query: Query, columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
+        recheck_columns = [_column(condition.attribute) for condition in _rechecked(query)]
+        return (
+            sa.select(*_numbered([*columns, *recheck_columns]))
+            .select_from(_JOINED[query.level])
+            .where(*self._where(query))
+        )
+
+    def _plan_statement(self, query: Query) -> sa.Select[Any]:
+        instance = tables.instance.c
+        columns = [
+            instance.id,
+            instance.sop_class_uid,
+            instance.transfer_syntax_uid,
+            instance.data_set_size,
+            *(_column(condition.attribute) for condition in _rechecked(query)),
+        ]
+        return (
+            sa.select(*_numbered(columns))
+            .select_from(_JOINED[Level.IMAGE])
+            .where(*self._where(query))
+            .order_by(
+                tables.series.c.study_pk,
+                instance.series_pk,
+                self._conditions.number(instance.instance_number),
+                instance.id,
+            )
+        )
+
+    def _where(self, query: Query) -> list[sa.ColumnElement[Any]]:
+        for condition in query.conditions:
+            if condition.attribute.level > query.level:
+                raise InvalidIdentifier(
+                    f"{condition.attribute.keyword} is below the Query/Retrieve Level",
+                    offending=(condition.attribute.tag,),
+                )
+        return [self._conditions.compile(condition) for condition in query.conditions]
+
+
+def _returned(query: Query) -> list[Attribute]:
+    levels = (*query.level.above, query.level)
+    keys = [BY_KEYWORD[level.unique_key] for level in levels]
+    return [a for a in dict.fromkeys((*query.returns, *keys)) if a.level <= query.level]
+
+
+def _column(attribute: Attribute) -> sa.ColumnElement[Any]:
+    if attribute.origin is Origin.COMPUTED:
+        return computed.expression(attribute)
+    return tables.ENTITIES[attribute.level].c[attribute.column]
+
+
+def _numbered(columns: Sequence[sa.ColumnElement[Any]]) -> list[sa.Label[Any]]:
+    # Positions instead of names: one column may be wanted twice, to return it and to check it again.
+    return [column.label(f"c{number}") for number, column in enumerate(columns)]
+
+
+def _streamed(connection: sa.Connection, statement: sa.Select[Any]) -> sa.CursorResult[Any]:
+    # A server-side cursor in PostgreSQL, to be closed before its connection is given back; SQLite steps
+    # through its rows anyway.
+    return connection.execution_options(yield_per=_ROWS_IN_MEMORY).execute(statement)
+
+
+def _rechecked(query: Query) -> list[Condition]:
+    return [condition for condition in query.conditions if needs_recheck(condition)]
+
+
+def _is_match(conditions: Sequence[Condition], texts: Sequence[str | None]) -> bool:
+    return all(
+        matches(condition.attribute.vr, condition.match, text)
+        for condition, text in zip(conditions, texts, strict=True)
+    )
+
+
+def _is_collected(attribute: Attribute) -> bool:
+    return not attribute.is_stored and attribute.is_multi_valued
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _sorted_values(value: str | None) -> str | None:
+    # The databases join them in any order; a response should not change from one query to the next.
+    return None if not value else "\\".join(sorted(set(value.split("\\"))))
+
+
+def _stored_instance(row: Any) -> StoredInstance:
+    return StoredInstance(
+        key=row.id,
+        sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        study_instance_uid=row.study_instance_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        location=row.location,
+        data_set_offset=row.data_set_offset,
+        data_set_size=row.data_set_size,
+        digest=row.digest,
+        received_at=row.received_at,
+    )
+
+
+_SELECT_INSTANCES = sa.select(
+    tables.instance.c.id,
+    tables.instance.c.sop_class_uid,
+    tables.instance.c.sop_instance_uid,
+    tables.series.c.series_instance_uid,
+    tables.study.c.study_instance_uid,
+    tables.instance.c.transfer_syntax_uid,
+    tables.instance.c.location,
+    tables.instance.c.data_set_offset,
+    tables.instance.c.data_set_size,
+    tables.instance.c.digest,
+    tables.instance.c.received_at,
+).select_from(tables.instance.join(tables.series).join(tables.study))

@@ -1,0 +1,254 @@
+"""The SQL of a condition and the reference in Python agree, on both backends.
+
+Keys are derived from stored values: independent random texts would almost never meet a value, and a bug in escaping
+or case would go unseen.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pacs.dicom.attributes import BY_KEYWORD
+from pacs.dicom.dates import canonical, canonical_upper
+from pacs.dicom.levels import Level
+from pacs.dicom.matching import Match, Range, SequenceMatch, SingleValue, UidList, WildCard, matches
+from pacs.index.conditions import _successor
+from pacs.index.index import Index
+
+_NAMES = [
+    "Äneas^Rüdiger",
+    "ANEAS^Rudiger",
+    "Διονυσιος",
+    "Люкceмбypг",  # noqa: RUF001 - Cyrillic is the point
+    "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "Hong^Gildong=洪^吉洞=홍^길동",
+    "=王^小东",
+    "Doe^Jane^^Dr",
+    "doe^jane",
+    "Groß",
+    "100%_sure",
+    "[a-z]^*?",
+    "\U0010ffff\U0010ffff",
+]
+_TEXTS = [
+    "CT head",
+    "ct HEAD",
+    "100% [sure]",
+    "100x _sure_",
+    "a_b",
+    "axb",
+    "]x[",
+    "^ünïcode",
+    "ÜNÏCODE",
+    "*",
+    "?",
+    "x'; DROP TABLE study --",
+    "\ud7ff\ue000",
+    "a",
+    "ab",
+    "abc",
+    "\U0010ffff",
+    "1",
+    "01",
+]
+_SEVERAL = ["ORIGINAL\\PRIMARY", "DERIVED", "A\\B%\\C_", "prim\\ary", "\\X", "PRIMARY\\ORIGINAL"]
+_DATES = ["20240229", "19500000", "garbage", "20231231", "20240301", "2024"]
+_TIMES = ["10", "1015", "101530.5", "235960", "nonsense", "10:15:30", "0000"]
+_MOMENTS = ["20240229101530+0100", "20240229", "2024", "nonsense", "20240229091530"]
+_SEQUENCES = [
+    '[{"00080100":{"vr":"SH","Value":["CT1"]}}]',
+    '[{"00080100":{"vr":"SH","Value":["MR1"]}},{"00080100":{"vr":"SH","Value":["CT%"]}}]',
+    "[{}]",
+    "no JSON",
+]
+
+_POOLS = {
+    "PatientName": _NAMES,
+    "OtherPatientNames": [*_NAMES, "Doe^Jane\\Roe^Ann", "X\\=王^小东"],
+    "PatientID": _TEXTS,
+    "PatientBirthDate": _DATES,
+    "PatientBirthTime": _TIMES,
+    "StudyTime": _TIMES,
+    "StudyDate": _DATES,
+    "AccessionNumber": _TEXTS,
+    "PatientComments": [*_TEXTS, "line\\one"],
+    "OtherPatientIDs": [*_SEVERAL, *_TEXTS],
+    "ProcedureCodeSequence": _SEQUENCES,
+}
+_WITH_WILD_CARDS = sorted(
+    set(_POOLS) - {"PatientBirthDate", "StudyDate", "PatientBirthTime", "StudyTime"}
+)
+
+
+def _rows() -> list[dict[str, str]]:
+    """Studies in which each value of each pool occurs, and many without one."""
+    chance = random.Random(20240229)
+    rows: list[dict[str, str]] = []
+    for number in range(60):
+        row = {"PatientID": f"{number}"} if number % 3 else {}
+        for keyword, pool in _POOLS.items():
+            if number < len(pool):
+                row[keyword] = pool[number]
+            elif chance.random() < 0.4:
+                row[keyword] = chance.choice(pool)
+        rows.append(row)
+    return rows
+
+
+@pytest.fixture
+def matched(index: Index, make_record, make_query) -> Callable[[str, Match], tuple[set, set]]:
+    """Stores the rows; then compares: the studies that SQL finds, and those that the reference finds."""
+    rows = _rows()
+    index.ingest_batch(
+        [
+            # An issuer of its own keeps equal Patient IDs apart.
+            make_record(
+                f"1.{n}", f"1.{n}.1", **({"PatientID": ""} | row | {"IssuerOfPatientID": f"i{n}"})
+            )
+            for n, row in enumerate(rows)
+        ]
+    )
+
+    def compare(keyword: str, match: Match) -> tuple[set[str], set[str]]:
+        found = index.search(make_query(Level.STUDY, {keyword: match}))
+        vr = BY_KEYWORD[keyword].vr
+        expected = {
+            f"1.{n}" for n, row in enumerate(rows) if matches(vr, match, row.get(keyword) or None)
+        }
+        return {str(record["StudyInstanceUID"]) for record in found}, expected
+
+    return compare
+
+
+@st.composite
+def _derived(draw: st.DrawFn) -> tuple[str, Match]:
+    """A key made from a stored value: kept, with wild cards, with the case of letters swapped, cut."""
+    keyword = draw(st.sampled_from(sorted(set(_POOLS) - {"ProcedureCodeSequence"})))
+    text = draw(st.sampled_from(_POOLS[keyword]))
+    if draw(st.booleans()):
+        text = draw(st.sampled_from(text.split("\\")))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(text)))
+        to = draw(st.integers(at, len(text)))
+        middle = draw(
+            st.sampled_from(
+                ["", "*", "?", "%", "_", "[", "]", text[at:to].swapcase(), "\\", "^", "=", "**"]
+            )
+        )
+        text = text[:at] + middle + text[to:]
+    if keyword in _WITH_WILD_CARDS and ("*" in text or "?" in text or draw(st.booleans())):
+        return keyword, WildCard(text)
+    return keyword, SingleValue(text)
+
+
+_SETTINGS = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@_SETTINGS
+@given(key=_derived())
+def test_search_and_reference_agree_on_derived_keys(matched, key: tuple[str, Match]) -> None:
+    found, expected = matched(*key)
+
+    assert found == expected
+
+
+@st.composite
+def _ranges(draw: st.DrawFn) -> tuple[str, Match]:
+    keyword, pool = draw(
+        st.sampled_from(
+            [
+                ("StudyDate", _DATES),
+                ("PatientBirthDate", _DATES),
+                ("StudyTime", _TIMES),
+                ("PatientBirthTime", _TIMES),
+            ]
+        )
+    )
+    vr = BY_KEYWORD[keyword].vr
+    end = st.none() | st.sampled_from(pool)
+    lower, upper = draw(end), draw(end)
+    return keyword, Range(lower and canonical(vr, lower), upper and canonical_upper(vr, upper))
+
+
+@_SETTINGS
+@given(key=_ranges())
+def test_search_and_reference_agree_on_ranges(matched, key: tuple[str, Match]) -> None:
+    found, expected = matched(*key)
+
+    assert found == expected
+
+
+_TELLING: list[tuple[str, Match]] = [
+    ("PatientName", WildCard("aneas*")),
+    ("PatientName", SingleValue("DOE^JANE")),
+    ("PatientName", SingleValue("山田^太郎")),
+    ("PatientName", WildCard("*=山田*=")),
+    ("PatientName", WildCard("Hong^*=洪*=홍^길동")),
+    ("PatientName", SingleValue("Yamada^Tarou==やまだ^たろう")),
+    ("PatientName", SingleValue("GROSS")),
+    ("PatientName", WildCard("100%_SURE*")),
+    ("OtherPatientNames", SingleValue("roe^ann")),
+    ("OtherPatientNames", WildCard("=王*")),
+    ("AccessionNumber", WildCard("100%*")),
+    ("AccessionNumber", WildCard("a_b*")),
+    ("AccessionNumber", WildCard("*[*")),
+    ("AccessionNumber", WildCard("*]*")),
+    ("AccessionNumber", WildCard("\ud7ff*")),
+    ("AccessionNumber", WildCard("\U0010ffff*")),
+    ("AccessionNumber", WildCard("ct*")),
+    ("AccessionNumber", WildCard("?")),
+    ("OtherPatientIDs", SingleValue("PRIMARY")),
+    ("OtherPatientIDs", SingleValue("B%")),
+    ("OtherPatientIDs", WildCard("prim*")),
+    ("ProcedureCodeSequence", SequenceMatch(((0x00080100, "SH", SingleValue("CT1")),))),
+    ("ProcedureCodeSequence", SequenceMatch(((0x00080100, "SH", WildCard("CT%*")),))),
+]
+
+
+def test_search_and_reference_agree_on_telling_keys(matched) -> None:
+    for keyword, match in _TELLING:
+        found, expected = matched(keyword, match)
+
+        assert expected, f"{match} matches nothing and so tells nothing"
+        assert found == expected, (keyword, match)
+
+
+_HOSTILE = ["a\0b", "\ud800", "*" * 1024 + "a", "*a" * 500, "[" * 1024, "\\" * 999]
+
+
+def test_search_hostile_keys_match_what_the_reference_says(matched) -> None:
+    for keyword in ("PatientName", "AccessionNumber", "OtherPatientIDs"):
+        for hostile in _HOSTILE:
+            for match in (SingleValue(hostile), WildCard(hostile), WildCard(hostile + "*")):
+                found, expected = matched(keyword, match)
+                assert found == expected, (keyword, match)
+
+
+def test_search_uid_list_longer_than_the_parameters_of_a_statement(
+    index: Index, make_record, make_query
+) -> None:
+    index.ingest_batch([make_record(f"1.{n}", f"1.{n}.1") for n in range(10)])
+    uids = tuple(f"1.{n}" for n in range(5, 70_000))
+
+    found = index.search(make_query(Level.STUDY, {"StudyInstanceUID": UidList(uids)}))
+
+    assert {record["StudyInstanceUID"] for record in found} == {f"1.{n}" for n in range(5, 10)}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "successor"),
+    [("", None), ("a", "b"), ("a\U0010ffff", "b"), ("\U0010ffff", None), ("\ud7ff", "\ue000")],
+)
+def test_successor_is_the_next_text_in_byte_order(prefix: str, successor: str | None) -> None:
+    assert _successor(prefix) == successor
+    if successor is not None:
+        assert f"{prefix}\U0010ffff".encode() < successor.encode()

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from pacs.index import tables
+from pacs.index.index import Index
+from pacs.index.journal import ProcessToken
+from pacs.index.records import (
+    RetrieveOutcome,
+    RetrieveRequest,
+    RetrieveState,
+    Service,
+    SubOperationOutcome,
+    SubOperationRecord,
+)
+
+NOW = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
+
+REQUEST = RetrieveRequest(
+    calling_ae="WORKSTATION",
+    calling_host="10.0.0.7",
+    service=Service.MOVE,
+    model="Study Root",
+    level="STUDY",
+    identifier='{"0020000D":{"vr":"UI","Value":["1.2.3"]}}',
+    destination="RESEARCH",
+    message_id=65_535,
+    started_at=NOW,
+)
+OUTCOME = RetrieveOutcome(
+    status=0xB000, completed=2, failed=1, warning=0, remaining=0, error_comment="one failed"
+)
+
+
+def sub_operation(number: int, **changes: object) -> SubOperationRecord:
+    record = SubOperationRecord(
+        number=number,
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        sop_instance_uid=f"1.2.3.{number}",
+        outcome=SubOperationOutcome.COMPLETED,
+        status=0,
+        size_bytes=3_000_000_000,
+        duration_seconds=0.25,
+    )
+    return replace(record, **changes)
+
+
+def set_process(index: Index, key: int, token: ProcessToken, active_at: datetime = NOW) -> None:
+    with index._engine.write() as connection:
+        connection.execute(
+            sa.update(tables.retrieve)
+            .where(tables.retrieve.c.id == key)
+            .values(process=str(token), active_at=active_at)
+        )
+
+
+def test_retrieve_is_recorded_from_begin_to_end(index: Index) -> None:
+    key = index.begin_retrieve(REQUEST)
+    running = index.retrieve(key)
+    batch = [
+        sub_operation(1),
+        sub_operation(2, outcome=SubOperationOutcome.FAILED, status=0xA700, error_comment="full"),
+        sub_operation(3, outcome=SubOperationOutcome.FAILED, status=None),
+    ]
+    index.record_sub_operations(key, batch)
+    index.finish_retrieve(key, OUTCOME)
+
+    finished = index.retrieve(key)
+
+    assert (running.state, running.outcome, running.request) == (
+        RetrieveState.RUNNING,
+        None,
+        REQUEST,
+    )
+    assert (finished.state, finished.outcome) == (RetrieveState.FINISHED, OUTCOME)
+    assert finished.finished_at.tzinfo is UTC
+    assert list(index.sub_operations(key)) == batch
+    assert index.failed_uids(key) == ["1.2.3.2", "1.2.3.3"]
+
+
+def test_record_sub_operations_again_after_a_lost_commit_keeps_one_of_each(index: Index) -> None:
+    key = index.begin_retrieve(REQUEST)
+
+    for _ in range(2):
+        index.record_sub_operations(key, [sub_operation(1), sub_operation(2)])
+    index.record_sub_operations(key, [])
+
+    assert [record.number for record in index.sub_operations(key)] == [1, 2]
+
+
+def test_sub_operations_of_two_retrieves_are_kept_apart(index: Index) -> None:
+    first, second = index.begin_retrieve(REQUEST), index.begin_retrieve(REQUEST)
+
+    index.record_sub_operations(first, [sub_operation(1)])
+    index.record_sub_operations(second, [sub_operation(1), sub_operation(2)])
+
+    assert len(list(index.sub_operations(first))) == 1
+    assert len(list(index.sub_operations(second))) == 2
+
+
+def test_retrieves_are_listed_newest_first_and_limited(index: Index) -> None:
+    keys = [
+        index.begin_retrieve(replace(REQUEST, started_at=NOW + timedelta(seconds=n)))
+        for n in (1, 3, 2)
+    ]
+
+    listed = [record.key for record in index.retrieves(limit=2)]
+
+    assert listed == [keys[1], keys[2]]
+
+
+def test_retrieve_unknown_key_is_none(index: Index) -> None:
+    assert index.retrieve(12_345) is None
+    assert list(index.sub_operations(12_345)) == []
+
+
+def test_mark_interrupted_leaves_those_of_live_processes(index: Index) -> None:
+    own = index.begin_retrieve(REQUEST)
+    finished = index.begin_retrieve(REQUEST)
+    index.finish_retrieve(finished, OUTCOME)
+
+    assert index.mark_interrupted() == 0
+    assert index.retrieve(own).state is RetrieveState.RUNNING
+    assert index.retrieve(finished).state is RetrieveState.FINISHED
+
+
+def test_mark_interrupted_marks_those_of_a_killed_process(index: Index, database_url: str) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from tests_request import REQUEST\n"
+        "from pacs.index.index import Index\n"
+        "Index.open(sys.argv[1], upgrade=False).begin_retrieve(REQUEST)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    ).replace("from tests_request import REQUEST\n", _REQUEST_IN_A_SCRIPT)
+    code = subprocess.run([sys.executable, "-c", script, database_url], check=False).returncode
+
+    assert code == -9
+    assert index.mark_interrupted() == 1
+    [record] = index.retrieves()
+    assert (record.state, record.finished_at, record.outcome) == (
+        RetrieveState.INTERRUPTED,
+        None,
+        None,
+    )
+    assert index.mark_interrupted() == 0
+
+
+_REQUEST_IN_A_SCRIPT = """
+from datetime import UTC, datetime
+from pacs.index.records import RetrieveRequest, Service
+REQUEST = RetrieveRequest(
+    calling_ae="A", calling_host="h", service=Service.GET, model="m", level="STUDY", identifier="{}",
+    destination="", message_id=1, started_at=datetime.now(UTC))
+"""
+
+
+@pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"started": "1"}, {"boot": "earlier"}])
+def test_mark_interrupted_knows_a_reused_process_id(index: Index, change: dict) -> None:
+    key = index.begin_retrieve(REQUEST)
+    set_process(index, key, replace(ProcessToken.own(), **change))
+
+    assert index.mark_interrupted() == 1
+    assert index.retrieve(key).state is RetrieveState.INTERRUPTED
+
+
+def test_mark_interrupted_other_host_only_after_a_day_of_silence(index: Index) -> None:
+    key = index.begin_retrieve(REQUEST)
+    elsewhere = replace(ProcessToken.own(), host="other/host")
+    now = datetime.now(UTC)
+
+    set_process(index, key, elsewhere, now - timedelta(hours=23))
+    assert index.mark_interrupted() == 0
+    set_process(index, key, elsewhere, now - timedelta(hours=25))
+    assert index.mark_interrupted() == 1
+
+
+def test_finish_after_being_marked_is_finished(index: Index) -> None:
+    key = index.begin_retrieve(REQUEST)
+    set_process(index, key, replace(ProcessToken.own(), pid=2**22 + 1))
+    index.mark_interrupted()
+
+    index.finish_retrieve(key, OUTCOME)
+
+    assert index.retrieve(key).state is RetrieveState.FINISHED
+
+
+def test_process_token_survives_its_text() -> None:
+    token = ProcessToken.own()
+
+    assert ProcessToken.parse(str(token)) == token
+    assert token.is_alive
+    assert (token.host, token.pid) == (socket.gethostname(), os.getpid())
+
+
+def test_prune_removes_old_retrieves_with_their_sub_operations(index: Index) -> None:
+    old = index.begin_retrieve(replace(REQUEST, started_at=NOW - timedelta(days=91)))
+    new = index.begin_retrieve(REQUEST)
+    for key in (old, new):
+        index.record_sub_operations(key, [sub_operation(1)])
+
+    assert index.prune_retrieves(NOW - timedelta(days=90)) == 1
+
+    assert [record.key for record in index.retrieves()] == [new]
+    assert list(index.sub_operations(old)) == []
+    assert len(list(index.sub_operations(new))) == 1

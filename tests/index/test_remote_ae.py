@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pacs.errors import InvalidSetting
+from pacs.index.index import Index
+from pacs.index.records import RemoteAE, Service
+from pacs.index.remote_ae import valid_ae_title
+
+RESEARCH = RemoteAE(
+    title="RESEARCH",
+    host="10.0.0.7",
+    port=104,
+    services=frozenset({Service.ECHO, Service.MOVE}),
+    destinations=frozenset({"RESEARCH", "TEACHING"}),
+    tls=True,
+    parallel_associations=2,
+    description="third floor",
+)
+
+
+def test_add_then_get_is_the_same(index: Index) -> None:
+    minimal = RemoteAE(title="A", host="::1", port=11112)
+
+    index.add_remote_ae(RESEARCH)
+    index.add_remote_ae(minimal)
+
+    assert index.remote_aes() == [minimal, RESEARCH]
+    assert index.remote_ae(" RESEARCH ") == RESEARCH
+    assert index.remote_ae("research") is None
+
+
+def test_add_same_title_replaces(index: Index) -> None:
+    index.add_remote_ae(RESEARCH)
+
+    index.add_remote_ae(replace(RESEARCH, title=" RESEARCH", port=11112, destinations=frozenset()))
+
+    assert index.remote_aes() == [replace(RESEARCH, port=11112, destinations=frozenset())]
+
+
+def test_remove_tells_whether_there_was_one(index: Index) -> None:
+    index.add_remote_ae(RESEARCH)
+
+    assert index.remove_remote_ae("RESEARCH") is True
+    assert index.remove_remote_ae("RESEARCH") is False
+    assert index.remote_aes() == []
+
+
+@pytest.mark.parametrize("title", ["", " ", " " * 16, "X" * 17, "A\\B", "A\nB", "Ä", "A\0", "\x7f"])
+def test_valid_ae_title_refuses_what_is_none(title: str) -> None:
+    with pytest.raises(InvalidSetting):
+        valid_ae_title(title)
+
+
+@pytest.mark.parametrize("title", ["A", "X" * 16, " A B ", "[a-z]^~!", "@"])
+def test_valid_ae_title_accepts_and_strips(title: str) -> None:
+    assert valid_ae_title(title) == title.strip()
+
+
+def test_get_title_that_is_none_is_unknown(index: Index) -> None:
+    assert index.remote_ae("A\0B") is None
+    assert index.remote_ae("X" * 400) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "A\\B"},
+        {"host": " "},
+        {"host": "a b"},
+        {"port": 0},
+        {"port": 65_536},
+        {"parallel_associations": 0},
+        {"destinations": frozenset({"A\\B"})},
+    ],
+    ids=str,
+)
+def test_add_refuses_unusable_values(index: Index, change: dict) -> None:
+    with pytest.raises(InvalidSetting):
+        index.add_remote_ae(replace(RESEARCH, **change))
+
+    assert index.remote_aes() == []
