@@ -1,0 +1,176 @@
+"""Plan a retrieve, hand out its instances, and record what became of each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pacs.archive.archive import Archive
+from pacs.archive.sub_operations import Outcome, SubOperations
+from pacs.dicom.identifier import Query
+from pacs.errors import PacsError
+from pacs.index.records import (
+    RetrieveOutcome,
+    RetrievePlan,
+    RetrieveRequest,
+    StoredInstance,
+    SubOperationRecord,
+)
+from pacs.storage.base import Storage
+
+LOGGER = logging.getLogger(__name__)
+
+#: Instances looked up in the index at a time.
+_BATCH_INSTANCES = 256
+#: Outcomes are written to the index in batches of this many, or after this long, and at the end.
+_JOURNAL_BATCH = 256
+_JOURNAL_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingInstance:
+    """A stored instance on its way to a destination: its bytes are read while they are sent."""
+
+    stored: StoredInstance
+    storage: Storage
+
+    @property
+    def sop_class_uid(self) -> str:
+        """The SOP Class UID."""
+        return self.stored.sop_class_uid
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """The SOP Instance UID."""
+        return self.stored.sop_instance_uid
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """The transfer syntax of the stored data set."""
+        return self.stored.transfer_syntax_uid
+
+    @property
+    def data_set_size(self) -> int:
+        """Bytes of the stored data set."""
+        return self.stored.data_set_size
+
+    def open_file(self) -> BinaryIO:
+        """Open the stored Part 10 file; the caller closes it.
+
+        Raises:
+            StorageUnavailable: it is missing or cannot be read.
+        """
+        return self.storage.open(self.stored.location)
+
+    def open_data_set(self) -> BinaryIO:
+        """Open the stored file at the first byte of its data set; the caller closes it.
+
+        Raises:
+            StorageUnavailable: it is missing or cannot be read.
+        """
+        stream = self.open_file()
+        stream.seek(self.stored.data_set_offset)
+        return stream
+
+
+def plan(archive: Archive, query: Query) -> RetrievePlan:
+    """Find the instances that ``query`` asks for.
+
+    Raises:
+        IndexUnavailable: the matches cannot be calculated.
+    """
+    return archive.index.plan(query)
+
+
+def outgoing(archive: Archive, retrieve_plan: RetrievePlan) -> Iterator[OutgoingInstance]:
+    """The planned instances in order, looked up a batch at a time.
+
+    Raises:
+        IndexUnavailable: the next batch cannot be looked up.
+    """
+    for first in range(0, len(retrieve_plan.keys), _BATCH_INSTANCES):
+        keys = retrieve_plan.keys[first : first + _BATCH_INSTANCES]
+        for stored in archive.index.instances(keys):
+            yield OutgoingInstance(stored, archive.storage)
+
+
+class Journal:
+    """The record of one retrieve in the index.
+
+    Losing a record must not lose a transfer: if the index cannot be written, the retrieve goes on and the
+    loss is logged.
+    """
+
+    def __init__(self, archive: Archive, request: RetrieveRequest, total: int) -> None:
+        self._index = archive.index
+        self.operations = SubOperations(total)
+        self._pending: list[SubOperationRecord] = []
+        self._number = 0
+        self._written_at = time.monotonic()
+        self._is_finished = False
+        self._key: int | None = None
+        try:
+            self._key = self._index.begin_retrieve(request)
+        except PacsError as error:
+            LOGGER.error("retrieve by %s is not recorded: %s", request.calling_ae, error)
+
+    @property
+    def key(self) -> int | None:
+        """The number of the record, for ``pacs retrieve show``."""
+        return self._key
+
+    def add(self, instance: OutgoingInstance, outcome: Outcome) -> None:
+        """Record the outcome of one sub-operation."""
+        self.operations.add(instance.sop_instance_uid, outcome)
+        self._number += 1
+        self._pending.append(
+            SubOperationRecord(
+                number=self._number,
+                sop_class_uid=instance.sop_class_uid,
+                sop_instance_uid=instance.sop_instance_uid,
+                outcome=outcome.result,
+                status=outcome.status,
+                error_comment=outcome.comment,
+                size_bytes=outcome.size_bytes,
+                duration_seconds=outcome.duration_seconds,
+            )
+        )
+        waited = time.monotonic() - self._written_at
+        if len(self._pending) >= _JOURNAL_BATCH or waited >= _JOURNAL_SECONDS:
+            self._write()
+
+    def finish(self, status: int, comment: str = "") -> None:
+        """Record the final status; further calls are ignored."""
+        if self._is_finished:
+            return
+        self._is_finished = True
+        self._write()
+        operations = self.operations
+        outcome = RetrieveOutcome(
+            status=status,
+            completed=operations.completed,
+            failed=operations.failed,
+            warning=operations.warning,
+            remaining=operations.remaining,
+            error_comment=comment,
+        )
+        if self._key is not None:
+            try:
+                self._index.finish_retrieve(self._key, outcome)
+            except PacsError as error:
+                LOGGER.error("the end of retrieve %d is not recorded: %s", self._key, error)
+
+    def _write(self) -> None:
+        batch, self._pending = self._pending, []
+        self._written_at = time.monotonic()
+        if self._key is None or not batch:
+            return
+        try:
+            self._index.record_sub_operations(self._key, batch)
+        except PacsError as error:
+            LOGGER.error(
+                "%d outcomes of retrieve %d are not recorded: %s", len(batch), self._key, error
+            )
