@@ -1,0 +1,99 @@
+"""The archive's application entity: handlers, contexts, timeouts, destinations."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pynetdicom import evt
+from pynetdicom.presentation import PresentationContext
+
+from pacs.archive.archive import Archive
+from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs.dimse.access import AccessPolicy
+from pacs.dimse.engine.ae import EngineAE, PendingCadence
+from pacs.dimse.engine.association import EngineAssociation
+from pacs.dimse.engine.services import Destination
+from pacs.dimse.find_scp import handle_find
+from pacs.dimse.negotiation import message_contexts, on_requested
+from pacs.dimse.remote import RemoteAEs
+from pacs.dimse.retrieve_scp import handle_get, handle_move
+from pacs.dimse.storage_scp import handle_store, open_sink
+from pacs.dimse.storage_scu import GetDestination, MoveDestination, MoveOriginator
+from pacs.dimse.verification_scp import handle_echo
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the application entity behaves on the network; times in seconds."""
+
+    ae_title: str = "PACS"
+    require_called_ae_title: bool = True
+    maximum_associations: int = 100
+    maximum_pdu_bytes: int = 131_072
+    acse_timeout_seconds: float = 30
+    dimse_timeout_seconds: float = 60
+    network_timeout_seconds: float = 300
+    connect_timeout_seconds: float = 10
+    find_limit: int = 0
+    destination_retries: int = 2
+    pending: PendingCadence = field(default_factory=PendingCadence)
+
+
+def make_ae(options: Options) -> EngineAE:
+    """An application entity that can request associations: for the command line and as the base of the SCP."""
+    ae = EngineAE(options.ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.require_called_aet = options.require_called_ae_title
+    ae.maximum_associations = options.maximum_associations
+    ae.maximum_pdu_size = options.maximum_pdu_bytes
+    ae.acse_timeout = options.acse_timeout_seconds
+    ae.dimse_timeout = options.dimse_timeout_seconds
+    ae.network_timeout = options.network_timeout_seconds
+    ae.connection_timeout = options.connect_timeout_seconds
+    ae.pending_cadence = options.pending
+    ae.supported_contexts = message_contexts()
+    ae.open_destination = partial(_open_destination, ae, options)
+    return ae
+
+
+def handlers(
+    archive: Archive, remotes: RemoteAEs, access: AccessPolicy, options: Options
+) -> list[tuple[Any, Any, list[Any]]]:
+    """The event handlers of the SCP; they also work bound to a stock ``pynetdicom.AE``."""
+    return [
+        (evt.EVT_REQUESTED, on_requested, [access]),
+        (evt.EVT_C_ECHO, handle_echo, []),
+        (evt.EVT_C_STORE, handle_store, [archive]),
+        (evt.EVT_C_FIND, handle_find, [archive, options.ae_title, options.find_limit]),
+        (evt.EVT_C_MOVE, handle_move, [archive, remotes]),
+        (evt.EVT_C_GET, handle_get, [archive]),
+    ]
+
+
+def sink_opener(archive: Archive) -> Any:
+    """What the engine calls to open the sink of a C-STORE request's data set."""
+    return partial(open_sink, archive)
+
+
+def _open_destination(
+    ae: EngineAE, options: Options, assoc: EngineAssociation, request: Any, address: Any
+) -> Destination:
+    if address is None:
+        return GetDestination(assoc, int(request.MessageID))
+    host, port, *rest = address
+    kwargs: dict[str, Any] = dict(rest[0]) if rest else {}
+    contexts: list[PresentationContext] = kwargs.pop("contexts", [])
+    title = str(kwargs.setdefault("ae_title", request.MoveDestination))
+
+    def associate(some: list[PresentationContext]) -> EngineAssociation:
+        return ae.associate(host, port, contexts=some, **kwargs)
+
+    # Move Originator is the AE that sent the C-MOVE, not this one (PS3.4 C.4.2.2.1).
+    originator = MoveOriginator(str(assoc.requestor.ae_title), int(request.MessageID))
+    return MoveDestination(associate, title, contexts, originator, options.destination_retries)

@@ -1,0 +1,213 @@
+"""An association that lives in one thread."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+
+from pacs.dimse.engine import services
+from pacs.dimse.engine.dimse import StreamingDIMSE
+from pacs.dimse.engine.dul import SynchronousDUL
+
+if TYPE_CHECKING:
+    from pacs.dimse.engine.ae import EngineAE
+
+LOGGER = logging.getLogger(__name__)
+
+#: How long the peer may take to close the connection after a release or an abort before we do (seconds).
+_LINGER_SECONDS = 2.0
+
+
+class EngineAssociation(Association):
+    """A pynetdicom association whose thread blocks in ``recv`` instead of polling.
+
+    As acceptor it is a thread; as requestor it has none: its methods run in the caller's thread.
+    """
+
+    dul: SynchronousDUL
+    dimse: StreamingDIMSE
+    ae: EngineAE
+
+    def __init__(self, ae: EngineAE, mode: str) -> None:
+        super().__init__(ae, mode)
+        self.dul = SynchronousDUL(self)
+        self.dimse = StreamingDIMSE(self)
+        # Their setters reach into the DUL, which is new.
+        self.acse_timeout = ae.acse_timeout
+        self.network_timeout = ae.network_timeout
+        # Stock send_*() waits for the reactor thread to pause; here nobody else runs.
+        self._is_paused = True
+        #: Short name for log lines.
+        self.label = mode
+        #: Why the peer rejected us, in the words of PS3.8 9.3.4; empty unless it did.
+        self.rejection = ""
+        self._stopping = threading.Event()
+        self._serving = threading.Lock()
+
+    @property
+    def local_maximum_length(self) -> int:
+        """The maximum PDU length that we announced, in bytes."""
+        user = self.acceptor if self.is_acceptor else self.requestor
+        return int(user.maximum_length or 0)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether messages can still be exchanged."""
+        return self.is_established and self.dul.is_established
+
+    # Life of an acceptor
+
+    def run_reactor(self) -> None:
+        """Negotiate, then serve the peer until the association ends (an acceptor thread's body)."""
+        self.ae.association_started(self)
+        try:
+            primitive = self.dul.receive_pdu(wait=True, timeout=self.acse_timeout)
+            if not isinstance(primitive, A_ASSOCIATE):  # nothing in time (ARTIM), or something else
+                return
+            self.requestor.primitive = primitive
+            evt.trigger(self, evt.EVT_REQUESTED, {})
+            if not self.is_aborted and not self.is_rejected:
+                self.acse.negotiate_association()
+            if self.is_established:
+                self._run_reactor()
+        except Exception:
+            LOGGER.exception("%s: the association failed", self.label)
+        finally:
+            self.is_established = False
+            self.dimse.abandon()
+            self.dul.close(_LINGER_SECONDS)
+            self.ae.association_ended(self)
+
+    def _run_reactor(self) -> None:
+        while not self._kill:
+            if not self._stopping.is_set() and not self.dimse.has_message():
+                self._wait()
+            context_id, message = self.dimse.get_msg()
+            if message is not None and not self._stopping.is_set():
+                with self._serving:
+                    self._serve_request(message, context_id)
+            if self._ended_by_peer():
+                return
+            if self._stopping.is_set():
+                self.abort()
+                return
+
+    def _wait(self) -> None:
+        if self.dul.socket is not None:
+            self.dul.socket.release_buffer()
+        timeout = self.network_timeout
+        if not self.dul.pump(timeout) and self.dul.is_connected:
+            LOGGER.info("%s: idle for %s s; aborting", self.label, timeout)
+            self.abort()
+
+    def _ended_by_peer(self) -> bool:
+        if self.is_established and self.acse.is_release_requested():
+            self.acse.send_release(is_response=True)
+            self.is_released, self.is_established = True, False
+            evt.trigger(self, evt.EVT_RELEASED, {})
+            self._kill = True
+        elif self.acse.is_aborted():
+            self.dul.receive_pdu(wait=False)  # lets EVT_ACSE_RECV fire
+            if not self.is_aborted:
+                self.is_aborted = True
+                evt.trigger(self, evt.EVT_ABORTED, {})
+            self.is_established = False
+            self._kill = True
+        elif not self.dul.is_connected:
+            self.is_established = False
+            self._kill = True
+        return self._kill
+
+    def poll_peer(self) -> None:
+        """Take in what the peer has sent so far (C-CANCEL, release, abort) without waiting."""
+        while self.dul.is_established and self.dul.pump(0):
+            if self.dimse.has_message():
+                return
+
+    @property
+    def peer_is_gone(self) -> bool:
+        """Whether the peer aborted, asked for release, or the connection is lost."""
+        return not self.dul.is_established
+
+    def on_connection_lost(self) -> None:
+        """The transport broke, or ``stop`` ended our reading."""
+        if self._stopping.is_set() and self.is_established:
+            self.abort()
+
+    def stop(self) -> None:
+        """Ask the association to end: at once if it idles, else after the operation it is serving.
+
+        Called from another thread.
+        """
+        self._stopping.set()
+        if self._serving.acquire(blocking=False):
+            try:
+                self._shut_reading()
+            finally:
+                self._serving.release()
+
+    def _shut_reading(self) -> None:
+        connection = self.dul.socket
+        sock = None if connection is None else connection.socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                # Our own thread wakes up, the peer notices nothing yet.
+                sock.shutdown(socket.SHUT_RD)
+
+    # Ending
+
+    def _abort_blocking(self, block: bool = True) -> None:  # noqa: ARG002 - pynetdicom's signature
+        # ``abort()`` comes here; pynetdicom's event trigger rebinds that name on the instance.
+        if self._sent_abort or self.is_released:
+            return
+        self._sent_abort = True
+        self.acse.send_abort(0x00)
+        evt.trigger(self, evt.EVT_ABORTED, {})
+        self._kill = True
+        if self.is_requestor:
+            self.dul.close(0.0)
+
+    def kill(self) -> None:
+        """End the association's loop; the connection is closed by its thread."""
+        self._kill = True
+        self.is_established = False
+        if self.is_requestor:
+            self.dul.close(0.0)
+
+    def release(self) -> None:
+        """Release the association and close the connection (PS3.8 7.2)."""
+        if self.is_usable:
+            self.acse.negotiate_release()
+        self.dul.close(0.0)
+
+    def request(self) -> None:
+        """Negotiate an association as requestor."""
+        super().request()
+        if self.is_rejected:
+            primitive = self.acceptor.primitive
+            self.rejection = "" if primitive is None else primitive.reason_str
+        if not self.is_established:
+            self.dul.close(0.0)
+
+    # Service dispatch
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        started = time.monotonic()
+        self.dimse.cancel_req = {}
+        try:
+            if not services.serve(self, msg, self._accepted_cx[context_id]):
+                super()._serve_request(msg, context_id)
+        except Exception:
+            LOGGER.exception("%s: serving %s failed; aborting", self.label, type(msg).__name__)
+            self.abort()
+        finally:
+            self.dimse.cancel_req = {}
+        LOGGER.debug("%s: served in %.3f s", self.label, time.monotonic() - started)

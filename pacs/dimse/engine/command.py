@@ -1,0 +1,132 @@
+"""DIMSE command sets as bytes (PS3.7 6.3.1 and Annex E): Implicit VR Little Endian, group 0000 only.
+
+Pure functions. A command set is a dict of keyword to value: ``int`` for US and UL, ``str`` for UI, AE and
+LO, a tuple of tags for AT.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+CommandValue = int | str | tuple[int, ...]
+
+#: PS3.7 Table E.1-1 and E.2-1 as far as the DIMSE services use them: element number -> (keyword, VR).
+ELEMENTS: dict[int, tuple[str, str]] = {
+    0x0002: ("AffectedSOPClassUID", "UI"),
+    0x0003: ("RequestedSOPClassUID", "UI"),
+    0x0100: ("CommandField", "US"),
+    0x0110: ("MessageID", "US"),
+    0x0120: ("MessageIDBeingRespondedTo", "US"),
+    0x0600: ("MoveDestination", "AE"),
+    0x0700: ("Priority", "US"),
+    0x0800: ("CommandDataSetType", "US"),
+    0x0900: ("Status", "US"),
+    0x0901: ("OffendingElement", "AT"),
+    0x0902: ("ErrorComment", "LO"),
+    0x0903: ("ErrorID", "US"),
+    0x1000: ("AffectedSOPInstanceUID", "UI"),
+    0x1001: ("RequestedSOPInstanceUID", "UI"),
+    0x1002: ("EventTypeID", "US"),
+    0x1005: ("AttributeIdentifierList", "AT"),
+    0x1008: ("ActionTypeID", "US"),
+    0x1020: ("NumberOfRemainingSuboperations", "US"),
+    0x1021: ("NumberOfCompletedSuboperations", "US"),
+    0x1022: ("NumberOfFailedSuboperations", "US"),
+    0x1023: ("NumberOfWarningSuboperations", "US"),
+    0x1030: ("MoveOriginatorApplicationEntityTitle", "AE"),
+    0x1031: ("MoveOriginatorMessageID", "US"),
+}
+_BY_KEYWORD = {keyword: (element, vr) for element, (keyword, vr) in ELEMENTS.items()}
+_ORDER = tuple(keyword for keyword, _ in ELEMENTS.values())
+
+#: Command Data Set Type when no data set follows (PS3.7 E.1).
+NO_DATA_SET = 0x0101
+#: Any other value says that one does.
+HAS_DATA_SET = 0x0001
+#: Error Comment is LO (PS3.7 C): at most 64 characters.
+MAX_COMMENT_CHARACTERS = 64
+
+_HEADER = struct.Struct("<HHI")
+_US = struct.Struct("<H")
+
+
+class InvalidCommand(ValueError):
+    """The bytes are not a command set."""
+
+
+def decode(data: bytes | bytearray) -> tuple[dict[str, CommandValue], tuple[str, ...]]:
+    """Read a command set: its values, and the keywords of elements whose value does not fit their VR.
+
+    Unknown elements of group 0000 are skipped (retired ones still occur).
+
+    Raises:
+        InvalidCommand: an element reaches beyond the end, or another group appears.
+    """
+    values: dict[str, CommandValue] = {}
+    ill_typed: list[str] = []
+    position, end = 0, len(data)
+    while position < end:
+        if end - position < 8:
+            raise InvalidCommand("the command set ends inside an element header")
+        group, element, length = _HEADER.unpack_from(data, position)
+        position += 8
+        if group != 0:
+            raise InvalidCommand(f"group {group:04x} in a command set")
+        if length > end - position:
+            raise InvalidCommand(f"element (0000,{element:04x}) is longer than the command set")
+        if element in ELEMENTS:
+            keyword, vr = ELEMENTS[element]
+            value = _decode_value(vr, bytes(data[position : position + length]))
+            if value is None:
+                ill_typed.append(keyword)
+            else:
+                values[keyword] = value
+        position += length
+    return values, tuple(ill_typed)
+
+
+def _decode_value(vr: str, raw: bytes) -> CommandValue | None:
+    if vr == "US":
+        return int(_US.unpack(raw)[0]) if len(raw) == 2 else None
+    if vr == "AT":
+        if len(raw) % 4:
+            return None
+        words = struct.unpack(f"<{len(raw) // 2}H", raw)
+        return tuple(
+            group << 16 | element for group, element in zip(words[::2], words[1::2], strict=True)
+        )
+    try:
+        text = raw.decode("ascii")
+    except UnicodeDecodeError:
+        # Only a comment may be in another character set; nothing depends on what it says.
+        return raw.decode("latin-1").strip(" \0") if vr == "LO" else None
+    return text.strip(" \0")
+
+
+def encode(values: Mapping[str, CommandValue | None]) -> bytes:
+    """Write a command set, Command Group Length included; None leaves an element out."""
+    parts: list[bytes] = []
+    for keyword in _ORDER:
+        value = values.get(keyword)
+        if value is not None:
+            element, vr = _BY_KEYWORD[keyword]
+            raw = _encode_value(vr, value)
+            parts.append(_HEADER.pack(0, element, len(raw)) + raw)
+    body = b"".join(parts)
+    return _HEADER.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
+
+
+def _encode_value(vr: str, value: CommandValue) -> bytes:
+    if vr == "US":
+        assert isinstance(value, int)
+        return _US.pack(value)
+    if vr == "AT":
+        assert isinstance(value, tuple)
+        return b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in value)
+    raw = str(value).encode("ascii", "replace")
+    if vr == "LO":
+        raw = raw[:MAX_COMMENT_CHARACTERS].replace(b"\\", b"/")
+    if len(raw) % 2:
+        raw += b"\0" if vr == "UI" else b" "
+    return raw

@@ -1,0 +1,387 @@
+"""DIMSE messages in and out of P-DATA, without intermediate PDU objects (PS3.7 6.3, PS3.8 9.3.5 and Annex E)."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+from pynetdicom import dimse_primitives as primitives
+from pynetdicom.dimse import DIMSEServiceProvider
+
+from pacs.dimse.engine import command
+from pacs.dimse.engine.dul import ProtocolViolation
+from pacs.dimse.engine.transport import ConnectionLost
+
+if TYPE_CHECKING:
+    from pacs.dimse.engine.association import EngineAssociation
+
+LOGGER = logging.getLogger(__name__)
+
+#: Largest command set and largest Identifier or other in-memory data set that is accepted, in bytes. A UID
+#: list of 65,535 UIDs is 4.2 MB.
+MAX_COMMAND_BYTES = 64 * 1024
+MAX_IDENTIFIER_BYTES = 64 * 1024 * 1024
+#: Requests that a peer may send ahead of their turn (it negotiated no asynchronous operations).
+MAX_QUEUED_MESSAGES = 16
+#: The largest P-DATA PDU we send, whatever the peer allows.
+MAX_SENT_PDU_BYTES = 256 * 1024
+#: Read from a file and written to the socket at a time.
+_SEND_BLOCK_BYTES = 1024 * 1024
+
+_RESPONSE = 0x8000
+_C_CANCEL = 0x0FFF
+_PRIMITIVES: dict[int, type[Any]] = {
+    0x0001: primitives.C_STORE,
+    0x0010: primitives.C_GET,
+    0x0020: primitives.C_FIND,
+    0x0021: primitives.C_MOVE,
+    0x0030: primitives.C_ECHO,
+    0x0100: primitives.N_EVENT_REPORT,
+    0x0110: primitives.N_GET,
+    0x0120: primitives.N_SET,
+    0x0130: primitives.N_ACTION,
+    0x0140: primitives.N_CREATE,
+    0x0150: primitives.N_DELETE,
+    _C_CANCEL: primitives.C_CANCEL,
+}
+_COMMAND_FIELDS = {cls: field for field, cls in _PRIMITIVES.items()}
+#: The parameter that holds the data set, request and response (PS3.7 Tables 9.1-1 to 10.1-6).
+_DATA_SET_KEYWORDS: dict[type[Any], tuple[str, str]] = {
+    primitives.C_STORE: ("DataSet", "DataSet"),
+    primitives.C_GET: ("Identifier", "Identifier"),
+    primitives.C_FIND: ("Identifier", "Identifier"),
+    primitives.C_MOVE: ("Identifier", "Identifier"),
+    primitives.N_EVENT_REPORT: ("EventInformation", "EventReply"),
+    primitives.N_GET: ("AttributeList", "AttributeList"),
+    primitives.N_SET: ("ModificationList", "AttributeList"),
+    primitives.N_ACTION: ("ActionInformation", "ActionReply"),
+    primitives.N_CREATE: ("AttributeList", "AttributeList"),
+}
+#: Set in the command layer itself, never on a primitive.
+_NOT_PARAMETERS = {"CommandField", "CommandDataSetType"}
+
+#: Not in a response (PS3.7 9.3), although pynetdicom's primitives have one class for both.
+_REQUEST_PARAMETERS = {"MessageID", "Priority", "MoveDestination"}
+
+_PDV_HEADER = struct.Struct(">IBB")
+_P_DATA_HEADER = struct.Struct(">BBIIBB")
+_COMMAND_BIT, _LAST_BIT = 0x01, 0x02
+
+
+class DataSetSink(Protocol):
+    """Where the data set of a C-STORE request goes while it is received; it never raises."""
+
+    def write(self, fragment: memoryview) -> None:
+        """Take the next fragment; it is valid during the call only."""
+        ...
+
+    def finish(self) -> None:
+        """The last fragment is in."""
+        ...
+
+    def discard(self) -> None:
+        """The message will never be complete."""
+        ...
+
+
+class _Memory:
+    """The sink of an Identifier: a bounded buffer."""
+
+    def __init__(self) -> None:
+        self.buffer = BytesIO()
+
+    def write(self, fragment: memoryview) -> None:
+        if self.buffer.tell() + len(fragment) > MAX_IDENTIFIER_BYTES:
+            raise ProtocolViolation("a data set that is not for storage is over 64 MiB")
+        self.buffer.write(fragment)
+
+    def finish(self) -> None:
+        self.buffer.seek(0)
+
+    def discard(self) -> None:
+        self.buffer = BytesIO()
+
+
+class StreamingDIMSE(DIMSEServiceProvider):
+    """Parses P-DATA in place and writes messages straight to the connection."""
+
+    assoc: EngineAssociation
+
+    def __init__(self, assoc: EngineAssociation) -> None:
+        super().__init__(assoc)
+        #: Makes the sink for a C-STORE request's data set; set by the server. Without one: memory.
+        self.open_sink: Callable[[Any, int], DataSetSink] | None = None
+        self._queue: deque[tuple[int, Any]] = deque()
+        self._command = bytearray()
+        self._context_id: int | None = None
+        self._primitive: Any = None
+        self._sink: DataSetSink | None = None
+
+    # Receiving
+
+    def receive_pdvs(self, body: memoryview) -> None:
+        """Take the presentation data values of one P-DATA PDU.
+
+        Raises:
+            ProtocolViolation: the PDU is not a sequence of valid PDV items in message order.
+        """
+        position, end = 0, len(body)
+        if end == 0:
+            raise ProtocolViolation("a P-DATA PDU without a PDV item")
+        while position < end:
+            if end - position < _PDV_HEADER.size:
+                raise ProtocolViolation("a PDV item ends inside its header")
+            length, context_id, control = _PDV_HEADER.unpack_from(body, position)
+            fragment_end = position + 4 + length
+            if length < 2 or fragment_end > end:
+                raise ProtocolViolation("a PDV item's length does not fit its PDU")
+            if context_id not in self.assoc._accepted_cx:
+                raise ProtocolViolation(f"presentation context {context_id} was not accepted")
+            fragment = body[position + _PDV_HEADER.size : fragment_end]
+            self._receive_fragment(context_id, control, fragment)
+            position = fragment_end
+
+    def _receive_fragment(self, context_id: int, control: int, fragment: memoryview) -> None:
+        if self._context_id is not None and context_id != self._context_id:
+            raise ProtocolViolation("fragments of two messages are interleaved")
+        is_last = bool(control & _LAST_BIT)
+        if control & _COMMAND_BIT:
+            if self._primitive is not None:
+                raise ProtocolViolation("a command fragment where data set fragments are due")
+            self._context_id = context_id
+            self._command += fragment
+            if len(self._command) > MAX_COMMAND_BYTES:
+                raise ProtocolViolation("a command set over 64 KiB")
+            if is_last:
+                self._command_complete(context_id)
+            return
+        if self._primitive is None or self._sink is None:
+            raise ProtocolViolation("a data set fragment without a command set")
+        self._sink.write(fragment)
+        if is_last:
+            self._sink.finish()
+            self._message_complete()
+
+    def _command_complete(self, context_id: int) -> None:
+        try:
+            values, ill_typed = command.decode(self._command)
+        except command.InvalidCommand as error:
+            raise ProtocolViolation(str(error)) from error
+        self._command = bytearray()
+        self._primitive = _to_primitive(values, ill_typed, context_id)
+        data_set_type = values.get("CommandDataSetType", command.NO_DATA_SET)
+        if data_set_type == command.NO_DATA_SET:
+            self._message_complete()
+        elif isinstance(self._primitive, primitives.C_STORE) and self.open_sink is not None:
+            self._sink = self.open_sink(self._primitive, context_id)
+        else:
+            self._sink = _Memory()
+
+    def _message_complete(self) -> None:
+        primitive, sink, context_id = self._primitive, self._sink, self._context_id
+        assert context_id is not None
+        self._primitive = self._sink = self._context_id = None
+        if isinstance(primitive, primitives.C_CANCEL):
+            # Only the newest few matter: one request is served at a time.
+            if len(self.cancel_req) >= MAX_QUEUED_MESSAGES:
+                self.cancel_req.pop(next(iter(self.cancel_req)))
+            message_id = primitive.MessageIDBeingRespondedTo
+            if message_id is not None:
+                self.cancel_req[message_id] = primitive
+            return
+        if sink is not None:
+            _attach_data_set(primitive, sink)
+        if len(self._queue) >= MAX_QUEUED_MESSAGES:
+            raise ProtocolViolation("more requests at once than were negotiated")
+        self._queue.append((context_id, primitive))
+
+    def abandon(self) -> None:
+        """The association has ended: drop what was received of an incomplete message."""
+        if self._sink is not None:
+            self._sink.discard()
+        for _, primitive in self._queue:
+            sink = getattr(primitive, "received", None)
+            if sink is not None:
+                sink.discard()
+        self._queue.clear()
+        self._primitive = self._sink = None
+
+    def has_message(self) -> bool:
+        """Whether a complete message waits to be taken."""
+        return bool(self._queue)
+
+    def get_msg(self, block: bool = False) -> tuple[Any, Any]:
+        """Take the next message; with ``block``, pump until there is one.
+
+        The DIMSE timeout counts from the last PDU received, so a large message on a slow link is not cut off.
+        """
+        while not self._queue:
+            if not block or not self.assoc.dul.is_established:
+                return None, None
+            if not self.assoc.dul.pump(self.dimse_timeout):
+                return None, None
+        return self._queue.popleft()
+
+    def take_response(self, message_id: int) -> Any:
+        """Wait for the response to ``message_id``, leaving requests of the peer in the queue.
+
+        Returns None when the association ended or the DIMSE timeout passed.
+        """
+        while True:
+            for position, (_, primitive) in enumerate(self._queue):
+                if primitive.MessageIDBeingRespondedTo == message_id:
+                    del self._queue[position]
+                    return primitive
+            if not self.assoc.dul.is_established or not self.assoc.dul.pump(self.dimse_timeout):
+                return None
+
+    def peek_msg(self) -> tuple[Any, Any]:
+        """Return the next message without taking it."""
+        return self._queue[0] if self._queue else (None, None)
+
+    # Sending
+
+    def send_msg(self, primitive: Any, context_id: int) -> None:
+        """Send a message whose data set, if any, is in memory."""
+        data = _data_set_of(primitive)
+        encoded = command.encode(_to_command(primitive, has_data_set=data is not None))
+        buffers = list(self._fragments(context_id, encoded, _COMMAND_BIT))
+        if data is not None:
+            buffers += self._fragments(context_id, data, 0)
+        self._send(buffers)
+
+    def send_file(self, primitive: Any, context_id: int, stream: BinaryIO, size_bytes: int) -> None:
+        """Send a C-STORE request whose data set is read from ``stream``, which stands at its first byte."""
+        encoded = command.encode(_to_command(primitive, has_data_set=True))
+        pending = list(self._fragments(context_id, encoded, _COMMAND_BIT))
+        fragment_bytes = self._max_fragment_bytes
+        block_bytes = max(1, _SEND_BLOCK_BYTES // fragment_bytes) * fragment_bytes
+        block = memoryview(bytearray(min(block_bytes, max(size_bytes, 1))))
+        left = size_bytes
+        while left or pending:
+            count = min(left, len(block))
+            _read_exactly(stream, block[:count])
+            left -= count
+            last = _LAST_BIT if left == 0 else 0
+            self._send(pending + list(self._fragments(context_id, block[:count], 0, last)))
+            pending = []
+
+    @property
+    def _max_fragment_bytes(self) -> int:
+        # The maximum length counts the PDV item: its length field and its two header bytes (PS3.8 D.1).
+        # Zero is no limit; fragments have an even length (PS3.8 E.2 by way of PS3.5 7.1.1).
+        limit = self.maximum_pdu_size or MAX_SENT_PDU_BYTES
+        return max(2, (min(limit, MAX_SENT_PDU_BYTES) - _PDV_HEADER.size) & ~1)
+
+    @property
+    def maximum_pdu_size(self) -> int:
+        """The peer's maximum PDU length in bytes; zero, or a peer that names none, is no limit."""
+        return super().maximum_pdu_size or 0
+
+    def _fragments(
+        self, context_id: int, data: bytes | memoryview, control: int, last: int = _LAST_BIT
+    ) -> Iterator[bytes | memoryview]:
+        view = memoryview(data)
+        size = self._max_fragment_bytes
+        for begin in range(0, len(view) or 1, size):
+            fragment = view[begin : begin + size]
+            is_last = last if begin + size >= len(view) else 0
+            length = len(fragment)
+            yield _P_DATA_HEADER.pack(4, 0, length + 6, length + 2, context_id, control | is_last)
+            yield fragment
+
+    def _send(self, buffers: list[bytes | memoryview]) -> None:
+        dul = self.assoc.dul
+        if not dul.is_established or dul.socket is None:
+            return  # the association has ended; whoever waits for an answer finds out there
+        try:
+            dul.socket.send_gathered(buffers)
+        except (ConnectionLost, TimeoutError) as error:
+            LOGGER.warning("%s: cannot send: %s", self.assoc.label, error)
+            dul.connection_lost()
+
+
+def _read_exactly(stream: BinaryIO, target: memoryview) -> None:
+    done = 0
+    while done < len(target):
+        chunk = stream.read(len(target) - done)
+        if not chunk:
+            raise EOFError("the stored file is shorter than the index says")
+        target[done : done + len(chunk)] = chunk
+        done += len(chunk)
+
+
+def _to_primitive(
+    values: dict[str, command.CommandValue], ill_typed: tuple[str, ...], context_id: int
+) -> Any:
+    """Make pynetdicom's primitive; what it does not accept is noted in ``ill_typed`` (status 0x0212)."""
+    field = values.get("CommandField")
+    if not isinstance(field, int) or field & ~_RESPONSE not in _PRIMITIVES:
+        raise ProtocolViolation(f"no DIMSE service has command field {field!r}")
+    primitive = _PRIMITIVES[field & ~_RESPONSE]()
+    problems = list(ill_typed)
+    for keyword, value in values.items():
+        if keyword in _NOT_PARAMETERS or not hasattr(primitive, keyword):
+            continue
+        try:
+            setattr(primitive, keyword, list(value) if isinstance(value, tuple) else value)
+        except (ValueError, TypeError, AttributeError):
+            problems.append(keyword)
+    is_response = bool(field & _RESPONSE)
+    if not is_response and not isinstance(primitive, primitives.C_CANCEL):
+        primitive.MessageIDBeingRespondedTo = None  # a request that carries one is still a request
+    primitive.ill_typed = tuple(problems)
+    primitive.is_response = is_response
+    primitive._context_id = context_id
+    return primitive
+
+
+def _attach_data_set(primitive: Any, sink: DataSetSink) -> None:
+    if not isinstance(sink, _Memory):
+        primitive.received = sink
+        return
+    keywords = _DATA_SET_KEYWORDS.get(type(primitive))
+    if keywords is not None:
+        setattr(primitive, keywords[primitive.is_response], sink.buffer)
+
+
+def _data_set_of(primitive: Any) -> bytes | memoryview | None:
+    keywords = _DATA_SET_KEYWORDS.get(type(primitive))
+    if keywords is None:
+        return None
+    is_response = primitive.MessageIDBeingRespondedTo is not None
+    data = getattr(primitive, keywords[is_response], None)
+    if data is None or not data.getbuffer().nbytes:
+        return None
+    view: memoryview = data.getbuffer()
+    return view
+
+
+def _to_command(primitive: Any, *, has_data_set: bool) -> dict[str, command.CommandValue | None]:
+    is_cancel = isinstance(primitive, primitives.C_CANCEL)
+    is_response = primitive.MessageIDBeingRespondedTo is not None and not is_cancel
+    field = _COMMAND_FIELDS[type(primitive)] | (_RESPONSE if is_response else 0)
+    values: dict[str, command.CommandValue | None] = {
+        "CommandField": field,
+        "CommandDataSetType": command.HAS_DATA_SET if has_data_set else command.NO_DATA_SET,
+    }
+    for element, _ in command.ELEMENTS.values():
+        value = getattr(primitive, element, None)
+        if element in _NOT_PARAMETERS or value is None:
+            continue
+        if is_response and element in _REQUEST_PARAMETERS:
+            continue
+        values[element] = tuple(int(tag) for tag in _as_list(value)) if _is_at(element) else value
+    return values
+
+
+def _is_at(keyword: str) -> bool:
+    return keyword in ("OffendingElement", "AttributeIdentifierList")
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

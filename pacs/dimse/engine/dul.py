@@ -1,0 +1,175 @@
+"""The Upper Layer service provider without a thread of its own (PS3.8 9.2).
+
+The association's thread *pumps*: it waits for one PDU, gives P-DATA to the DIMSE provider in place and
+everything else to pynetdicom's state machine, then lets the state machine settle. Whatever the local user
+sends is processed at once, in the same call.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from typing import TYPE_CHECKING, Any
+
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import TRANSITION_TABLE
+
+from pacs.dimse.engine.transport import P_DATA_TF, Connection, ConnectionLost, OversizedPDU
+
+if TYPE_CHECKING:
+    from pacs.dimse.engine.association import EngineAssociation
+
+LOGGER = logging.getLogger(__name__)
+
+_ESTABLISHED = "Sta6"
+_RELEASE_REQUESTED = "Sta7"
+_IDLE = "Sta1"
+_TRANSPORT_CLOSED = "Evt17"
+_INVALID_PDU = "Evt19"
+#: PDU types that pynetdicom decodes: A-ASSOCIATE-RQ/AC/RJ, P-DATA, A-RELEASE-RQ/RP, A-ABORT.
+_KNOWN_PDU_TYPES = range(0x01, 0x08)
+#: How much longer a P-DATA PDU may be than what we announced before it is refused. Some peers count the
+#: six bytes of the PDU header, or the PDV header, as not part of the maximum length.
+_P_DATA_TOLERANCE_BYTES = 64
+
+
+class ProtocolViolation(ValueError):
+    """The peer sent a PDU whose content breaks PS3.8; the association is aborted."""
+
+
+class SynchronousDUL(DULServiceProvider):
+    """A DUL service provider that runs in its association's thread."""
+
+    assoc: EngineAssociation
+    socket: Connection | None
+
+    def start(self) -> None:
+        """Start without a thread."""
+        self.assoc._dul_ready.set()
+
+    def is_alive(self) -> bool:
+        """There is no thread to wait for."""
+        return False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the transport connection is still there."""
+        return self.socket is not None and self.socket.socket is not None
+
+    @property
+    def is_established(self) -> bool:
+        """Whether P-DATA may be sent and received (state 6)."""
+        return bool(self.state_machine.current_state == _ESTABLISHED)
+
+    def send_pdu(self, primitive: Any) -> None:
+        """Send a primitive's PDU now."""
+        super().send_pdu(primitive)
+        self.settle()
+
+    def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> Any:
+        """Return the next ACSE primitive; with ``wait``, pump until there is one or the time is up."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while wait and self.to_user_queue.empty() and self.is_connected:
+            remaining = None if deadline is None else deadline - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                break
+            self.pump(remaining)
+        return super().receive_pdu(wait=False)
+
+    def settle(self) -> None:
+        """Run the state machine until nothing is queued."""
+        while True:
+            try:
+                event = self.event_queue.get_nowait()
+            except queue.Empty:
+                if not self._process_recv_primitive():
+                    return
+                continue
+            self._act(event)
+
+    def _act(self, event: str) -> None:
+        if (event, self.state_machine.current_state) in TRANSITION_TABLE:
+            self.state_machine.do_action(event)
+        elif not self.to_provider_queue.empty():
+            # The local user asked for what its state does not allow (an abort after the peer is gone, for
+            # one): drop the primitive, or it would be found again for ever.
+            self.to_provider_queue.get_nowait()
+
+    def pump(self, timeout_seconds: float | None) -> bool:
+        """Process one PDU; False if none came in the time. A broken connection counts as an event."""
+        self.settle()
+        if self.socket is None or not self.is_connected:
+            return False
+        try:
+            if not self.socket.wait_readable(timeout_seconds):
+                return False
+            pdu_type, body = self.socket.read_pdu(self._max_p_data_bytes)
+        except ConnectionLost:
+            self.assoc.on_connection_lost()
+            self.connection_lost()
+            return True
+        except (TimeoutError, OversizedPDU) as error:
+            LOGGER.warning("%s: %s; aborting", self.assoc.label, error)
+            self._invalid()
+            return True
+        self._dispatch(pdu_type, body)
+        return True
+
+    @property
+    def _max_p_data_bytes(self) -> int:
+        announced = int(self.assoc.local_maximum_length)
+        return (announced or (1 << 20)) + _P_DATA_TOLERANCE_BYTES
+
+    def _dispatch(self, pdu_type: int, body: memoryview) -> None:
+        state = self.state_machine.current_state
+        if pdu_type == P_DATA_TF and state == _ESTABLISHED:
+            try:
+                self.assoc.dimse.receive_pdvs(body)
+            except ProtocolViolation as error:
+                LOGGER.warning("%s: %s; aborting", self.assoc.label, error)
+                self._invalid()
+            return
+        if pdu_type == P_DATA_TF and state == _RELEASE_REQUESTED:
+            return  # PS3.8 7.2.2.4: data that crosses our release request is of no interest any more
+        self._dispatch_acse(pdu_type, body)
+        self.settle()
+
+    def _dispatch_acse(self, pdu_type: int, body: memoryview) -> None:
+        if pdu_type not in _KNOWN_PDU_TYPES:
+            LOGGER.warning("%s: unknown PDU type %#04x; aborting", self.assoc.label, pdu_type)
+            self.event_queue.put(_INVALID_PDU)
+            return
+        encoded = bytearray((pdu_type, 0)) + len(body).to_bytes(4, "big") + body
+        try:
+            pdu, event = self._decode_pdu(encoded)
+        except Exception as error:  # noqa: BLE001 - whatever a decoder raises on hostile bytes
+            LOGGER.warning(
+                "%s: cannot decode PDU type %#04x: %r", self.assoc.label, pdu_type, error
+            )
+            self.event_queue.put(_INVALID_PDU)
+            return
+        self._recv_pdu.put(pdu)
+        self.event_queue.put(event)
+
+    def _invalid(self) -> None:
+        self.event_queue.put(_INVALID_PDU)
+        self.settle()
+
+    def connection_lost(self) -> None:
+        """The transport is gone: close our side and tell the state machine."""
+        if self.socket is not None:
+            self.socket.close()  # queues the event itself
+        if self.event_queue.empty():
+            self.event_queue.put(_TRANSPORT_CLOSED)
+        self.settle()
+
+    def close(self, linger_seconds: float) -> None:
+        """End the transport connection: give the peer a moment to close first (PS3.8 9.1.5, ARTIM)."""
+        deadline = time.monotonic() + linger_seconds
+        while self.is_connected and self.state_machine.current_state != _IDLE:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not self.pump(remaining):
+                break
+        if self.socket is not None and self.is_connected:
+            self.socket.close()

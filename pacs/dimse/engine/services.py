@@ -1,0 +1,361 @@
+"""The service loops: a request, the handler bound to its event, the responses (PS3.7 9.1).
+
+Handlers follow pynetdicom's documented contract. What differs from the stock loops:
+
+- ``evt.EVT_C_MOVE`` and ``EVT_C_GET`` handlers may yield an :class:`OutgoingInstance` where the contract says
+  data set: it is streamed from storage. They get the :class:`Outcome` of each sub-operation as the value of
+  their ``yield``.
+- The destination association is opened when the first sub-operation is due, so that a handler can refuse
+  (A900, 0124, ...) without one; one that cannot be opened is A702, not A801.
+- Pending responses always add up, the first one is sent at once, and the final one has no "remaining".
+- More than 65,535 sub-operations are carried out; the counters in responses saturate.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator, Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from pydicom.dataset import Dataset
+from pynetdicom import dimse_primitives as primitives
+from pynetdicom import evt
+from pynetdicom.dsutils import encode as encode_data_set
+
+from pacs.archive.retrieve import OutgoingInstance
+from pacs.archive.sub_operations import Outcome, SubOperations
+from pacs.dimse.status import Status, status_dataset
+from pacs.errors import DestinationUnreachable, PacsError
+
+if TYPE_CHECKING:
+    from pacs.dimse.engine.association import EngineAssociation
+
+LOGGER = logging.getLogger(__name__)
+
+_MAX_US = 0xFFFF
+#: Final statuses after which the counters mean something.
+_COUNTED = (
+    Status.SUCCESS,
+    Status.CANCEL,
+    Status.WARNING_SUB_OPERATIONS,
+    Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
+)
+_PENDING = (Status.PENDING, Status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED)
+#: Parameters of a request that must be there (PS3.7 Tables 9.1-1 to 9.1-5), beside the Message ID.
+_MANDATORY: dict[type[Any], tuple[str, ...]] = {
+    primitives.C_ECHO: ("AffectedSOPClassUID",),
+    primitives.C_STORE: ("AffectedSOPClassUID", "AffectedSOPInstanceUID"),
+    primitives.C_FIND: ("AffectedSOPClassUID",),
+    primitives.C_GET: ("AffectedSOPClassUID",),
+    primitives.C_MOVE: ("AffectedSOPClassUID", "MoveDestination"),
+}
+
+
+class Destination(Protocol):
+    """Where the sub-operations of a retrieve go: other associations (C-MOVE) or this one (C-GET)."""
+
+    def send(self, instance: OutgoingInstance) -> Outcome:
+        """Send one instance and wait for its response.
+
+        Raises:
+            DestinationUnreachable: no association can be established at all.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what was opened for this."""
+        ...
+
+
+def serve(assoc: EngineAssociation, request: Any, context: Any) -> bool:
+    """Serve one request; False if it is of a service that is not served here."""
+    loop = _LOOPS.get(type(request))
+    if request.is_response:
+        LOGGER.warning("%s: unexpected %s response ignored", assoc.label, type(request).__name__)
+        return True
+    if loop is None:
+        return False
+    if request.MessageID is None:
+        LOGGER.warning("%s: %s without Message ID; aborting", assoc.label, type(request).__name__)
+        _discard_received(request)
+        assoc.abort()
+        return True
+    problem = _problem_of(request, context)
+    if problem is None:
+        loop(assoc, request, context)
+    else:
+        _discard_received(request)
+        _respond(assoc, _response_to(request), context, problem)
+    return True
+
+
+def _problem_of(request: Any, context: Any) -> Dataset | None:
+    """What the command set itself breaks, before any handler sees it (PS3.7 C.5)."""
+    missing = [name for name in _MANDATORY[type(request)] if getattr(request, name) in (None, "")]
+    if request.ill_typed or missing:
+        keyword = (*request.ill_typed, *missing)[0]
+        return status_dataset(Status.MISTYPED_ARGUMENT, f"{keyword} is missing or not valid")
+    if request.AffectedSOPClassUID != context.abstract_syntax:
+        return status_dataset(
+            Status.SOP_CLASS_NOT_SUPPORTED,
+            "Affected SOP Class is not that of the presentation context",
+        )
+    return None
+
+
+def _discard_received(request: Any) -> None:
+    sink = getattr(request, "received", None)
+    if sink is not None:
+        sink.discard()
+
+
+def _response_to(request: Any) -> Any:
+    response = type(request)()
+    response.MessageIDBeingRespondedTo = request.MessageID
+    response.AffectedSOPClassUID = request.AffectedSOPClassUID
+    if isinstance(request, primitives.C_STORE):
+        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+    return response
+
+
+def _respond(
+    assoc: EngineAssociation,
+    response: Any,
+    context: Any,
+    status: int | Dataset,
+    identifier: Dataset | None = None,
+) -> None:
+    """Send one response with the elements of ``status`` and an optional Identifier."""
+    if isinstance(status, Dataset):
+        response.Status = status.Status
+        response.ErrorComment = status.get("ErrorComment")
+        offending = status.get("OffendingElement")
+        response.OffendingElement = None if offending is None else _as_list(offending)
+    else:
+        response.Status = int(status)
+    if hasattr(response, "Identifier"):
+        response.Identifier = None if identifier is None else _encode(identifier, context)
+    assoc.dimse.send_msg(response, context.context_id)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) or hasattr(value, "append") else [value]
+
+
+def _encode(identifier: Dataset, context: Any) -> BytesIO:
+    syntax = context.transfer_syntax[0]
+    encoded = encode_data_set(
+        identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated
+    )
+    if encoded is None:
+        raise ValueError("the response Identifier cannot be encoded")
+    return BytesIO(encoded)
+
+
+# C-ECHO and C-STORE
+
+
+def _serve_one(assoc: EngineAssociation, request: Any, context: Any) -> None:
+    event = evt.EVT_C_STORE if isinstance(request, primitives.C_STORE) else evt.EVT_C_ECHO
+    try:
+        status = evt.trigger(assoc, event, {"request": request, "context": context.as_tuple})
+    except Exception:
+        LOGGER.exception("%s: the handler of %s failed", assoc.label, event.name)
+        status = status_dataset(Status.UNABLE_TO_PROCESS, "Processing failure")
+    _respond(assoc, _response_to(request), context, cast("int | Dataset", status))
+
+
+# C-FIND
+
+
+def _trigger(assoc: EngineAssociation, event: Any, request: Any, context: Any) -> Any:
+    def is_cancelled(message_id: int) -> bool:
+        assoc.poll_peer()
+        return assoc.dimse.cancel_req.pop(message_id, None) is not None
+
+    attributes = {"request": request, "context": context.as_tuple, "_is_cancelled": is_cancelled}
+    return evt.trigger(assoc, event, attributes)
+
+
+def _serve_find(assoc: EngineAssociation, request: Any, context: Any) -> None:
+    response = _response_to(request)
+    results: Iterator[tuple[int | Dataset, Dataset | None]] = iter(
+        _trigger(assoc, evt.EVT_C_FIND, request, context) or ()
+    )
+    try:
+        for status, identifier in results:
+            if assoc.peer_is_gone:
+                return
+            if _code(status) not in _PENDING:
+                _respond(assoc, response, context, status)
+                return
+            _respond(assoc, response, context, status, identifier)
+    except Exception:
+        LOGGER.exception("%s: the C-FIND handler failed", assoc.label)
+        _respond(
+            assoc,
+            _response_to(request),
+            context,
+            status_dataset(Status.UNABLE_TO_PROCESS, "Processing failure"),
+        )
+        return
+    finally:
+        _close(results)
+    _respond(assoc, _response_to(request), context, Status.SUCCESS)
+
+
+def _code(status: int | Dataset) -> int:
+    return int(status.Status) if isinstance(status, Dataset) else int(status)
+
+
+def _close(generator: Any) -> None:
+    close = getattr(generator, "close", None)
+    if close is not None:
+        close()
+
+
+# C-MOVE and C-GET
+
+
+def _serve_move(assoc: EngineAssociation, request: Any, context: Any) -> None:
+    retrieve = _Retrieve(assoc, request, context, evt.EVT_C_MOVE)
+    retrieve.run(with_destination=True)
+
+
+def _serve_get(assoc: EngineAssociation, request: Any, context: Any) -> None:
+    retrieve = _Retrieve(assoc, request, context, evt.EVT_C_GET)
+    retrieve.run(with_destination=False)
+
+
+class _Retrieve:
+    """One C-MOVE or C-GET: the handler's generator, the destination and the counters."""
+
+    def __init__(self, assoc: EngineAssociation, request: Any, context: Any, event: Any) -> None:
+        self.assoc = assoc
+        self.request = request
+        self.context = context
+        self.event = event
+        self.destination: Destination | None = None
+        self.operations = SubOperations(0)
+        self._answered_at = 0.0
+        self._unreported = 0
+
+    def run(self, *, with_destination: bool) -> None:
+        """Serve the request to its final response."""
+        generator: Generator[Any, Outcome | None, None] | None = None
+        try:
+            generator = _trigger(self.assoc, self.event, self.request, self.context)
+            assert generator is not None
+            address = next(generator) if with_destination else None
+            if address is not None and None in address[:2]:
+                comment = f"Move Destination {self.request.MoveDestination} is not known"
+                self._final(status_dataset(Status.MOVE_DESTINATION_UNKNOWN, comment))
+                return
+            self.operations = SubOperations(int(next(generator)))
+            self.destination = self.assoc.ae.open_destination(self.assoc, self.request, address)
+            self._perform(generator)
+        except PacsError as error:
+            self._final(status_dataset(Status.UNABLE_TO_PROCESS, error.message))
+        except Exception:
+            LOGGER.exception("%s: the handler of %s failed", self.assoc.label, self.event.name)
+            self._final(status_dataset(Status.UNABLE_TO_PROCESS, "Processing failure"))
+        finally:
+            _close(generator)
+            if self.destination is not None:
+                self.destination.close()
+
+    def _perform(self, generator: Generator[Any, Outcome | None, None]) -> None:
+        outcome: Outcome | None = None
+        while True:
+            try:
+                status, payload = generator.send(outcome)
+            except StopIteration:
+                self._final(self._concluding_status())
+                return
+            if self.assoc.peer_is_gone:
+                return
+            if _code(status) != Status.PENDING:
+                self._final(status, payload)
+                return
+            if not self._answered_at:
+                self._pending()
+            assert self.destination is not None
+            try:
+                outcome = self.destination.send(payload)
+            except DestinationUnreachable as error:
+                # The handler hears of it at its yield, records it and yields the final response.
+                status, identifier = generator.throw(error)
+                self._final(status, identifier)
+                return
+            self.operations.add(payload.sop_instance_uid, outcome)
+            self._unreported += 1
+            if self._pending_is_due():
+                self._pending()
+
+    def _pending_is_due(self) -> bool:
+        if not self.operations.remaining:
+            return False
+        cadence = self.assoc.ae.pending_cadence
+        waited = time.monotonic() - self._answered_at
+        return self._unreported >= cadence.sub_operations or waited >= cadence.seconds
+
+    def _pending(self) -> None:
+        response = _response_to(self.request)
+        self._count(response)
+        response.NumberOfRemainingSuboperations = min(self.operations.remaining, _MAX_US)
+        _respond(self.assoc, response, self.context, Status.PENDING)
+        self._answered_at = time.monotonic()
+        self._unreported = 0
+
+    def _concluding_status(self) -> int | Dataset:
+        """Success, Warning or Failure by the counters (PS3.4 C.4.2.1.5 and C.4.3.1.4)."""
+        operations = self.operations
+        operations.fail_remaining()  # a handler that yielded fewer than it announced
+        if operations.failed and not operations.completed and not operations.warning:
+            return status_dataset(
+                Status.UNABLE_TO_PERFORM_SUB_OPERATIONS, "All sub-operations failed"
+            )
+        if operations.failed or operations.warning:
+            comment = f"{operations.failed} of {operations.total} failed"
+            return status_dataset(Status.WARNING_SUB_OPERATIONS, comment)
+        return Status.SUCCESS
+
+    def _final(self, status: int | Dataset, identifier: Dataset | None = None) -> None:
+        """Send the final response.
+
+        PS3.4 C.4.2.1.4.2: without a failed sub-operation there is no Failed SOP Instance UID List and
+        therefore no data set. C.4.2.1.6: "remaining" is in a cancelled response only.
+        """
+        if self.assoc.peer_is_gone:
+            return
+        response, code = _response_to(self.request), _code(status)
+        operations = self.operations
+        if code == Status.UNABLE_TO_PERFORM_SUB_OPERATIONS:
+            operations.fail_remaining()
+        elif code == Status.CANCEL:
+            response.NumberOfRemainingSuboperations = min(operations.remaining, _MAX_US)
+        if code in _COUNTED:
+            self._count(response)
+            if identifier is None and operations.failed_uids:
+                identifier = Dataset()
+                identifier.FailedSOPInstanceUIDList = operations.failed_uids
+        if code == Status.SUCCESS:
+            identifier = None
+        _respond(self.assoc, response, self.context, status, identifier)
+
+    def _count(self, response: Any) -> None:
+        operations = self.operations
+        response.NumberOfCompletedSuboperations = min(operations.completed, _MAX_US)
+        response.NumberOfFailedSuboperations = min(operations.failed, _MAX_US)
+        response.NumberOfWarningSuboperations = min(operations.warning, _MAX_US)
+
+
+_LOOPS: dict[type[Any], Any] = {
+    primitives.C_ECHO: _serve_one,
+    primitives.C_STORE: _serve_one,
+    primitives.C_FIND: _serve_find,
+    primitives.C_MOVE: _serve_move,
+    primitives.C_GET: _serve_get,
+}

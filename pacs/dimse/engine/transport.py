@@ -1,0 +1,194 @@
+"""The TCP connection of one association: whole PDUs in, gathered writes out, no polling."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pynetdicom.transport import AddressInformation, AssociationSocket
+
+if TYPE_CHECKING:
+    from pacs.dimse.engine.association import EngineAssociation
+
+#: PDU type (1), reserved (1), length (4): PS3.8 9.3.
+PDU_HEADER_BYTES = 6
+P_DATA_TF = 0x04
+#: An A-ASSOCIATE-RQ with 128 presentation contexts of 40 transfer syntaxes is about 250 KB.
+MAX_ASSOCIATE_PDU_BYTES = 1 << 20
+#: Receive buffer; larger ones were measured to be no faster.
+_BUFFER_BYTES = 256 * 1024
+#: Linux forgets TCP_QUICKACK after a while, so it is set again after every receive.
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+#: Linux takes at most 1,024 buffers in one sendmsg.
+_MAX_BUFFERS = 512
+
+
+class ConnectionLost(OSError):
+    """The peer closed the connection or it broke."""
+
+
+class OversizedPDU(ValueError):
+    """The peer announced a PDU that is longer than anything it may send."""
+
+
+class Connection(AssociationSocket):
+    """pynetdicom's socket wrapper with buffered, blocking reads and gathered writes."""
+
+    def __init__(
+        self,
+        assoc: EngineAssociation,
+        client_socket: socket.socket | None = None,
+        address: AddressInformation | None = None,
+    ) -> None:
+        super().__init__(assoc, client_socket, address)
+        self._buffer = bytearray()
+        self._start = 0
+        self._end = 0
+        self._configured = False
+
+    def _configure(self) -> socket.socket:
+        """Set what holds for the whole connection, once it is connected."""
+        sock = self.socket
+        if sock is None:
+            raise ConnectionLost("the connection is closed")
+        if not self._configured:
+            # A peer that stops reading or writing inside a PDU costs this long, not for ever.
+            sock.settimeout(self.assoc.network_timeout)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._configured = True
+        return sock
+
+    def _shutdown_socket(self) -> None:
+        # pynetdicom's own skips the close when the shutdown fails, as it does once the peer has reset the
+        # connection: the descriptor would stay open until the association is garbage.
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+
+    # Reading
+
+    def wait_readable(self, timeout_seconds: float | None) -> bool:
+        """Wait until bytes are there (or the end of the stream); False when the time is up."""
+        if self._end > self._start:
+            return True
+        sock = self._configure()
+        pending = getattr(sock, "pending", None)  # a TLS socket may hold decrypted bytes
+        if pending is not None and pending():
+            return True
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        milliseconds = None if timeout_seconds is None else max(0, int(timeout_seconds * 1000))
+        return bool(poll.poll(milliseconds))
+
+    def read_pdu(self, max_p_data_bytes: int) -> tuple[int, memoryview]:
+        """Read one PDU: its type and its body. The body is valid until the next read.
+
+        Raises:
+            ConnectionLost: the stream ended or broke.
+            TimeoutError: the peer stalled inside the PDU.
+            OversizedPDU: the announced length is over the limit; nothing of it is read.
+        """
+        self._ensure(PDU_HEADER_BYTES)
+        pdu_type, _, length = struct.unpack_from(">BBI", self._buffer, self._start)
+        limit = max_p_data_bytes if pdu_type == P_DATA_TF else MAX_ASSOCIATE_PDU_BYTES
+        if length > limit:
+            raise OversizedPDU(f"PDU type {pdu_type:#04x} announces {length} bytes")
+        self._ensure(PDU_HEADER_BYTES + length)
+        begin = self._start + PDU_HEADER_BYTES
+        self._start = begin + length
+        return pdu_type, memoryview(self._buffer)[begin : begin + length]
+
+    def _ensure(self, count: int) -> None:
+        """Have at least ``count`` unread bytes in the buffer."""
+        if self._end - self._start >= count:
+            return
+        if len(self._buffer) - self._start < count:
+            self._make_room(count)
+        sock = self._configure()
+        # The association ends if a PDU is not complete in this time, however slowly it drips in.
+        limit = self.assoc.network_timeout
+        deadline = None if limit is None else time.monotonic() + max(limit, 1.0)
+        view = memoryview(self._buffer)
+        while self._end - self._start < count:
+            received = self._receive(sock, view[self._end :])
+            if received == 0:
+                raise ConnectionLost("the peer closed the connection")
+            self._end += received
+            if _QUICK_ACK is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError("the peer took too long to send a PDU")
+
+    def _receive(self, sock: socket.socket, target: memoryview) -> int:
+        try:
+            return sock.recv_into(target)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ConnectionLost(str(error)) from error
+
+    def _make_room(self, count: int) -> None:
+        unread = bytes(memoryview(self._buffer)[self._start : self._end])
+        # Views handed out earlier may still refer to the old buffer: replace it, never resize it.
+        size = max(_BUFFER_BYTES, count)
+        if len(self._buffer) != size:
+            self._buffer = bytearray(size)
+        self._buffer[: len(unread)] = unread
+        self._start, self._end = 0, len(unread)
+
+    def release_buffer(self) -> None:
+        """Give the buffer back while the association idles; nothing unread is lost."""
+        if self._start == self._end:
+            self._buffer = bytearray()
+            self._start = self._end = 0
+
+    # Writing
+
+    def send(self, bytestream: bytes) -> None:
+        """Send an ACSE PDU; called by pynetdicom's state machine."""
+        try:
+            self._configure().sendall(bytestream)
+        except OSError:
+            self.event_queue.put("Evt17")
+
+    def send_gathered(self, buffers: Sequence[bytes | memoryview]) -> None:
+        """Send buffers in order, as few system calls as possible.
+
+        Raises:
+            ConnectionLost: the stream broke.
+            TimeoutError: the peer stopped reading.
+        """
+        sock = self._configure()
+        try:
+            if not hasattr(sock, "sendmsg") or hasattr(
+                sock, "pending"
+            ):  # TLS has no gathered write
+                sock.sendall(b"".join(buffers))
+                return
+            for first in range(0, len(buffers), _MAX_BUFFERS):
+                _send_all(sock, buffers[first : first + _MAX_BUFFERS])
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ConnectionLost(str(error)) from error
+
+
+def _send_all(sock: socket.socket, buffers: Sequence[bytes | memoryview]) -> None:
+    sent = sock.sendmsg(buffers)
+    if sent == sum(map(len, buffers)):
+        return
+    remaining = [memoryview(buffer) for buffer in buffers]
+    while True:
+        while remaining and sent >= len(remaining[0]):
+            sent -= len(remaining.pop(0))
+        if not remaining:
+            return
+        remaining[0] = remaining[0][sent:]
+        sent = sock.sendmsg(remaining)

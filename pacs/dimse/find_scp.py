@@ -1,0 +1,81 @@
+"""Query/Retrieve FIND SCP (PS3.4 C.4.1)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from pacs.archive.archive import Archive
+from pacs.archive.find import find
+from pacs.dicom.identifier import Query, parse_find
+from pacs.dicom.information_model import model_of
+from pacs.dicom.response import encode_response
+from pacs.dimse.negotiation import rights_of
+from pacs.dimse.request_identifier import identifier_of
+from pacs.dimse.status import Service as DimseService
+from pacs.dimse.status import Status, status_dataset, status_of
+from pacs.errors import PacsError
+from pacs.index.records import Service
+
+LOGGER = logging.getLogger(__name__)
+
+_Response = tuple[int | Dataset, Dataset | None]
+
+
+def handle_find(event: Any, archive: Archive, ae_title: str, limit: int = 0) -> Iterator[_Response]:
+    """Handle ``evt.EVT_C_FIND``: yield (status, Identifier) for each match.
+
+    With a ``limit``, a query with more matches ends with 0xA700 after that many, never silently.
+    """
+    started = time.monotonic()
+    rights = rights_of(event)
+    count = 0
+    final: int | Dataset = Status.SUCCESS
+    level = "?"
+    try:
+        rights.require(Service.FIND)
+        query = parse_find(identifier_of(event), model_of(str(event.request.AffectedSOPClassUID)))
+        level = query.level.name
+        for response in _matches(event, archive, ae_title, query):
+            if limit and count == limit:
+                final = status_dataset(
+                    Status.OUT_OF_RESOURCES, f"Limit of {limit} matches reached: narrow the query"
+                )
+                break
+            count += 1
+            yield response
+    except _Cancelled:
+        final = Status.CANCEL
+    except PacsError as error:
+        final = status_of(error, DimseService.FIND)
+        log = LOGGER.warning if error.fault == "peer" else LOGGER.error
+        log("%s@%s: C-FIND refused: %s", rights.calling_ae, rights.host, error.message)
+    code = int(final.Status) if isinstance(final, Dataset) else int(final)
+    LOGGER.info(
+        "%s@%s: C-FIND %s: %d matches in %.3f s, status %04X",
+        rights.calling_ae,
+        rights.host,
+        level,
+        count,
+        time.monotonic() - started,
+        code,
+    )
+    if code != Status.SUCCESS:
+        yield final, None
+
+
+class _Cancelled(Exception):
+    """The peer sent a C-CANCEL."""
+
+
+def _matches(event: Any, archive: Archive, ae_title: str, query: Query) -> Iterator[_Response]:
+    # PS3.4 C.4.1.1.4: 0xFF01 says that an optional key asked for is not supported, FF00 that all are.
+    pending = Status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED if query.unsupported else Status.PENDING
+    for record in find(archive, query):
+        if event.is_cancelled:
+            raise _Cancelled
+        yield pending, encode_response(query, record, retrieve_ae_title=ae_title)

@@ -1,0 +1,74 @@
+"""Association negotiation: who is let in, and which presentation contexts are accepted (PS3.8 7.1)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pynetdicom.presentation import PresentationContext, build_context
+
+from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
+from pacs.dicom.sop_classes import is_storage_sop_class
+from pacs.dimse.access import AccessPolicy, Rights
+
+LOGGER = logging.getLogger(__name__)
+
+VERIFICATION = "1.2.840.10008.1.1"
+#: For everything that is not storage, in order of preference.
+_MESSAGE_TRANSFER_SYNTAXES = [
+    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
+    "1.2.840.10008.1.2",  # Implicit VR Little Endian
+    "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
+    "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
+]
+#: PS3.8 9.3.4: rejected-permanent, by the service user, calling AE title not recognised.
+_CALLING_AE_NOT_RECOGNISED = (0x01, 0x01, 0x03)
+
+
+def message_contexts() -> list[PresentationContext]:
+    """The contexts that do not depend on what the peer proposes."""
+    syntaxes = [VERIFICATION, *QUERY_RETRIEVE_SOP_CLASSES]
+    return [build_context(syntax, _MESSAGE_TRANSFER_SYNTAXES) for syntax in syntaxes]
+
+
+def on_requested(event: Any, access: AccessPolicy) -> None:
+    """Handle ``evt.EVT_REQUESTED``: reject a stranger, else support what is proposed for storage."""
+    assoc = event.assoc
+    calling_ae = str(assoc.requestor.primitive.calling_ae_title)
+    host = str(assoc.requestor.address_info.address)
+    rights = access.rights_of(calling_ae, host)
+    if rights is None:
+        LOGGER.warning("association rejected: %s", access.explain_refusal(calling_ae, host))
+        assoc.acse.send_reject(*_CALLING_AE_NOT_RECOGNISED)
+        assoc.kill()
+        return
+    assoc.rights = rights
+    assoc.label = f"{calling_ae}@{host}"
+    proposed = assoc.requestor.primitive.presentation_context_definition_list
+    assoc.acceptor.supported_contexts = message_contexts() + storage_contexts(proposed)
+
+
+def storage_contexts(proposed: list[PresentationContext]) -> list[PresentationContext]:
+    """Contexts for every storage SOP Class in ``proposed``: standard, retired, private or unknown.
+
+    Every transfer syntax is accepted, since bytes are kept as they come; of several in one context the
+    first, which is the peer's preference. Both roles are supported, for C-GET (PS3.7 D.3.3.4).
+    """
+    syntaxes: dict[str, dict[str, None]] = {}
+    for context in proposed:
+        abstract_syntax = str(context.abstract_syntax)
+        if is_storage_sop_class(abstract_syntax):
+            known = syntaxes.setdefault(abstract_syntax, {})
+            known.update(dict.fromkeys(str(uid) for uid in context.transfer_syntax))
+    supported = []
+    for abstract_syntax, transfer_syntaxes in syntaxes.items():
+        context = build_context(abstract_syntax, list(transfer_syntaxes))
+        context.scu_role = context.scp_role = True
+        supported.append(context)
+    return supported
+
+
+def rights_of(event: Any) -> Rights:
+    """The rights of the peer of an event's association, as found when it was negotiated."""
+    rights: Rights = event.assoc.rights
+    return rights

@@ -1,0 +1,184 @@
+"""Verification and Query/Retrieve SCU: what ``pacs echo``, ``pacs find`` and ``pacs move`` send."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+from pynetdicom.presentation import build_context
+
+from pacs.dicom.information_model import InformationModel, Operation, sop_class_uid
+from pacs.dimse.ae import Options, make_ae
+from pacs.dimse.engine.association import EngineAssociation
+from pacs.dimse.negotiation import VERIFICATION
+from pacs.errors import DestinationUnreachable, InvalidIdentifier, InvalidSetting, PeerAborted
+
+_PEER = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
+_TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?\Z")
+_PENDING = (0xFF00, 0xFF01)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The address of a remote AE."""
+
+    title: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Peer:
+        """Read ``TITLE@HOST:PORT``.
+
+        Raises:
+            InvalidSetting: it is not of that form.
+        """
+        match = _PEER.match(text)
+        if match is None or not 0 < int(match["port"]) < 65_536:
+            raise InvalidSetting(f"expected TITLE@HOST:PORT, got {text!r}")
+        return cls(match["title"], match["host"].strip("[]"), int(match["port"]))
+
+    def __str__(self) -> str:
+        return f"{self.title}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One response to a C-MOVE."""
+
+    status: int
+    comment: str
+    remaining: int | None
+    completed: int
+    failed: int
+    warning: int
+    failed_uids: tuple[str, ...] = ()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no further response follows."""
+        return self.status not in _PENDING
+
+
+def identifier(level: str, keys: Mapping[str, str]) -> Dataset:
+    """Make an Identifier; a key is a keyword or a tag such as ``0010,0020``.
+
+    Raises:
+        InvalidIdentifier: a key is not in the data dictionary, or a value does not fit it.
+    """
+    dataset = Dataset()
+    dataset.QueryRetrieveLevel = level
+    # Names and descriptions typed at a terminal are Unicode.
+    if any(not value.isascii() for value in keys.values()):
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+    for key, value in keys.items():
+        keyword = _keyword(key)
+        try:
+            setattr(dataset, keyword, value.split("\\") if "\\" in value else value or None)
+        except (ValueError, TypeError) as error:
+            raise InvalidIdentifier(f"{keyword}: {error}") from error
+    return dataset
+
+
+def _keyword(key: str) -> str:
+    match = _TAG.match(key)
+    keyword = keyword_for_tag(Tag(int(match[1] + match[2], 16))) if match else key
+    if not keyword or tag_for_keyword(keyword) is None:
+        raise InvalidIdentifier(f"{key!r} is not an Attribute of the data dictionary")
+    return keyword
+
+
+def echo(options: Options, peer: Peer) -> None:
+    """Send a C-ECHO.
+
+    Raises:
+        DestinationUnreachable: no association.
+        PeerAborted: the peer answered with a failure, or not at all.
+    """
+    assoc = _associate(options, peer, VERIFICATION)
+    try:
+        status = assoc.send_c_echo()
+        if status.get("Status") != 0x0000:
+            raise PeerAborted(f"{peer} {_described(status)}")
+    finally:
+        assoc.release()
+
+
+def find(
+    options: Options, peer: Peer, model: InformationModel, query: Dataset
+) -> Iterator[Dataset]:
+    """Send a C-FIND and yield the Identifier of each match.
+
+    Raises:
+        DestinationUnreachable: no association.
+        PeerAborted: the peer ended the query with a failure.
+    """
+    uid = sop_class_uid(model, Operation.FIND)
+    assoc = _associate(options, peer, uid)
+    try:
+        for status, match in assoc.send_c_find(query, uid):
+            if status.get("Status") in _PENDING and match is not None:
+                yield match
+            elif status.get("Status") != 0x0000:
+                raise PeerAborted(f"{peer} {_described(status)}")
+    finally:
+        assoc.release()
+
+
+def move(
+    options: Options, peer: Peer, model: InformationModel, query: Dataset, destination: str
+) -> Iterator[Progress]:
+    """Send a C-MOVE and yield each response, the final one last.
+
+    Raises:
+        DestinationUnreachable: no association with ``peer``.
+        PeerAborted: the peer ended the association without a final response.
+    """
+    uid = sop_class_uid(model, Operation.MOVE)
+    assoc = _associate(options, peer, uid)
+    try:
+        for status, failed in assoc.send_c_move(query, destination, uid):
+            if "Status" not in status:
+                raise PeerAborted(f"{peer} gave no final response")
+            yield _progress(status, failed)
+    finally:
+        assoc.release()
+
+
+def _progress(status: Dataset, failed: Dataset | None) -> Progress:
+    uids: Any = None if failed is None else failed.get("FailedSOPInstanceUIDList")
+    listed = () if not uids else (uids,) if isinstance(uids, str) else tuple(uids)
+    return Progress(
+        status=int(status.Status),
+        comment=str(status.get("ErrorComment") or ""),
+        remaining=status.get("NumberOfRemainingSuboperations"),
+        completed=int(status.get("NumberOfCompletedSuboperations") or 0),
+        failed=int(status.get("NumberOfFailedSuboperations") or 0),
+        warning=int(status.get("NumberOfWarningSuboperations") or 0),
+        failed_uids=tuple(map(str, listed)),
+    )
+
+
+def _associate(options: Options, peer: Peer, abstract_syntax: str) -> EngineAssociation:
+    ae = make_ae(options)
+    contexts = [build_context(abstract_syntax)]
+    assoc = ae.associate(peer.host, peer.port, contexts=contexts, ae_title=peer.title)
+    if assoc.is_established:
+        return assoc
+    if assoc.is_rejected:
+        raise DestinationUnreachable(f"{peer} rejected the association: {assoc.rejection}")
+    if assoc.rejected_contexts:
+        raise DestinationUnreachable(f"{peer} does not support the service")
+    raise DestinationUnreachable(f"no association with {peer}")
+
+
+def _described(status: Dataset) -> str:
+    if "Status" not in status:
+        return "ended the association without a response"
+    comment = status.get("ErrorComment")
+    return f"answered 0x{status.Status:04X}" + (f": {comment}" if comment else "")

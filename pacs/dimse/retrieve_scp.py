@@ -1,0 +1,352 @@
+"""Query/Retrieve MOVE and GET SCP (PS3.4 C.4.2 and C.4.3): one generator for both.
+
+The handlers follow the contract that pynetdicom documents for ``evt.EVT_C_MOVE`` and ``evt.EVT_C_GET``: yield
+the destination (MOVE only), the number of sub-operations, then (status, data set) pairs. On our engine the
+data set is an :class:`OutgoingInstance`, streamed from storage, and ``yield`` evaluates to the outcome of
+the sub-operation. On a stock ``pynetdicom.AE`` it is a decoded data set, and the outcome is read from the
+C-STORE response that passes by on the destination association.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pynetdicom import evt
+from pynetdicom.presentation import build_context
+
+from pacs.archive.archive import Archive
+from pacs.archive.retrieve import Journal, OutgoingInstance, outgoing, plan
+from pacs.archive.sub_operations import Outcome
+from pacs.dicom.identifier import Query, parse_retrieve
+from pacs.dicom.information_model import model_of
+from pacs.dimse.engine.association import EngineAssociation
+from pacs.dimse.negotiation import VERIFICATION, rights_of
+from pacs.dimse.remote import RemoteAEs
+from pacs.dimse.request_identifier import identifier_of
+from pacs.dimse.status import Service as DimseService
+from pacs.dimse.status import Status, status_of
+from pacs.dimse.storage_scu import contexts_for, outcome_of_status
+from pacs.errors import DestinationUnreachable, PacsError
+from pacs.index.records import RemoteAE, RetrievePlan, RetrieveRequest, Service
+
+LOGGER = logging.getLogger(__name__)
+
+_Pair = tuple[int | Dataset, Any]
+#: What a refused request yields where the contract wants an address; nobody connects to it.
+_NOWHERE = ("0.0.0.0", 0)  # noqa: S104 - not a bind address
+_UNKNOWN = (None, None)
+_Address = tuple[str, int, dict[str, Any]]
+
+
+@dataclass(slots=True)
+class _Retrieve:
+    """What one request asks for, and its record."""
+
+    archive: Archive
+    event: Any
+    service: Service
+    destination: str
+    journal: Journal
+    started: float
+    #: For the record, set before the response is yielded: the engine may not come back for more.
+    final: int = Status.UNABLE_TO_PROCESS
+    comment: str = "The requester went away"
+
+    def conclude(self, status: int, comment: str) -> None:
+        """Note how the retrieve ends."""
+        self.final, self.comment = int(status), comment
+
+    @property
+    def dimse_service(self) -> DimseService:
+        return DimseService.MOVE if self.service is Service.MOVE else DimseService.GET
+
+
+def handle_move(event: Any, archive: Archive, remotes: RemoteAEs) -> Generator[Any, Any, None]:
+    """Handle ``evt.EVT_C_MOVE``."""
+    title = str(event.request.MoveDestination or "").strip()
+    remote = remotes.get(title)
+    try:
+        rights = rights_of(event)
+        rights.require(Service.MOVE)
+        rights.require_destination(title)
+        query = _parse(event)
+        retrieve_plan = None if remote is None else plan(archive, query)
+    except PacsError as error:
+        yield _refused_address(remote)
+        yield from _refuse(event, archive, Service.MOVE, title, error)
+        return
+    if remote is None or retrieve_plan is None:
+        journal = _journal(event, archive, Service.MOVE, title, 0, query)
+        known = ", ".join(remotes.titles()) or "none"
+        LOGGER.warning(
+            "%s: Move Destination %r is not known (known: %s)", _who(event), title, known
+        )
+        journal.finish(Status.MOVE_DESTINATION_UNKNOWN, f"{title} is not a known AE")
+        yield _UNKNOWN
+        return
+    stock = None if isinstance(event.assoc, EngineAssociation) else _StockOutcomes()
+    yield _address(remote, retrieve_plan, stock)
+    yield from _carry_out(event, archive, Service.MOVE, title, query, retrieve_plan, stock)
+
+
+def handle_get(event: Any, archive: Archive) -> Generator[Any, Any, None]:
+    """Handle ``evt.EVT_C_GET``."""
+    try:
+        rights_of(event).require(Service.GET)
+        query = _parse(event)
+        retrieve_plan = plan(archive, query)
+    except PacsError as error:
+        yield from _refuse(event, archive, Service.GET, "", error)
+        return
+    stock = None
+    if not isinstance(event.assoc, EngineAssociation):
+        stock = _StockOutcomes()
+        event.assoc.bind(evt.EVT_DIMSE_RECV, stock.on_message)
+    yield from _carry_out(event, archive, Service.GET, "", query, retrieve_plan, stock)
+
+
+def _parse(event: Any) -> Query:
+    model = model_of(str(event.request.AffectedSOPClassUID))
+    return parse_retrieve(identifier_of(event), model)
+
+
+def _refused_address(remote: RemoteAE | None) -> _Address:
+    host, port = _NOWHERE if remote is None else (remote.host, remote.port)
+    # A stock AE associates before it asks for the status, and cannot without a context. Ours does not.
+    return host, port, {"contexts": [build_context(VERIFICATION)]}
+
+
+def _address(
+    remote: RemoteAE, retrieve_plan: RetrievePlan, stock: _StockOutcomes | None
+) -> _Address:
+    kwargs: dict[str, Any] = {"ae_title": remote.title}
+    contexts = contexts_for(retrieve_plan.contexts)
+    if stock is not None:
+        # A stock AE opens one association, which has room for 128 contexts.
+        kwargs["evt_handlers"] = [(evt.EVT_DIMSE_RECV, stock.on_message)]
+        contexts = contexts[:128]
+    if contexts:
+        kwargs["contexts"] = contexts
+    return remote.host, remote.port, kwargs
+
+
+def _refuse(
+    event: Any, archive: Archive, service: Service, destination: str, error: PacsError
+) -> Iterator[Any]:
+    """End a request that never got to its sub-operations: one announced, then the failure."""
+    dimse_service = DimseService.MOVE if service is Service.MOVE else DimseService.GET
+    status = status_of(error, dimse_service)
+    log = LOGGER.warning if error.fault == "peer" else LOGGER.error
+    log("%s: %s refused: %s", _who(event), dimse_service.value, error.message)
+    journal = _journal(event, archive, service, destination, 0, None)
+    journal.finish(int(status.Status), error.message)
+    yield 1
+    yield status, None
+
+
+def _carry_out(
+    event: Any,
+    archive: Archive,
+    service: Service,
+    destination: str,
+    query: Query,
+    retrieve_plan: RetrievePlan,
+    stock: _StockOutcomes | None,
+) -> Generator[Any, Any, None]:
+    journal = _journal(event, archive, service, destination, len(retrieve_plan.keys), query)
+    retrieve = _Retrieve(archive, event, service, destination, journal, time.monotonic())
+    if not retrieve_plan.keys:
+        # A stock AE answers by itself and does not come back for more.
+        retrieve.conclude(Status.SUCCESS, "")
+    try:
+        yield len(retrieve_plan.keys)
+        yield from _send_all(retrieve, retrieve_plan, stock)
+    finally:
+        # Also when the requester has vanished: the engine closes this generator.
+        journal.finish(retrieve.final, retrieve.comment)
+        _log_end(retrieve)
+
+
+def _send_all(
+    retrieve: _Retrieve, retrieve_plan: RetrievePlan, stock: _StockOutcomes | None
+) -> Generator[_Pair, Any, None]:
+    """Yield each instance and record its outcome; conclude the retrieve."""
+    journal = retrieve.journal
+    instances = outgoing(retrieve.archive, retrieve_plan)
+    while True:
+        try:
+            instance = next(instances, None)
+        except PacsError as error:
+            status = status_of(error, retrieve.dimse_service)
+            retrieve.conclude(status.Status, error.message)
+            yield status, None
+            return
+        if instance is None:
+            break
+        if retrieve.event.is_cancelled:
+            retrieve.conclude(Status.CANCEL, "Cancelled by the requester")
+            yield Status.CANCEL, _failed_list(journal.operations.failed_uids)
+            return
+        try:
+            outcome = yield from _send_one(instance, stock)
+        except DestinationUnreachable as error:
+            yield _unreachable(retrieve, instance, instances, error)
+            return
+        journal.add(instance, outcome)
+        if outcome.comment:
+            LOGGER.warning(
+                "%s: sub-operation for %s %s: %s",
+                _who(retrieve.event),
+                instance.sop_instance_uid,
+                outcome.result.value,
+                outcome.comment,
+            )
+    # An instance that left the index since it was planned was never yielded: it counts as failed.
+    journal.operations.fail_remaining()
+    retrieve.conclude(*_concluding(journal))
+
+
+def _send_one(
+    instance: OutgoingInstance, stock: _StockOutcomes | None
+) -> Generator[_Pair, Outcome | None, Outcome]:
+    if stock is None:
+        outcome = yield Status.PENDING, instance
+        assert outcome is not None
+        return outcome
+    dataset: Dataset
+    try:
+        with instance.open_file() as stream:
+            dataset = dcmread(stream)
+    except Exception as error:  # noqa: BLE001 - pydicom raises anything on what it cannot decode
+        # The contract has no way to fail one sub-operation but a data set that cannot be sent.
+        dataset = Dataset()
+        dataset.SOPInstanceUID = instance.sop_instance_uid
+        yield Status.PENDING, dataset
+        return Outcome.failed(f"Cannot be read: {error}")
+    stock.expect(instance)
+    yield Status.PENDING, dataset
+    return stock.outcome()
+
+
+def _unreachable(
+    retrieve: _Retrieve,
+    first: OutgoingInstance,
+    rest: Iterator[OutgoingInstance],
+    error: DestinationUnreachable,
+) -> _Pair:
+    """The final response when nothing could be sent at all: every instance has failed, and is recorded so."""
+    LOGGER.warning("%s: %s", _who(retrieve.event), error.message)
+    status = status_of(error, retrieve.dimse_service)
+    retrieve.conclude(status.Status, error.message)
+    outcome = Outcome.failed(error.message)
+    retrieve.journal.add(first, outcome)
+    for instance in rest:
+        retrieve.journal.add(instance, outcome)
+    return status, _failed_list(retrieve.journal.operations.failed_uids)
+
+
+def _failed_list(uids: list[str]) -> Dataset | None:
+    if not uids:
+        return None
+    dataset = Dataset()
+    dataset.FailedSOPInstanceUIDList = list(uids)
+    return dataset
+
+
+def _concluding(journal: Journal) -> tuple[int, str]:
+    """The status the engine sends by the same counters; here for the record."""
+    operations = journal.operations
+    if operations.failed and not operations.completed and not operations.warning:
+        return Status.UNABLE_TO_PERFORM_SUB_OPERATIONS, "All sub-operations failed"
+    if operations.failed or operations.warning:
+        return Status.WARNING_SUB_OPERATIONS, f"{operations.failed} of {operations.total} failed"
+    return Status.SUCCESS, ""
+
+
+def _journal(
+    event: Any,
+    archive: Archive,
+    service: Service,
+    destination: str,
+    total: int,
+    query: Query | None,
+) -> Journal:
+    rights = rights_of(event)
+    try:
+        identifier = json.dumps(identifier_of(event).to_json_dict(), ensure_ascii=False)
+    except Exception:  # noqa: BLE001 - a record of what cannot be decoded says so
+        identifier = "{}"
+    try:
+        model = model_of(str(event.request.AffectedSOPClassUID)).value
+    except PacsError:
+        model = str(event.request.AffectedSOPClassUID)
+    request = RetrieveRequest(
+        calling_ae=rights.calling_ae,
+        calling_host=rights.host,
+        service=service,
+        model=model,
+        level="" if query is None else query.level.name,
+        identifier=identifier,
+        destination=destination,
+        message_id=int(event.request.MessageID),
+        started_at=datetime.now(UTC),
+    )
+    return Journal(archive, request, total)
+
+
+def _log_end(retrieve: _Retrieve) -> None:
+    operations = retrieve.journal.operations
+    LOGGER.info(
+        "%s: %s%s: %d completed, %d failed, %d warning, %d not tried in %.3f s, status %04X, record %s",
+        _who(retrieve.event),
+        retrieve.dimse_service.value,
+        f" to {retrieve.destination}" if retrieve.destination else "",
+        operations.completed,
+        operations.failed,
+        operations.warning,
+        operations.remaining,
+        time.monotonic() - retrieve.started,
+        retrieve.final,
+        retrieve.journal.key,
+    )
+
+
+def _who(event: Any) -> str:
+    rights = rights_of(event)
+    return f"{rights.calling_ae}@{rights.host}"
+
+
+class _StockOutcomes:
+    """Reads the outcomes of sub-operations off the messages of a stock association."""
+
+    def __init__(self) -> None:
+        self._instance: OutgoingInstance | None = None
+        self._status: Dataset | None = None
+
+    def expect(self, instance: OutgoingInstance) -> None:
+        """The next C-STORE response is for this instance."""
+        self._instance, self._status = instance, None
+
+    def on_message(self, event: Any) -> None:
+        """Handle ``evt.EVT_DIMSE_RECV`` of the destination association."""
+        if type(event.message).__name__ == "C_STORE_RSP":
+            self._status = event.message.command_set
+
+    def outcome(self) -> Outcome:
+        """The outcome of the instance last expected."""
+        assert self._instance is not None
+        if self._status is None:
+            return Outcome.failed("No C-STORE response from the destination")
+        return outcome_of_status(
+            int(self._status.Status),
+            str(self._status.get("ErrorComment", "")),
+            size_bytes=self._instance.data_set_size,
+        )

@@ -1,0 +1,105 @@
+"""DIMSE status codes by name, and which domain error becomes which status in which service.
+
+PS3.7 Annex C for the general ones, PS3.4 B.2.3 (Storage), C.4.1.1.4, C.4.2.1.5 and C.4.3.1.4 (Query/Retrieve).
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+
+from pydicom.dataset import Dataset
+
+from pacs import errors
+
+MAX_COMMENT_CHARACTERS = 64
+
+
+class Status(IntEnum):
+    """Status codes this archive answers with."""
+
+    SUCCESS = 0x0000
+    PENDING = 0xFF00
+    PENDING_OPTIONAL_KEYS_NOT_SUPPORTED = 0xFF01
+    CANCEL = 0xFE00
+    WARNING_SUB_OPERATIONS = 0xB000
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
+    NOT_AUTHORISED = 0x0124
+    DUPLICATE_INVOCATION = 0x0210
+    UNRECOGNISED_OPERATION = 0x0211
+    MISTYPED_ARGUMENT = 0x0212
+    OUT_OF_RESOURCES = 0xA700
+    UNABLE_TO_CALCULATE_MATCHES = 0xA701
+    UNABLE_TO_PERFORM_SUB_OPERATIONS = 0xA702
+    MOVE_DESTINATION_UNKNOWN = 0xA801
+    DOES_NOT_MATCH_SOP_CLASS = 0xA900
+    UNABLE_TO_PROCESS = 0xC000
+    CANNOT_UNDERSTAND = 0xC000
+    DATA_SET_UNREADABLE = 0xC010
+    #: PS3.7's 0x0111 is not among the statuses of C-STORE (PS3.7 9.1.1.1.9), so one of "cannot understand".
+    DUPLICATE_SOP_INSTANCE = 0xC011
+    #: Warning, PS3.4 B.2.3: what was sent is not what is stored.
+    ELEMENTS_DISCARDED = 0xB006
+
+
+class Service(Enum):
+    """The DIMSE services whose statuses differ."""
+
+    STORE = "C-STORE"
+    FIND = "C-FIND"
+    MOVE = "C-MOVE"
+    GET = "C-GET"
+
+
+_COMMON = {
+    errors.NotAuthorised: Status.NOT_AUTHORISED,
+    errors.PacsError: Status.UNABLE_TO_PROCESS,
+    errors.InvalidSetting: Status.UNABLE_TO_PROCESS,
+    errors.PeerAborted: Status.UNABLE_TO_PROCESS,
+    errors.InvalidIdentifier: Status.DOES_NOT_MATCH_SOP_CLASS,
+    errors.InstanceMismatch: Status.DOES_NOT_MATCH_SOP_CLASS,
+    errors.InvalidInstance: Status.DATA_SET_UNREADABLE,
+    errors.DuplicateInstance: Status.DUPLICATE_SOP_INSTANCE,
+    errors.UnknownDestination: Status.MOVE_DESTINATION_UNKNOWN,
+    errors.DestinationUnreachable: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
+    errors.DestinationRefused: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
+    errors.StorageFull: Status.OUT_OF_RESOURCES,
+    errors.StorageUnavailable: Status.OUT_OF_RESOURCES,
+    errors.IndexUnavailable: Status.OUT_OF_RESOURCES,
+}
+_RETRIEVE = _COMMON | {
+    errors.IndexUnavailable: Status.UNABLE_TO_CALCULATE_MATCHES,
+    errors.StorageUnavailable: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
+    errors.StorageFull: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
+}
+STATUS_OF: dict[Service, dict[type[errors.PacsError], Status]] = {
+    Service.STORE: _COMMON,
+    Service.FIND: _COMMON,
+    Service.MOVE: _RETRIEVE,
+    Service.GET: _RETRIEVE,
+}
+
+
+def status_of(error: errors.PacsError, service: Service) -> Dataset:
+    """The status elements that tell the peer of ``error``: Status, Error Comment, Offending Element."""
+    return status_dataset(
+        STATUS_OF[service][type(error)], error.message, getattr(error, "offending", ())
+    )
+
+
+def status_dataset(status: int, comment: str = "", offending: tuple[int, ...] = ()) -> Dataset:
+    """The status elements of a response (PS3.7 C): what a handler may return or yield as its status."""
+    dataset = Dataset()
+    dataset.Status = int(status)
+    if comment:
+        dataset.ErrorComment = error_comment(comment)
+    if offending:
+        dataset.OffendingElement = list(offending)
+    return dataset
+
+
+def error_comment(text: str) -> str:
+    """What of ``text`` fits Error Comment (0000,0902): LO, 64 characters of the default repertoire."""
+    plain = text.encode("ascii", "replace").decode("ascii").replace("\\", "/")
+    if len(plain) > MAX_COMMENT_CHARACTERS:
+        plain = plain[: MAX_COMMENT_CHARACTERS - 3].rstrip() + "..."
+    return plain

@@ -1,0 +1,365 @@
+"""C-STORE against both engines: bytes kept as received, and every failure with its status (PS3.4 B.2.3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
+from pynetdicom.presentation import build_context
+
+from pacs.dicom.sop_classes import is_storage_sop_class
+from pacs.index.records import Service
+from tests.factories import make_instance
+from tests.outages import index_outage, largest_file
+from tests.peers import (
+    RunningArchive,
+    association,
+    data_set_bytes,
+    data_set_of_file,
+    database_url_of,
+    deposit,
+    engine_associations,
+    is_stock,
+    register,
+    send,
+    send_bytes,
+    send_on_context,
+    spool_files,
+    stored_bytes,
+    wait_until,
+)
+from tests.serving import Serve, engine_on_sqlite, engine_only
+
+JPEG_XL = UID("1.2.840.10008.1.2.4.112")
+PRIVATE_TRANSFER_SYNTAX = UID("1.2.826.0.1.3680043.8.498.5.1")
+PRIVATE_SOP_CLASS = UID("1.2.826.0.1.3680043.8.498.5.2")
+#: Under the Standard's storage root, assigned after this release.
+FUTURE_SOP_CLASS = UID("1.2.840.10008.5.1.4.1.1.9999.1")
+
+SYNTAXES = {
+    "implicit": ImplicitVRLittleEndian,
+    "explicit": ExplicitVRLittleEndian,
+    "big endian": ExplicitVRBigEndian,
+    "deflated": DeflatedExplicitVRLittleEndian,
+    "RLE": RLELossless,
+    "JPEG": JPEGBaseline8Bit,
+    "JPEG-LS": JPEGLSLossless,
+    "JPEG 2000": JPEG2000,
+    "HTJ2K": HTJ2KLossless,
+    "JPEG XL": JPEG_XL,
+}
+
+
+def _context(instance: Dataset, syntax: str = "") -> object:
+    return build_context(instance.SOPClassUID, UID(syntax or instance.file_meta.TransferSyntaxUID))
+
+
+# What is kept
+
+
+def _shipped_files() -> Iterator[tuple[Path, Dataset]]:
+    """Every file of pydicom's own tests that is a whole storage instance."""
+    for path in sorted(Path(pydicom.__file__).with_name("data").rglob("*")):
+        if not path.is_file() or path.read_bytes()[128:132] != b"DICM":
+            continue
+        try:
+            instance = dcmread(path, stop_before_pixels=True)
+            uids = (instance.StudyInstanceUID, instance.SeriesInstanceUID)
+            meta = instance.file_meta
+            announced = (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID)
+            is_whole = (instance.SOPClassUID, instance.SOPInstanceUID) == announced
+            has_length = "FileMetaInformationGroupLength" in meta
+        except AttributeError:
+            continue
+        if all(uids) and is_whole and has_length and is_storage_sop_class(instance.SOPClassUID):
+            yield path, instance
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom on its own invalid files
+def test_store_of_every_file_pydicom_ships_keeps_each_byte(service: RunningArchive) -> None:
+    files = list(_shipped_files())
+    if is_stock(service):  # 40 ms each, because it leaves Nagle's algorithm on
+        files = list(
+            {
+                (one.SOPClassUID, one.file_meta.TransferSyntaxUID): (path, one)
+                for path, one in files
+            }.values()
+        )
+    pairs = {(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for _, one in files}
+    contexts = [build_context(sop_class, syntax) for sop_class, syntax in sorted(pairs)]
+    statuses: Counter[int] = Counter()
+
+    with association(service, *contexts) as assoc:
+        by_pair = {
+            (one.abstract_syntax, one.transfer_syntax[0]): one.context_id
+            for one in assoc.accepted_contexts
+        }
+        assert len(by_pair) == len(pairs)
+        for number, (path, instance) in enumerate(files, start=1):
+            sent = data_set_of_file(path.read_bytes())
+            context_id = by_pair[instance.SOPClassUID, instance.file_meta.TransferSyntaxUID]
+            assert context_id is not None
+            uid = instance.SOPInstanceUID
+            status = send_on_context(assoc, sent, context_id, instance.SOPClassUID, uid, number)
+            statuses[status.Status] += 1
+            assert stored_bytes(service.archive, uid) == sent, path
+            stored = service.archive.index.find_by_uid(uid)
+            assert stored is not None
+            assert stored.digest == hashlib.sha256(sent).hexdigest()
+            assert stored.transfer_syntax_uid == instance.file_meta.TransferSyntaxUID
+
+    assert statuses == {0x0000: len(files)}
+    assert len(files) > (20 if is_stock(service) else 120)
+    assert len({syntax for _, syntax in pairs}) > 10
+
+
+@pytest.mark.parametrize("name", SYNTAXES)
+def test_store_keeps_transfer_syntax_and_bytes(service: RunningArchive, name: str) -> None:
+    instance = make_instance()
+    instance.file_meta.TransferSyntaxUID = SYNTAXES[name]
+
+    with association(service, _context(instance)) as assoc:
+        status = send(assoc, instance)
+
+    assert status.Status == 0x0000
+    stored = service.archive.index.find_by_uid(instance.SOPInstanceUID)
+    assert stored is not None
+    assert stored.transfer_syntax_uid == SYNTAXES[name]
+    assert stored_bytes(service.archive, instance.SOPInstanceUID) == data_set_bytes(instance)
+
+
+def test_store_in_private_transfer_syntax_keeps_bytes(service: RunningArchive) -> None:
+    instance = make_instance()
+    instance.file_meta.TransferSyntaxUID = PRIVATE_TRANSFER_SYNTAX
+    data = data_set_bytes(instance, JPEG2000)
+
+    with association(service, _context(instance)) as assoc:
+        status = send_bytes(assoc, data, CTImageStorage, instance.SOPInstanceUID)
+
+    assert status.Status == 0x0000
+    assert stored_bytes(service.archive, instance.SOPInstanceUID) == data
+
+
+@engine_only
+@pytest.mark.parametrize("sop_class_uid", [PRIVATE_SOP_CLASS, FUTURE_SOP_CLASS])
+def test_store_of_sop_class_that_nobody_registered_is_kept(
+    service: RunningArchive, sop_class_uid: str
+) -> None:
+    instance = make_instance(SOPClassUID=sop_class_uid)
+
+    with association(service, _context(instance)) as assoc:
+        status = send(assoc, instance)
+
+    assert status.Status == 0x0000
+    stored = service.archive.index.find_by_uid(instance.SOPInstanceUID)
+    assert stored is not None
+    assert stored.sop_class_uid == sop_class_uid
+
+
+def test_stored_file_opens_with_pydicom_and_names_its_sender(service: RunningArchive) -> None:
+    instance = make_instance(PatientName="Doe^Jane")
+
+    with association(service, _context(instance), calling="CT1") as assoc:
+        send(assoc, instance)
+
+    stored = service.archive.index.find_by_uid(instance.SOPInstanceUID)
+    assert stored is not None
+    with service.archive.storage.open(stored.location) as stream:
+        file = dcmread(stream)
+    assert file.PatientName == "Doe^Jane"
+    assert file.file_meta.SourceApplicationEntityTitle == "CT1"
+    assert file.file_meta.MediaStorageSOPInstanceUID == instance.SOPInstanceUID
+
+
+def test_store_of_many_instances_on_one_association_stores_each(service: RunningArchive) -> None:
+    study, series = generate_uid(), generate_uid()
+    instances = [
+        make_instance(StudyInstanceUID=study, SeriesInstanceUID=series, InstanceNumber=number)
+        for number in range(20)
+    ]
+
+    with association(service, _context(instances[0])) as assoc:
+        statuses = [send(assoc, one, number).Status for number, one in enumerate(instances)]
+
+    assert statuses == [0x0000] * 20
+    assert service.archive.index.stats().instances == 20
+    assert service.archive.index.stats().series == 1
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("data", "status_class"),
+    [
+        pytest.param(data_set_bytes(make_instance())[:37], 0xC000, id="cut short"),
+        pytest.param(
+            data_set_bytes(make_instance(StudyInstanceUID=None)), 0xC000, id="no Study UID"
+        ),
+        # Bytes that happen to read as one unknown element: a data set, but not of this SOP Class.
+        pytest.param(b"not a data set at all", 0xA000, id="text"),
+        pytest.param(b"\xff" * 200, 0xA000, id="ones"),
+    ],
+)
+def test_store_of_unreadable_data_set_is_refused_with_a_comment(
+    service: RunningArchive, data: bytes, status_class: int
+) -> None:
+    uid = generate_uid()
+
+    with association(service, build_context(CTImageStorage, ExplicitVRLittleEndian)) as assoc:
+        status = send_bytes(assoc, data, CTImageStorage, uid)
+        good = make_instance()
+        after = send_bytes(assoc, data_set_bytes(good), CTImageStorage, good.SOPInstanceUID)
+
+    assert status.Status & 0xF000 == status_class
+    assert 0 < len(status.ErrorComment) <= 64
+    assert after.Status == 0x0000
+    assert spool_files(service.archive) == []
+    assert len(list(service.archive.storage.files())) == 1
+
+
+@pytest.mark.parametrize(
+    ("announced", "offending"),
+    [
+        pytest.param({"SOPInstanceUID": "1.2.3"}, [0x00080018], id="instance"),
+        pytest.param({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, [0x00080016], id="class"),
+    ],
+)
+def test_store_of_other_instance_than_announced_is_a900_with_offending_element(
+    service: RunningArchive, announced: dict[str, str], offending: list[int]
+) -> None:
+    instance = make_instance()
+    sop_class = announced.get("SOPClassUID", CTImageStorage)
+    uid = announced.get("SOPInstanceUID", instance.SOPInstanceUID)
+
+    with association(service, build_context(sop_class, ExplicitVRLittleEndian)) as assoc:
+        status = send_bytes(assoc, data_set_bytes(instance), sop_class, uid)
+
+    assert status.Status == 0xA900
+    assert [status.OffendingElement] == offending
+    assert status.ErrorComment
+    assert service.archive.index.stats().instances == 0
+    assert list(service.archive.storage.files()) == []
+
+
+def test_store_without_the_right_is_0124_and_stores_nothing(service: RunningArchive) -> None:
+    register(service.archive, "READER", 104, services=frozenset({Service.FIND}))
+    instance = make_instance()
+
+    with association(service, _context(instance), calling="READER") as assoc:
+        status = send(assoc, instance)
+
+    assert status.Status == 0x0124
+    assert "READER" in status.ErrorComment
+    assert service.archive.index.stats().instances == 0
+    assert spool_files(service.archive) == []
+
+
+# Again under the same UID
+
+
+def test_store_of_identical_instance_again_is_success_and_changes_nothing(
+    service: RunningArchive,
+) -> None:
+    instance = make_instance()
+
+    with association(service, _context(instance)) as assoc:
+        statuses = [send(assoc, instance, number).Status for number in (1, 2)]
+
+    assert statuses == [0x0000, 0x0000]
+    assert service.archive.index.stats().instances == 1
+    assert len(list(service.archive.storage.files())) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "kept"),
+    [("replace", 0x0000, "second"), ("keep", 0xB006, "first"), ("refuse", 0xC011, "first")],
+)
+def test_store_of_different_instance_under_the_same_uid_follows_the_policy(
+    serve: Serve, policy: str, status: int, kept: str
+) -> None:
+    service = serve(duplicate_policy=policy)
+    first = make_instance(PatientComments="first")
+    second = deepcopy(first)
+    second.PatientComments = "second"
+    deposit(service.archive, first)
+
+    with association(service, _context(first)) as assoc:
+        answer = send(assoc, second)
+
+    assert answer.Status == status
+    assert bool(answer.get("ErrorComment")) is (status != 0x0000)
+    expected = {"first": first, "second": second}[kept]
+    assert stored_bytes(service.archive, first.SOPInstanceUID) == data_set_bytes(expected)
+    assert len(list(service.archive.storage.files())) == 1
+
+
+# When the archive itself is in trouble
+
+
+def test_store_with_full_disk_is_a700_and_the_next_store_works(service: RunningArchive) -> None:
+    large = make_instance()
+    large.PixelData = bytes(5_000_000)
+    small = make_instance()
+
+    with association(service, _context(large)) as assoc:
+        with largest_file(4_000_000):
+            refused = send(assoc, large)
+        accepted = send(assoc, small, 2)
+
+    assert refused.Status == 0xA700
+    assert refused.ErrorComment
+    assert accepted.Status == 0x0000
+    assert service.archive.index.find_by_uid(large.SOPInstanceUID) is None
+    assert len(list(service.archive.storage.files())) == 1
+    assert spool_files(service.archive) == []
+
+
+def test_store_without_index_is_a700_and_recovers_by_itself(service: RunningArchive) -> None:
+    instance = make_instance()
+
+    with association(service, _context(instance)) as assoc:
+        send(assoc, make_instance())
+        with index_outage(database_url_of(service.archive)):
+            refused = send(assoc, instance, 2)
+        accepted = send(assoc, instance, 3)
+
+    assert refused.Status == 0xA700
+    assert refused.ErrorComment
+    assert accepted.Status == 0x0000
+    assert len(list(service.archive.storage.files())) == 2
+
+
+# A sender that goes away
+
+
+@engine_on_sqlite
+def test_sender_that_aborts_leaves_the_server_as_it_was(service: RunningArchive) -> None:
+    instance = make_instance()
+    with association(service, _context(instance)) as assoc:
+        send(assoc, instance)
+        assoc.abort()
+
+    wait_until(lambda: not engine_associations(service))
+    assert spool_files(service.archive) == []
