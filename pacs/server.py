@@ -12,6 +12,7 @@ from pathlib import Path
 from pacs import __version__
 from pacs.archive.archive import Archive
 from pacs.config import Settings
+from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.ae import Options, handlers, make_ae, sink_opener
 from pacs.dimse.engine.ae import EngineAE, EngineServer, PendingCadence
@@ -134,6 +135,8 @@ class Server:
         except BaseException:
             archive.close()
             raise
+        if archive.index.attribute_set_version() != ATTRIBUTE_SET_VERSION:
+            LOGGER.warning("this release indexes other Attributes than the index holds: run 'pacs reindex'")
         if swept:
             LOGGER.warning("%d unfinished transfers of an earlier process removed", swept)
         if interrupted:

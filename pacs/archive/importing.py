@@ -1,0 +1,230 @@
+"""Import DICOM files from elsewhere: each is copied into the spool and stored like a received instance.
+
+The data set is kept byte for byte; the File Meta Information is written anew, as for C-STORE, so that all stored
+files look alike whatever tool wrote the original. The file outside is only read. Importing again what is stored
+already changes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+
+from pacs.archive.archive import Archive
+from pacs.archive.import_sources import SOURCE_ERRORS, Candidate, Found, Reason, Refusal, Source
+from pacs.archive.store import Origin, StoreOutcome, store
+from pacs.dicom.dicomdir import MEDIA_STORAGE_DIRECTORY
+from pacs.dicom.part10 import FileMeta, file_meta, read_file_meta, read_identity
+from pacs.dicom.sop_classes import is_storage_sop_class
+from pacs.errors import (
+    DuplicateInstance,
+    IndexUnavailable,
+    InvalidInstance,
+    PacsError,
+    StorageFull,
+    StorageUnavailable,
+)
+from pacs.index.records import IngestOutcome
+from pacs.storage.base import Spooled
+
+# File Meta Information and the first elements are looked for in this much, so that no source has to be read
+# twice: going back in a zip member means to inflate it again.
+_HEAD_BYTES = 256 * 1024
+_CHUNK_BYTES = 1024 * 1024
+#: Refusals of one reason that a summary shows.
+_SHOWN_REFUSALS = 3
+
+
+@dataclass(slots=True)
+class Summary:
+    """What an import has done so far."""
+
+    outcomes: Counter[IngestOutcome] = field(default_factory=Counter)
+    #: What nobody expected to be stored.
+    skipped: Counter[Reason] = field(default_factory=Counter)
+    refused: Counter[Reason] = field(default_factory=Counter)
+    #: The first few of each reason.
+    examples: dict[Reason, list[Refusal]] = field(default_factory=dict)
+    #: Of the data sets that were read and accepted, stored before or not.
+    size_bytes: int = 0
+
+    @property
+    def instances(self) -> int:
+        """Instances that are in the archive now, stored before or not."""
+        return self.outcomes.total()
+
+    @property
+    def done(self) -> int:
+        """Everything that was dealt with."""
+        return self.instances + self.skipped.total() + self.refused.total()
+
+    def add(self, result: StoreOutcome | Refusal) -> None:
+        """Count one result."""
+        if isinstance(result, StoreOutcome):
+            self.outcomes[result.outcome] += 1
+            self.size_bytes += result.size_bytes
+        elif result.is_harmless:
+            self.skipped[result.reason] += 1
+        else:
+            self.refused[result.reason] += 1
+            examples = self.examples.setdefault(result.reason, [])
+            if len(examples) < _SHOWN_REFUSALS:
+                examples.append(result)
+
+
+class Import:
+    """One run over what ``import_sources.scan`` finds, with several threads.
+
+    The threads take turns at the scan and then read, store and wait for the disk side by side; the index commits
+    for all that wait. So the scan is never ahead by more than the threads, and nothing queues up.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        found: Iterator[Found],
+        *,
+        source_ae: str,
+        on_refused: Callable[[Refusal], None] | None = None,
+    ) -> None:
+        """Prepare a run; ``on_refused`` is called for each refusal, by one thread at a time."""
+        self.summary = Summary()
+        self._archive = archive
+        self._found = found
+        self._source_ae = source_ae
+        self._on_refused = on_refused
+        self._scan_turn = threading.Lock()
+        self._summary_turn = threading.Lock()
+        self._is_stopping = threading.Event()
+
+    def run(
+        self,
+        jobs: int,
+        on_tick: Callable[[Summary], None] = lambda _: None,
+        tick_seconds: float = 0.1,
+    ) -> None:
+        """Import everything, and call ``on_tick`` at intervals, in this thread.
+
+        An exception in this thread, KeyboardInterrupt included, ends the run cleanly: what is being stored is
+        stored, nothing else is begun. ``summary`` is complete either way.
+
+        Raises:
+            StorageFull, StorageUnavailable, IndexUnavailable: the archive cannot store anything any more.
+        """
+        with ThreadPoolExecutor(jobs, "import") as pool:
+            workers = [pool.submit(self._work) for _ in range(jobs)]
+            try:
+                while wait(workers, tick_seconds).not_done:
+                    on_tick(self.summary)
+            finally:
+                self._is_stopping.set()
+        for worker in workers:
+            worker.result()
+
+    def _work(self) -> None:
+        try:
+            while not self._is_stopping.is_set() and (found := self._next()) is not None:
+                if isinstance(found, Candidate):
+                    self._add(import_candidate(self._archive, found, self._source_ae))
+                else:
+                    self._add(found)
+        finally:
+            # Whatever ended this thread ends the run.
+            self._is_stopping.set()
+
+    def _next(self) -> Found | None:
+        with self._scan_turn:
+            return next(self._found, None)
+
+    def _add(self, result: StoreOutcome | Refusal) -> None:
+        with self._summary_turn:
+            self.summary.add(result)
+            if self._on_refused and isinstance(result, Refusal) and not result.is_harmless:
+                self._on_refused(result)
+
+
+def import_candidate(
+    archive: Archive, candidate: Candidate, source_ae: str
+) -> StoreOutcome | Refusal:
+    """Store one file, or say why not.
+
+    Raises:
+        StorageFull, StorageUnavailable, IndexUnavailable: as for ``store``.
+    """
+    name = candidate.name
+    try:
+        with _readable():
+            stream = candidate.open()
+        with closing(stream):
+            spooled = _spool(archive, candidate, stream, source_ae)
+        if isinstance(spooled, Refusal):
+            return spooled
+        return store(archive, *spooled)
+    except _Unreadable as error:
+        return Refusal(name, Reason.UNREADABLE, str(error))
+    except DuplicateInstance:
+        return Refusal(name, Reason.DIFFERENT)
+    except (StorageFull, StorageUnavailable, IndexUnavailable):
+        # The archive's own trouble: the next file would meet it too.
+        raise
+    except PacsError as error:
+        return Refusal(name, Reason.INVALID, error.message)
+
+
+class _Unreadable(Exception):
+    """The file outside cannot be read; the archive is not to blame."""
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except SOURCE_ERRORS as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise _Unreadable(reason or str(error) or type(error).__name__) from error
+
+
+def _read(stream: Source, size: int) -> bytes:
+    with _readable():
+        return stream.read(size)
+
+
+def _spool(
+    archive: Archive, candidate: Candidate, stream: Source, source_ae: str
+) -> tuple[Spooled, Origin] | Refusal:
+    head = _read(stream, _HEAD_BYTES)
+    try:
+        meta = read_file_meta(BytesIO(head))
+    except InvalidInstance as error:
+        if head[128:132] == b"DICM":
+            raise
+        is_harmless = not candidate.is_named
+        return Refusal(candidate.name, Reason.NOT_DICOM, error.message, is_harmless=is_harmless)
+    if meta.sop_class_uid == MEDIA_STORAGE_DIRECTORY:
+        # In a folder its files are found anyway; one that was named is taken apart by the scan.
+        return Refusal(candidate.name, Reason.DICOMDIR, is_harmless=True)
+    sop_class_uid, sop_instance_uid = _identity(head, meta)
+    if not is_storage_sop_class(sop_class_uid):
+        return Refusal(candidate.name, Reason.NOT_STORAGE, sop_class_uid)
+    new_meta = file_meta(
+        sop_class_uid, sop_instance_uid, meta.transfer_syntax_uid, source_ae=source_ae
+    )
+    with archive.storage.spool.create(new_meta) as writer:
+        writer.write(memoryview(head)[meta.data_set_offset :])
+        while chunk := _read(stream, _CHUNK_BYTES):
+            writer.write(chunk)
+        return writer.finish(), Origin(source_ae, meta.transfer_syntax_uid)
+
+
+def _identity(head: bytes, meta: FileMeta) -> tuple[str, str]:
+    # Tools that give a data set new UIDs often leave the File Meta Information as it was: the data set is right.
+    try:
+        found = read_identity(BytesIO(head), meta.transfer_syntax_uid, meta.data_set_offset)
+    except InvalidInstance:
+        found = ("", "")
+    return found[0] or meta.sop_class_uid, found[1] or meta.sop_instance_uid

@@ -1,0 +1,116 @@
+"""Stored files beside the rows that point at them: what ``check`` and ``reindex`` walk through."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pacs.archive.archive import Archive
+from pacs.dicom.part10 import read_file_meta, read_header
+from pacs.index.index import Index
+from pacs.index.records import InstanceLocation, InstanceRecord
+from pacs.storage.base import StoredFile
+from pacs.storage.faults import storage_faults
+from pacs.storage.filesystem import FilesystemStorage
+
+#: Rows fetched in one transaction. Hashing terabytes may take days: a reader open for so long would keep SQLite's
+#: log from shrinking, and PostgreSQL would end it.
+_PAGE_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What index and storage say of one location; at least one of them says something."""
+
+    location: str
+    row: InstanceLocation | None
+    file: StoredFile | None
+
+
+def entries(archive: Archive) -> Iterator[Entry]:
+    """Every location that has a row or a file, in the order of receipt, in flat memory.
+
+    Both sides come sorted by location and are merged. The archive may change meanwhile: an entry with only one
+    side tells what was so when that side was read, so look again before acting on it.
+
+    Raises:
+        IndexUnavailable: the index cannot be read.
+        StorageUnavailable: the storage cannot be listed.
+    """
+    rows, files = _rows(archive.index), archive.storage.files()
+    row, file = next(rows, None), next(files, None)
+    while row is not None or file is not None:
+        if file is None or (row is not None and row.location < file.location):
+            assert row is not None
+            yield Entry(row.location, row, None)
+            row = next(rows, None)
+        elif row is None or file.location < row.location:
+            yield Entry(file.location, None, file)
+            file = next(files, None)
+        else:
+            yield Entry(row.location, row, file)
+            row, file = next(rows, None), next(files, None)
+
+
+def read_record(
+    storage: FilesystemStorage, file: StoredFile, known: InstanceLocation | None = None
+) -> InstanceRecord:
+    """Make the record of a stored file from the file alone.
+
+    The data set is read up to the last indexed Attribute, and to its end for the digest unless ``known`` has it
+    for the same size.
+
+    Raises:
+        InvalidInstance: the file holds no instance that can be read.
+        StorageUnavailable: the file is gone or cannot be read.
+    """
+    with storage.open(file.location) as stream:
+        meta = read_file_meta(stream)
+        header = read_header(stream, meta.transfer_syntax_uid, meta.data_set_offset)
+        size = file.size_bytes - meta.data_set_offset
+        is_known = known is not None and known.data_set_size == size
+        digest = known.digest if is_known and known else digest_of(stream, meta.data_set_offset)
+    return InstanceRecord(
+        header=header,
+        location=file.location,
+        data_set_offset=meta.data_set_offset,
+        data_set_size=size,
+        digest=digest,
+        received_at=file.stored_at,
+        source_ae=meta.source_ae,
+    )
+
+
+def digest_of(stream: BinaryIO, data_set_offset: int) -> str:
+    """SHA-256 of the data set of a stored file, lower-case hexadecimal.
+
+    Raises:
+        StorageUnavailable: the file cannot be read to its end.
+    """
+    with storage_faults("read a stored file"):
+        stream.seek(data_set_offset)
+        # mypy's stub demands a protocol that typing.BinaryIO lacks and every binary file has.
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def size_at(storage: FilesystemStorage, location: str) -> int | None:
+    """The size in bytes of the file at a location; None if there is none.
+
+    Raises:
+        StorageUnavailable: the location is none of this storage, or it cannot be told.
+    """
+    path = storage.path(location)
+    with storage_faults(f"look at {location}"):
+        try:
+            return path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def _rows(index: Index) -> Iterator[InstanceLocation]:
+    after = ""
+    while page := list(index.locations(after, _PAGE_ROWS)):
+        yield from page
+        after = page[-1].location

@@ -1,0 +1,77 @@
+"""``pacs db``, ``pacs stats``, ``pacs config``."""
+
+from __future__ import annotations
+
+import click
+
+from pacs.cli.options import ALL_SETTINGS, ARCHIVE_SETTINGS, with_settings
+from pacs.cli.output import console, human_size, print_json, print_table
+from pacs.config import Settings
+from pacs.server import current_revision, open_archive, upgrade_index
+
+
+@click.group("db")
+def db_group() -> None:
+    """Look after the schema of the index."""
+
+
+@db_group.command("upgrade")
+@with_settings(*ARCHIVE_SETTINGS)
+def db_upgrade(settings: Settings) -> int:
+    """Migrate the index to the newest schema; ``pacs serve`` does the same at start."""
+    before, after = upgrade_index(settings)
+    console.print(
+        f"index is at revision {after}" + ("" if before == after else f", was {before or 'empty'}")
+    )
+    return 0
+
+
+@db_group.command("current")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_settings(*ARCHIVE_SETTINGS)
+def db_current(settings: Settings, as_json: bool) -> int:
+    """Show the schema revision of the index, and the newest one; exit code 1 if they differ."""
+    current, newest = current_revision(settings)
+    if as_json:
+        print_json({"current": current, "newest": newest})
+    else:
+        console.print(f"index is at revision {current or 'none'}; newest is {newest}")
+    return 0 if current == newest else 1
+
+
+@click.command("stats")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_settings(*ARCHIVE_SETTINGS)
+def stats_command(settings: Settings, as_json: bool) -> int:
+    """Count patients, studies, series, instances and bytes."""
+    archive = open_archive(settings)
+    try:
+        stats = archive.index.stats()
+    finally:
+        archive.close()
+    if as_json:
+        print_json({name: getattr(stats, name) for name in stats.__dataclass_fields__})
+        return 0
+    for name in ("patients", "studies", "series", "instances"):
+        console.print(f"{name:<10} {getattr(stats, name):>12,}")
+    console.print(f"{'size':<10} {human_size(stats.size_bytes):>12}")
+    return 0
+
+
+@click.group("config")
+def config_group() -> None:
+    """Look at the settings."""
+
+
+@config_group.command("show")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_settings(*ALL_SETTINGS)
+def config_show(settings: Settings, as_json: bool) -> int:
+    """Show every setting, its value and where it comes from; secrets are masked."""
+    values, sources = settings.describe(), settings.sources()
+    if as_json:
+        print_json({name: {"value": values[name], "source": sources[name]} for name in values})
+    else:
+        rows = [(name, values[name], sources[name]) for name in values]
+        print_table("", ("setting", "value", "from"), rows)
+    return 0

@@ -1,0 +1,197 @@
+"""``pacs check`` and ``pacs reindex``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from enum import Enum
+from typing import Protocol, TypeVar
+
+import click
+
+from pacs.archive import check, reindex
+from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
+from pacs.cli.output import console, errors, human_size
+from pacs.cli.progress import ProgressDisplay, in_one_line
+from pacs.config import Settings
+from pacs.server import open_archive
+
+_INTERRUPTED = 130
+_WELL = frozenset({check.Finding.SOUND, check.Finding.IN_FLIGHT})
+#: After these an orphan is as it should be; one in quarantine waits for a person.
+_MENDED = frozenset({check.Repair.ADOPTED, check.Repair.DUPLICATE_REMOVED})
+_REINDEXED = frozenset({reindex.Finding.REWRITTEN, reindex.Finding.ADOPTED})
+
+_quiet = click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+
+
+@click.command("check")
+@click.option("--repair", is_flag=True, help="Mend what can be mended.")
+@click.option("--deep", is_flag=True, help="Read every data set and compare its SHA-256.")
+@click.option(
+    "--grace",
+    type=click.IntRange(0),
+    default=int(check.DEFAULT_GRACE.total_seconds()),
+    metavar="SECONDS",
+    show_default=True,
+    help="Leave younger files alone that are not indexed; 0 only while nothing is being received.",
+)
+@_quiet
+@_json
+@with_settings(*ARCHIVE_SETTINGS, default_log_level="warning")
+def check_command(
+    settings: Settings, repair: bool, deep: bool, grace: int, quiet: bool, as_json: bool
+) -> int:
+    """Compare the index with the storage: missing, unindexed and damaged files.
+
+    The server may run meanwhile. Exit code 1 means that something is wrong and was not put right.
+    """
+    options = check.Options(repair=repair, deep=deep, grace=timedelta(seconds=grace))
+    archive = open_archive(settings)
+    listing = _Listing(as_json=as_json, quiet=quiet)
+    is_well = True
+
+    def tell(checked: check.Checked) -> None:
+        nonlocal is_well
+        if checked.finding not in _WELL:
+            is_well = is_well and checked.repair in _MENDED
+            listing.add(checked, checked.repair.value if checked.repair else "")
+
+    try:
+        with ProgressDisplay("checking", "files", quiet=quiet) as display:
+            display.total = None if quiet else archive.index.stats().instances
+            is_complete = _walk(check.check(archive, options), listing, display, tell)
+    finally:
+        listing.finish()
+        archive.close()
+    _warn_of_loss(listing.counts[check.Finding.MISSING])
+    return _exit_code(is_complete=is_complete, is_well=is_well)
+
+
+@click.command("reindex")
+@_quiet
+@_json
+@with_settings(*ARCHIVE_SETTINGS, default_log_level="warning")
+def reindex_command(settings: Settings, quiet: bool, as_json: bool) -> int:
+    """Write the index again from the stored files.
+
+    For an index that was lost, or after an upgrade that asks for it. It can be interrupted and run again.
+    """
+    archive = open_archive(settings)
+    listing = _Listing(as_json=as_json, quiet=quiet)
+
+    def tell(reindexed: reindex.Reindexed) -> None:
+        if reindexed.finding not in _REINDEXED:
+            listing.add(reindexed)
+
+    try:
+        with ProgressDisplay("reindexing", "files", quiet=quiet) as display:
+            display.count(archive.storage.files())
+            is_complete = _walk(reindex.reindex(archive), listing, display, tell)
+    finally:
+        listing.finish()
+        archive.close()
+    _warn_of_loss(listing.counts[reindex.Finding.MISSING])
+    is_well = not any(finding not in _REINDEXED for finding in listing.counts)
+    return _exit_code(is_complete=is_complete, is_well=is_well)
+
+
+class _Result(Protocol):
+    """One location: what ``check`` and ``reindex`` yield alike."""
+
+    @property
+    def finding(self) -> Enum: ...
+    @property
+    def location(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def sop_instance_uid(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Result)
+
+
+def _walk(
+    results: Iterator[R], listing: _Listing, display: ProgressDisplay, tell: Callable[[R], None]
+) -> bool:
+    """Go through the results; return whether that was all of them, or the user stopped it."""
+    try:
+        for result in results:
+            listing.count(result)
+            tell(result)
+            display.show(listing.counts.total(), listing.size_bytes)
+    except KeyboardInterrupt:
+        return False
+    listing.is_complete = True
+    return True
+
+
+def _exit_code(*, is_complete: bool, is_well: bool) -> int:
+    if not is_complete:
+        return _INTERRUPTED
+    return 0 if is_well else 1
+
+
+class _Listing:
+    """Prints what is found while it is found, for people or as one JSON document, and counts."""
+
+    def __init__(self, *, as_json: bool, quiet: bool) -> None:
+        self.counts: Counter[Enum] = Counter()
+        self.size_bytes = 0
+        self.is_complete = False
+        self._as_json = as_json
+        self._quiet = quiet
+        if as_json:
+            sys.stdout.write('{"findings": [')
+        self._separator = "\n"
+
+    def count(self, result: _Result) -> None:
+        self.counts[result.finding] += 1
+        self.size_bytes += result.size_bytes
+
+    def add(self, result: _Result, action: str = "") -> None:
+        """List one location."""
+        facts = {
+            "finding": result.finding.value,
+            "location": result.location,
+            "sop_instance_uid": result.sop_instance_uid,
+            "detail": in_one_line(result.detail),
+            "action": action,
+        }
+        if self._as_json:
+            # Written as it comes: an archive that lost a disk has millions of them.
+            sys.stdout.write(f"{self._separator}  {json.dumps(facts)}")
+            self._separator = ",\n"
+        else:
+            console.print("  ".join(filter(None, facts.values())), markup=False)
+
+    def finish(self) -> None:
+        """Print the counts."""
+        counts = {str(finding.value): count for finding, count in self.counts.items()}
+        if self._as_json:
+            rest = {"complete": self.is_complete, "counts": counts, "bytes": self.size_bytes}
+            sys.stdout.write(f"\n], {json.dumps(rest)[1:]}\n")
+        elif not self._quiet:
+            if not self.is_complete:
+                console.print("Stopped before the end.")
+            for name, count in counts.items():
+                console.print(f"{name:<12} {count:>12,}", markup=False)
+            console.print(f"{'size':<12} {human_size(self.size_bytes):>12}")
+
+
+def _warn_of_loss(count: int) -> None:
+    if count:
+        noun = "instance is" if count == 1 else "instances are"
+        errors.print(
+            f"DATA LOSS: {count:,} {noun} in the index without bytes in the storage. If a volume is not mounted, "
+            "mount it and run 'pacs check --repair'; else restore the files listed above from a backup.",
+            style="bold red",
+            markup=False,
+        )

@@ -1,0 +1,216 @@
+"""``pacs echo``, ``pacs find``, ``pacs move``: requests to any remote AE."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, MutableSequence
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pacs.cli.options import SCU_SETTINGS, with_settings
+from pacs.cli.output import console, errors, print_json, print_table
+from pacs.config import Settings
+from pacs.dicom.information_model import InformationModel
+from pacs.dicom.levels import Level
+from pacs.dimse import query_scu
+from pacs.server import options_of
+
+_MODELS = {
+    "study": InformationModel.STUDY_ROOT,
+    "patient": InformationModel.PATIENT_ROOT,
+    "patient-study": InformationModel.PATIENT_STUDY_ONLY,
+}
+#: What a listing shows when the user names no return key, by level.
+_SHOWN = {
+    Level.PATIENT: ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    Level.STUDY: (
+        "PatientID",
+        "PatientName",
+        "StudyDate",
+        "StudyDescription",
+        "ModalitiesInStudy",
+        "NumberOfStudyRelatedInstances",
+        "StudyInstanceUID",
+    ),
+    Level.SERIES: (
+        "Modality",
+        "SeriesNumber",
+        "SeriesDescription",
+        "NumberOfSeriesRelatedInstances",
+        "SeriesInstanceUID",
+    ),
+    Level.IMAGE: ("InstanceNumber", "SOPClassUID", "SOPInstanceUID"),
+}
+
+_peer = click.argument("peer", metavar="TITLE@HOST:PORT")
+_keys = click.argument("keys", nargs=-1, metavar="[KEY[=VALUE]]...")
+_level = click.option(
+    "-L",
+    "--level",
+    type=click.Choice([level.name for level in Level], case_sensitive=False),
+    default="STUDY",
+    show_default=True,
+    help="Query/Retrieve Level.",
+)
+_model = click.option(
+    "-M",
+    "--model",
+    type=click.Choice(list(_MODELS)),
+    default="study",
+    show_default=True,
+    help="Information model; PATIENT level needs patient.",
+)
+
+
+@click.command("echo")
+@_peer
+@with_settings(*SCU_SETTINGS, default_log_level="warning")
+def echo_command(settings: Settings, peer: str) -> int:
+    """Send a C-ECHO: is the remote AE there, and does it let us in?"""
+    remote = query_scu.Peer.parse(peer)
+    return verify(settings, remote.title, remote.host, remote.port)
+
+
+def verify(settings: Settings, title: str, host: str, port: int) -> int:
+    """C-ECHO to one AE and say how long it took."""
+    peer = query_scu.Peer(title, host, port)
+    started = time.monotonic()
+    query_scu.echo(options_of(settings), peer)
+    console.print(f"{peer} answered in {(time.monotonic() - started) * 1000:.1f} ms", markup=False)
+    return 0
+
+
+@click.command("find")
+@_peer
+@_keys
+@_level
+@_model
+@click.option("--json", "as_json", is_flag=True, help="Print the matches as DICOM JSON.")
+@with_settings(*SCU_SETTINGS, default_log_level="warning")
+def find_command(
+    settings: Settings, peer: str, keys: tuple[str, ...], level: str, model: str, as_json: bool
+) -> int:
+    r"""Send a C-FIND and list the matches.
+
+    KEY=VALUE restricts the matches, KEY alone asks for the value. Keys are keywords (PatientName) or tags
+    (0010,0010); values follow DICOM: * and ? are wild cards, 20240101-20241231 is a range.
+
+    \b
+    pacs find PACS@localhost:11112 PatientName='DOE*' StudyDate=20240101-
+    """
+    query_level = Level[level.upper()]
+    asked = _parse_keys(keys)
+    shown = _columns(query_level, asked)
+    identifier = query_scu.identifier(query_level.name, dict.fromkeys(shown, "") | asked)
+    found = query_scu.find(
+        options_of(settings), query_scu.Peer.parse(peer), _model_for(query_level, model), identifier
+    )
+    if as_json:
+        print_json([match.to_json_dict() for match in found])
+        return 0
+    count = print_table("", shown, _rows(found, shown))
+    errors.print(f"{count} match{'' if count == 1 else 'es'}")
+    return 0
+
+
+def _rows(found: Iterator[object], shown: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
+    for match in found:
+        yield tuple(_text(getattr(match, keyword, None)) for keyword in shown)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    # Several values are a list; a person name can be iterated too, letter by letter.
+    return ", ".join(map(str, value)) if isinstance(value, MutableSequence) else str(value)
+
+
+def _columns(level: Level, asked: dict[str, str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*asked, *_SHOWN[level])))
+
+
+def _parse_keys(keys: tuple[str, ...]) -> dict[str, str]:
+    """The values by keyword: a tag must not stand beside its keyword, whose empty value would win."""
+    asked = {}
+    for key in keys:
+        name, _, value = key.partition("=")
+        asked[query_scu.keyword_of(name)] = value
+    return asked
+
+
+def _model_for(level: Level, model: str) -> InformationModel:
+    if level is Level.PATIENT and model == "study":
+        return InformationModel.PATIENT_ROOT
+    return _MODELS[model]
+
+
+@click.command("move")
+@_peer
+@_keys
+@_level
+@_model
+@click.option("--to", "destination", required=True, metavar="TITLE", help="Move Destination.")
+@click.option("--json", "as_json", is_flag=True, help="Print the final response as JSON.")
+@with_settings(*SCU_SETTINGS, default_log_level="warning")
+def move_command(
+    settings: Settings,
+    peer: str,
+    keys: tuple[str, ...],
+    level: str,
+    model: str,
+    destination: str,
+    as_json: bool,
+) -> int:
+    r"""Send a C-MOVE: have the remote AE send instances to a third one that it knows.
+
+    KEY=VALUE names the unique keys, several UIDs separated by a backslash.
+
+    \b
+    pacs move PACS@localhost:11112 --to RESEARCH StudyInstanceUID=1.2.3
+    """
+    query_level = Level[level.upper()]
+    identifier = query_scu.identifier(query_level.name, _parse_keys(keys))
+    responses = query_scu.move(
+        options_of(settings),
+        query_scu.Peer.parse(peer),
+        _model_for(query_level, model),
+        identifier,
+        destination,
+    )
+    final = _follow(responses)
+    if as_json:
+        print_json({name: getattr(final, name) for name in final.__dataclass_fields__})
+    else:
+        _report(final, destination)
+    return 0 if final.status == 0x0000 else 1
+
+
+def _follow(responses: Iterator[query_scu.Progress]) -> query_scu.Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    final = None
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("moving", total=None)
+        for final in responses:
+            done = final.completed + final.failed + final.warning
+            total = None if final.remaining is None else done + final.remaining
+            progress.update(task, completed=done, total=total or done)
+    assert final is not None
+    return final
+
+
+def _report(final: query_scu.Progress, destination: str) -> None:
+    console.print(
+        f"status 0x{final.status:04X}: {final.completed} completed, {final.failed} failed, "
+        f"{final.warning} warning, to {destination}",
+        markup=False,
+    )
+    if final.comment:
+        console.print(final.comment, markup=False)
+    for uid in final.failed_uids:
+        console.print(f"failed: {uid}", markup=False)

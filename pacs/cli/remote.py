@@ -1,0 +1,138 @@
+"""``pacs ae``: the remote AEs this archive knows."""
+
+from __future__ import annotations
+
+import click
+
+from pacs.cli.options import ARCHIVE_SETTINGS, SCU_SETTINGS, with_settings
+from pacs.cli.output import console, print_json, print_table
+from pacs.cli.query import verify
+from pacs.config import Settings
+from pacs.errors import InvalidSetting
+from pacs.index.records import RemoteAE, Service
+from pacs.server import configured_remotes, open_archive
+
+_SERVICES = [service.value for service in Service]
+
+
+@click.group("ae")
+def ae_group() -> None:
+    """Register remote AEs: who may call, from where, and where C-MOVE may send."""
+
+
+@ae_group.command("add")
+@click.argument("title")
+@click.argument("host")
+@click.argument("port", type=click.IntRange(1, 65_535))
+@click.option(
+    "--allow",
+    "services",
+    multiple=True,
+    type=click.Choice(_SERVICES),
+    help="Service it may use; repeat for several.  [all]",
+)
+@click.option(
+    "--destination",
+    "destinations",
+    multiple=True,
+    metavar="TITLE",
+    help="Move Destination it may name; repeat for several.  [any]",
+)
+@click.option("--description", default="", help="A note for people.")
+@with_settings(*ARCHIVE_SETTINGS)
+def ae_add(
+    settings: Settings,
+    title: str,
+    host: str,
+    port: int,
+    services: tuple[str, ...],
+    destinations: tuple[str, ...],
+    description: str,
+) -> int:
+    """Register AE TITLE at HOST:PORT, or change what is registered; a running server sees it at once."""
+    remote = RemoteAE(
+        title=title,
+        host=host,
+        port=port,
+        services=frozenset(map(Service, services)) or frozenset(Service),
+        destinations=frozenset(destinations) or None,
+        description=description,
+    )
+    archive = open_archive(settings)
+    try:
+        archive.index.add_remote_ae(remote)
+    finally:
+        archive.close()
+    console.print(f"{title} is registered at {host}:{port}", markup=False)
+    return 0
+
+
+@ae_group.command("remove")
+@click.argument("title")
+@with_settings(*ARCHIVE_SETTINGS)
+def ae_remove(settings: Settings, title: str) -> int:
+    """Forget AE TITLE."""
+    archive = open_archive(settings)
+    try:
+        removed = archive.index.remove_remote_ae(title)
+    finally:
+        archive.close()
+    if not removed:
+        raise InvalidSetting(f"no remote AE {title!r} is registered")
+    console.print(f"{title} is removed", markup=False)
+    return 0
+
+
+@ae_group.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_settings(*ARCHIVE_SETTINGS, "remote_aes")
+def ae_list(settings: Settings, as_json: bool) -> int:
+    """List the registered AEs and those of the ``remote_aes`` setting."""
+    rows = [_row(remote, source) for remote, source in _known(settings)]
+    headings = ("title", "host", "port", "may", "may move to", "from", "description")
+    if as_json:
+        print_json([dict(zip(headings, row, strict=True)) for row in rows])
+    else:
+        print_table("", headings, rows)
+    return 0
+
+
+@ae_group.command("echo")
+@click.argument("title")
+@with_settings(*ARCHIVE_SETTINGS, "remote_aes", *SCU_SETTINGS)
+def ae_echo(settings: Settings, title: str) -> int:
+    """Send a C-ECHO to the registered AE TITLE."""
+    for remote, _ in _known(settings):
+        if remote.title == title:
+            return verify(settings, remote.title, remote.host, remote.port)
+    raise InvalidSetting(f"no remote AE {title!r} is registered; see: pacs ae list")
+
+
+def _known(settings: Settings) -> list[tuple[RemoteAE, str]]:
+    archive = open_archive(settings)
+    try:
+        registered = {remote.title: remote for remote in archive.index.remote_aes()}
+    finally:
+        archive.close()
+    known = [(remote, "index") for remote in registered.values()]
+    configured = configured_remotes(settings)
+    known += [(remote, "settings") for remote in configured if remote.title not in registered]
+    return sorted(known, key=lambda pair: pair[0].title)
+
+
+def _row(remote: RemoteAE, source: str) -> tuple[str, str, int, str, str, str, str]:
+    services = (
+        "all"
+        if remote.services == frozenset(Service)
+        else " ".join(service.value for service in Service if service in remote.services)
+    )
+    destinations = "any" if remote.destinations is None else " ".join(sorted(remote.destinations))
+    return (
+        remote.title,
+        remote.host,
+        remote.port,
+        services,
+        destinations,
+        source,
+        remote.description,
+    )

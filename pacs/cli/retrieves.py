@@ -1,0 +1,176 @@
+"""``pacs retrieve``: the recorded C-MOVE and C-GET operations."""
+
+from __future__ import annotations
+
+import click
+
+from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
+from pacs.cli.output import console, human_size, print_json, print_table
+from pacs.config import Settings
+from pacs.errors import InvalidSetting
+from pacs.index.records import RetrieveRecord, SubOperationOutcome, SubOperationRecord
+from pacs.server import open_archive
+
+
+@click.group("retrieve")
+def retrieve_group() -> None:
+    """Look at what was retrieved: every C-MOVE and C-GET, and each of its sub-operations."""
+
+
+@retrieve_group.command("list")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_settings(*ARCHIVE_SETTINGS)
+def retrieve_list(settings: Settings, limit: int, as_json: bool) -> int:
+    """List retrieves, newest first."""
+    archive = open_archive(settings)
+    try:
+        records = archive.index.retrieves(limit=limit)
+    finally:
+        archive.close()
+    if as_json:
+        print_json([_as_dict(record) for record in records])
+        return 0
+    rows = [
+        (
+            record.key,
+            f"{record.request.started_at:%Y-%m-%d %H:%M:%S}",
+            record.request.service.value.upper(),
+            f"{record.request.calling_ae}@{record.request.calling_host}",
+            record.request.destination,
+            record.request.level,
+            _state(record),
+            *_counts(record),
+        )
+        for record in records
+    ]
+    headings = ("no.", "started (UTC)", "service", "requested by", "to", "level", "status")
+    print_table("", (*headings, "done", "failed", "warned", "left"), rows)
+    return 0
+
+
+@retrieve_group.command("show")
+@click.argument("number", type=int)
+@click.option("--failed", "only_failed", is_flag=True, help="Only failed sub-operations.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_settings(*ARCHIVE_SETTINGS)
+def retrieve_show(settings: Settings, number: int, only_failed: bool, as_json: bool) -> int:
+    """Show retrieve NUMBER: who asked for what, and how each sub-operation ended."""
+    archive = open_archive(settings)
+    try:
+        record = archive.index.retrieve(number)
+        if record is None:
+            raise InvalidSetting(f"no retrieve {number} is recorded; see: pacs retrieve list")
+        operations = [
+            operation
+            for operation in archive.index.sub_operations(number)
+            if not only_failed or operation.outcome is SubOperationOutcome.FAILED
+        ]
+    finally:
+        archive.close()
+    failed = [one for one in operations if one.outcome is SubOperationOutcome.FAILED]
+    if as_json:
+        document = _as_dict(record)
+        document["sub_operations"] = [_operation_dict(one) for one in operations]
+        document["failed_sop_instance_uid_list"] = [one.sop_instance_uid for one in failed]
+        print_json(document)
+        return 0
+    _print_record(record)
+    _print_operations(operations)
+    if failed:
+        console.print("Failed SOP Instance UID List:")
+        for one in failed:
+            console.print(f"  {one.sop_instance_uid}", markup=False)
+    return 0
+
+
+def _print_record(record: RetrieveRecord) -> None:
+    request = record.request
+    lines = [
+        ("retrieve", f"{record.key} ({record.state.value})"),
+        ("service", f"C-{request.service.value.upper()}, {request.model}, level {request.level}"),
+        ("requested by", f"{request.calling_ae} at {request.calling_host}"),
+        ("destination", request.destination or "the requester"),
+        ("message ID", request.message_id),
+        ("started", f"{request.started_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("finished", "" if record.finished_at is None else f"{record.finished_at:%H:%M:%S} UTC"),
+        ("Identifier", request.identifier),
+        ("status", _state(record)),
+    ]
+    if record.outcome is not None:
+        done, failed, warned, left = _counts(record)
+        lines.append(
+            ("counts", f"{done} completed, {failed} failed, {warned} warning, {left} left")
+        )
+        if record.outcome.error_comment:
+            lines.append(("comment", record.outcome.error_comment))
+    for what, value in lines:
+        console.print(f"{what + ':':<14} {value}", markup=False)
+
+
+def _print_operations(operations: list[SubOperationRecord]) -> None:
+    print_table(
+        "",
+        ("no.", "SOP Instance UID", "outcome", "status", "size", "seconds", "comment"),
+        [
+            (
+                one.number,
+                one.sop_instance_uid,
+                one.outcome.value,
+                "" if one.status is None else f"{one.status:04X}",
+                human_size(one.size_bytes),
+                f"{one.duration_seconds:.3f}",
+                one.error_comment,
+            )
+            for one in operations
+        ],
+    )
+
+
+def _state(record: RetrieveRecord) -> str:
+    return record.state.value if record.outcome is None else f"{record.outcome.status:04X}"
+
+
+def _counts(record: RetrieveRecord) -> tuple[object, object, object, object]:
+    outcome = record.outcome
+    if outcome is None:
+        return ("", "", "", "")
+    return (outcome.completed, outcome.failed, outcome.warning, outcome.remaining)
+
+
+def _as_dict(record: RetrieveRecord) -> dict[str, object]:
+    request = record.request
+    done, failed, warned, left = _counts(record)
+    return {
+        "number": record.key,
+        "state": record.state.value,
+        "service": request.service.value,
+        "calling_ae": request.calling_ae,
+        "calling_host": request.calling_host,
+        "destination": request.destination,
+        "model": request.model,
+        "level": request.level,
+        "identifier": request.identifier,
+        "message_id": request.message_id,
+        "started_at": request.started_at.isoformat(),
+        "finished_at": None if record.finished_at is None else record.finished_at.isoformat(),
+        "status": None if record.outcome is None else f"{record.outcome.status:04X}",
+        "error_comment": None if record.outcome is None else record.outcome.error_comment,
+        "completed": done,
+        "failed": failed,
+        "warning": warned,
+        "remaining": left,
+    }
+
+
+def _operation_dict(one: SubOperationRecord) -> dict[str, object]:
+    return {
+        "number": one.number,
+        "sop_class_uid": one.sop_class_uid,
+        "sop_instance_uid": one.sop_instance_uid,
+        "outcome": one.outcome.value,
+        "status": None if one.status is None else f"{one.status:04X}",
+        "error_comment": one.error_comment,
+        "size_bytes": one.size_bytes,
+        "duration_seconds": one.duration_seconds,
+    }

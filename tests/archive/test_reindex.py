@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from pacs.archive import reindex as reindex_module
+from pacs.archive.archive import Archive
+from pacs.archive.check import DEFAULT_GRACE
+from pacs.archive.check import Finding as CheckFinding
+from pacs.archive.reindex import Finding, Reindexed, reindex
+from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
+from pacs.errors import PacsError
+from pacs.index import tables
+from pacs.index.index import Index
+from pacs.storage.filesystem import FilesystemStorage
+from tests.archive.holdings import (
+    contents,
+    findings,
+    keep,
+    location_of,
+    make_slice,
+    put_orphan,
+    stored_locations,
+)
+from tests.factories import part10
+
+UID = "1.2.3.1.1"
+
+
+def found(results: list[Reindexed]) -> Counter[Finding]:
+    return Counter(result.finding for result in results)
+
+
+def forget_everything(archive: Archive) -> None:
+    """Lose the index."""
+    with archive.index._engine.write() as connection:
+        for table in (tables.instance, tables.series, tables.study, tables.patient):
+            connection.execute(sa.delete(table))
+
+
+def without_source(rows: list[tuple[object, ...]]) -> list[list[object]]:
+    # The files of these tests do not name who sent them.
+    return [[value for value in row if value not in {"CT1", ""}] for row in rows]
+
+
+def spoil_columns(archive: Archive) -> None:
+    """What the rows look like when a release adds Attributes: no values in their columns."""
+    columns = {
+        tables.patient: ("patient_birth_date",),
+        tables.study: ("study_description", "study_date"),
+        tables.series: ("modality",),
+        tables.instance: ("instance_number", "rows"),
+    }
+    with archive.index._engine.write() as connection:
+        for table, names in columns.items():
+            connection.execute(
+                sa.update(table).values(dict.fromkeys(names)).values(revision=table.c.revision + 1)
+                if "revision" in table.c
+                else sa.update(table).values(dict.fromkeys(names))
+            )
+
+
+def test_reindex_fills_columns_that_have_no_values_yet(archive: Archive) -> None:
+    for number in range(5):
+        keep(archive, make_slice(number, StudyDescription="Head"))
+    expected = contents(archive.index)
+    spoil_columns(archive)
+    assert contents(archive.index) != expected
+
+    results = list(reindex(archive))
+
+    assert found(results) == {Finding.REWRITTEN: 5}
+    assert contents(archive.index) == expected
+
+
+def test_reindex_keeps_when_and_from_whom_an_instance_came(archive: Archive) -> None:
+    keep(archive, make_slice())
+    before = archive.index.find_by_uid(UID)
+
+    list(reindex(archive))
+
+    assert archive.index.find_by_uid(UID) == before
+    assert any("CT1" in row for row in contents(archive.index))
+
+
+def test_reindex_of_a_lost_index_gives_the_same_index(archive: Archive) -> None:
+    for number in range(5):
+        keep(archive, make_slice(number, PatientName=f"Doe^{number}"))
+    keep(archive, make_slice(7, StudyInstanceUID="1.2.4", SeriesInstanceUID="1.2.4.1"))
+    expected = contents(archive.index)
+    forget_everything(archive)
+
+    results = list(reindex(archive))
+
+    assert found(results) == {Finding.ADOPTED: 6}
+    assert without_source(contents(archive.index)) == without_source(expected)
+    assert findings(archive) == {CheckFinding.SOUND: 6}
+
+
+def test_reindex_parents_say_what_the_latest_instance_said(archive: Archive) -> None:
+    keep(archive, make_slice(1, PatientName="Latest^Last", StudyDescription="Old"))
+    keep(archive, make_slice(2, PatientName="Latest^Last", StudyDescription="New"))
+    forget_everything(archive)
+
+    list(reindex(archive))
+    list(reindex(archive))
+
+    assert all("New" in row for row in contents(archive.index))
+
+
+@pytest.fixture
+def no_young_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reindex_module, "DEFAULT_GRACE", -DEFAULT_GRACE)
+
+
+@pytest.mark.usefixtures("no_young_files")
+def test_reindex_of_a_lost_index_lets_the_latest_file_of_an_instance_win(archive: Archive) -> None:
+    put_orphan(archive, part10(make_slice(PatientName="Old")))
+    latest = put_orphan(archive, part10(make_slice(PatientName="New")))
+
+    list(reindex(archive))
+
+    assert location_of(archive, UID) == latest
+    assert len(stored_locations(archive)) == 2
+
+
+@pytest.mark.usefixtures("no_young_files")
+def test_reindex_leaves_an_older_file_of_an_indexed_instance_alone(archive: Archive) -> None:
+    put_orphan(archive, part10(make_slice(PatientName="Old")))
+    keep(archive, make_slice(PatientName="New"))
+    before = location_of(archive, UID)
+
+    results = list(reindex(archive))
+
+    assert found(results) == {Finding.SUPERFLUOUS: 1, Finding.REWRITTEN: 1}
+    assert location_of(archive, UID) == before
+
+
+def test_reindex_file_that_may_be_in_flight_replaces_nothing(archive: Archive) -> None:
+    keep(archive, make_slice(PatientName="Old"))
+    before = location_of(archive, UID)
+    put_orphan(archive, part10(make_slice(PatientName="New")))
+
+    results = list(reindex(archive))
+
+    assert found(results) == {Finding.SUPERFLUOUS: 1, Finding.REWRITTEN: 1}
+    assert location_of(archive, UID) == before
+
+
+def test_reindex_reads_no_data_set_to_its_end_where_the_row_has_the_digest(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    keep(archive, make_slice())
+    monkeypatch.setattr("pacs.archive.stored_files.digest_of", refuse)
+
+    assert found(list(reindex(archive))) == {Finding.REWRITTEN: 1}
+
+
+def test_reindex_file_of_another_size_gets_a_new_digest(archive: Archive) -> None:
+    keep(archive, make_slice())
+    path = archive.storage.path(location_of(archive, UID))
+    # A tool has rewritten the file in place, with a value more.
+    path.write_bytes(part10(make_slice(StudyDescription="Added")))
+
+    list(reindex(archive))
+
+    assert findings(archive) == {CheckFinding.SOUND: 1}
+    assert any("Added" in row for row in contents(archive.index))
+
+
+def test_reindex_missing_and_unreadable_files_keep_their_rows(archive: Archive) -> None:
+    for number in (1, 2, 3):
+        keep(archive, make_slice(number))
+    archive.storage.path(location_of(archive, "1.2.3.1.1")).unlink()
+    archive.storage.path(location_of(archive, "1.2.3.1.2")).write_bytes(b"no instance")
+
+    results = list(reindex(archive))
+
+    assert found(results) == {Finding.MISSING: 1, Finding.UNREADABLE: 1, Finding.REWRITTEN: 1}
+    assert {result.sop_instance_uid for result in results} == {f"1.2.3.1.{n}" for n in (1, 2, 3)}
+    assert len(contents(archive.index)) == 3
+
+
+def test_reindex_file_that_holds_another_instance_changes_no_row(archive: Archive) -> None:
+    keep(archive, make_slice(1))
+    archive.storage.path(location_of(archive, UID)).write_bytes(part10(make_slice(2)))
+    before = contents(archive.index)
+
+    results = list(reindex(archive))
+
+    assert found(results) == {Finding.UNREADABLE: 1}
+    assert contents(archive.index) == before
+
+
+def test_reindex_marks_the_index_as_written_with_this_release_when_done(archive: Archive) -> None:
+    for number in range(3):
+        keep(archive, make_slice(number))
+    archive.index.set_attribute_set_version(0)
+
+    results = reindex(archive)
+    next(results)
+    assert archive.index.attribute_set_version() == 0
+    list(results)
+
+    assert archive.index.attribute_set_version() == ATTRIBUTE_SET_VERSION
+
+
+@pytest.mark.parametrize("done", [0, 1, 3, 5])
+def test_reindex_interrupted_anywhere_can_be_run_again(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    for number in range(6):
+        keep(archive, make_slice(number))
+    expected = contents(archive.index)
+    forget_everything(archive)
+    monkeypatch.setattr(reindex_module, "_BATCH_INSTANCES", 2)
+
+    list(itertools.islice(reindex(archive), done))
+    list(reindex(archive))
+
+    assert without_source(contents(archive.index)) == without_source(expected)
+
+
+def test_reindex_one_instance_the_index_refuses_does_not_stop_the_others(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite = Index.rewrite
+
+    def refuse_one(index: Index, records: list[object]) -> set[str]:
+        if any(record.location == refused for record in records):  # type: ignore[attr-defined]
+            raise PacsError("The index refused a value or a reference.")
+        return rewrite(index, records)  # type: ignore[arg-type]
+
+    for number in range(4):
+        keep(archive, make_slice(number))
+    refused = location_of(archive, "1.2.3.1.2")
+    monkeypatch.setattr(Index, "rewrite", refuse_one)
+
+    results = list(reindex(archive))
+
+    assert found(results) == {Finding.REWRITTEN: 3, Finding.UNREADABLE: 1}
+
+
+def test_reindex_of_nothing_is_nothing(archive: Archive) -> None:
+    assert list(reindex(archive)) == []
+
+
+def test_reindex_deletes_no_file(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    keep(archive, make_slice(1))
+    put_orphan(archive, part10(make_slice(1)))
+    put_orphan(archive, part10(make_slice(1, Rows=9)))
+    monkeypatch.setattr(FilesystemStorage, "remove", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+
+    list(reindex(archive))
+
+    assert len(stored_locations(archive)) == 3
