@@ -136,7 +136,9 @@ class Server:
             archive.close()
             raise
         if archive.index.attribute_set_version() != ATTRIBUTE_SET_VERSION:
-            LOGGER.warning("this release indexes other Attributes than the index holds: run 'pacs reindex'")
+            LOGGER.warning(
+                "this release indexes other Attributes than the index holds: run 'pacs reindex'"
+            )
         if swept:
             LOGGER.warning("%d unfinished transfers of an earlier process removed", swept)
         if interrupted:
