@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 
 from pacs.dicom.information_model import InformationModel, Operation, sop_class_uid
@@ -21,6 +22,10 @@ from pacs.errors import DestinationUnreachable, InvalidIdentifier, InvalidSettin
 _PEER = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
 _TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?\Z")
 _PENDING = (0xFF00, 0xFF01)
+#: VRs whose values pydicom does not make from text by itself (PS3.5 6.2).
+_NUMBERS: dict[str, type[int | float]] = dict.fromkeys(
+    ("US", "SS", "UL", "SL", "UV", "SV"), int
+) | dict.fromkeys(("FL", "FD"), float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +82,31 @@ def identifier(level: str, keys: Mapping[str, str]) -> Dataset:
     if any(not value.isascii() for value in keys.values()):
         dataset.SpecificCharacterSet = "ISO_IR 192"
     for key, value in keys.items():
-        keyword = _keyword(key)
+        keyword = keyword_of(key)
         try:
-            setattr(dataset, keyword, value.split("\\") if "\\" in value else value or None)
+            setattr(dataset, keyword, _typed(keyword, value))
         except (ValueError, TypeError) as error:
             raise InvalidIdentifier(f"{keyword}: {error}") from error
+        if encode(dataset, is_implicit_vr=False, is_little_endian=True) is None:
+            raise InvalidIdentifier(f"{keyword} cannot have the value {value!r}")
     return dataset
 
 
-def _keyword(key: str) -> str:
+def _typed(keyword: str, value: str) -> Any:
+    """What pydicom wants for a value typed at a terminal."""
+    if not value:
+        return None
+    number = _NUMBERS.get(dictionary_VR(keyword).split(" or ")[0], str)
+    values = [number(part) for part in value.split("\\")]
+    return values if len(values) > 1 else values[0]
+
+
+def keyword_of(key: str) -> str:
+    """The keyword of an Attribute that is named by its keyword or tag.
+
+    Raises:
+        InvalidIdentifier: the data dictionary does not have it.
+    """
     match = _TAG.match(key)
     keyword = keyword_for_tag(Tag(int(match[1] + match[2], 16))) if match else key
     if not keyword or tag_for_keyword(keyword) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -28,13 +29,13 @@ class SpoolSink:
     After a failure the rest of the message is received and dropped, so that the peer gets its response.
     """
 
-    def __init__(self, spool: Spool, meta: bytes) -> None:
+    def __init__(self, spool: Spool, make_meta: Callable[[], bytes]) -> None:
         self._writer: SpoolWriter | None = None
         self._spool = spool
         self._spooled: Spooled | None = None
         self._error: PacsError | None = None
         try:
-            self._writer = spool.create(meta)
+            self._writer = spool.create(make_meta())
         except PacsError as error:
             self._error = error
 
@@ -84,13 +85,17 @@ class SpoolSink:
 def open_sink(archive: Archive, assoc: Any, request: Any, context_id: int) -> SpoolSink:
     """Open the sink of a C-STORE request's data set (the engine calls this when the command is in)."""
     context = assoc._accepted_cx[context_id]
-    meta = file_meta(
-        str(request.AffectedSOPClassUID or ""),
-        str(request.AffectedSOPInstanceUID or ""),
-        str(context.transfer_syntax[0]),
-        source_ae=str(assoc.requestor.ae_title),
-    )
-    return SpoolSink(archive.storage.spool, meta)
+
+    def make_meta() -> bytes:
+        return file_meta(
+            str(request.AffectedSOPClassUID or ""),
+            str(request.AffectedSOPInstanceUID or ""),
+            str(context.transfer_syntax[0]),
+            source_ae=str(assoc.requestor.ae_title),
+        )
+
+    # Made inside the sink, which keeps the error for the handler: what the peer calls a UID may be none.
+    return SpoolSink(archive.storage.spool, make_meta)
 
 
 def handle_store(event: Any, archive: Archive) -> int | Dataset:
@@ -138,7 +143,8 @@ def _received(event: Any, archive: Archive) -> SpoolSink:
     sink = getattr(event.request, "received", None)
     if sink is None:
         sink = open_sink(archive, event.assoc, event.request, event.request._context_id)
-        sink.write(event.request.DataSet.getbuffer())
+        data = event.request.DataSet  # None if the command set announces none
+        sink.write(b"" if data is None else data.getbuffer())
         sink.finish()
     assert isinstance(sink, SpoolSink)
     return sink

@@ -20,6 +20,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pacs.archive.retrieve import OutgoingInstance
 from pacs.archive.sub_operations import Outcome
 from pacs.dimse.engine.association import EngineAssociation
+from pacs.dimse.engine.dimse import assign_uid
 from pacs.dimse.transcode import FALLBACK_TRANSFER_SYNTAXES, NotTranscodable, transcode
 from pacs.errors import DestinationUnreachable, PacsError
 from pacs.index.records import SubOperationOutcome
@@ -88,8 +89,8 @@ def send_instance(
     request = C_STORE()
     request.MessageID = message_id
     request.Priority = _MEDIUM_PRIORITY
-    request.AffectedSOPClassUID = instance.sop_class_uid
-    request.AffectedSOPInstanceUID = instance.sop_instance_uid
+    assign_uid(request, "AffectedSOPClassUID", instance.sop_class_uid)
+    assign_uid(request, "AffectedSOPInstanceUID", instance.sop_instance_uid)
     if originator is not None:
         request.MoveOriginatorApplicationEntityTitle = originator.ae_title
         request.MoveOriginatorMessageID = originator.message_id

@@ -53,8 +53,6 @@ from tests.peers import (
 )
 from tests.serving import Serve, engine_on_sqlite
 
-pytestmark = pytest.mark.usefixtures()
-
 UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
 StartDestination = Callable[..., Destination]
 
@@ -132,6 +130,7 @@ def test_choose_context_prefers_the_stored_transfer_syntax() -> None:
     "stored_as", [ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, RLELossless]
 )
 @pytest.mark.parametrize("accepted", sorted(UNCOMPRESSED))
+@engine_on_sqlite
 def test_move_to_destination_that_takes_uncompressed_only_transcodes(
     service: RunningArchive, start_destination: StartDestination, stored_as: str, accepted: str
 ) -> None:
@@ -158,6 +157,7 @@ def test_move_to_destination_that_takes_uncompressed_only_transcodes(
     assert stored.transfer_syntax_uid == stored_as
 
 
+@engine_on_sqlite
 def test_move_of_what_cannot_be_decoded_fails_alone_with_the_reason(
     service: RunningArchive, start_destination: StartDestination
 ) -> None:
@@ -176,6 +176,7 @@ def test_move_of_what_cannot_be_decoded_fails_alone_with_the_reason(
     assert "Cannot convert from JPEG Baseline" in failed.error_comment
 
 
+@engine_on_sqlite
 def test_move_of_sop_class_that_the_destination_refuses_fails_alone_with_the_reason(
     service: RunningArchive, start_destination: StartDestination
 ) -> None:
@@ -195,6 +196,7 @@ def test_move_of_sop_class_that_the_destination_refuses_fails_alone_with_the_rea
     assert "MR Image Storage" in failed.error_comment
 
 
+@engine_on_sqlite
 def test_get_fails_what_the_requester_did_not_propose_with_the_reason(
     service: RunningArchive,
 ) -> None:
@@ -213,6 +215,7 @@ def test_get_fails_what_the_requester_did_not_propose_with_the_reason(
 # More than one association has room for
 
 
+@engine_on_sqlite
 def test_move_of_more_pairs_than_one_association_has_contexts_opens_more(
     service: RunningArchive, start_destination: StartDestination
 ) -> None:
@@ -248,6 +251,7 @@ def _is_served_by_stock(uid: str) -> bool:
 # A destination that is lost
 
 
+@engine_on_sqlite
 def test_move_to_destination_that_aborts_once_sends_the_instance_again(
     service: RunningArchive, start_destination: StartDestination
 ) -> None:
@@ -273,6 +277,7 @@ def test_move_to_destination_that_aborts_once_sends_the_instance_again(
     assert all(sum(count or 0 for count in one.counts) == 4 for one in outcome.pending)
 
 
+@engine_on_sqlite
 def test_move_to_destination_that_always_aborts_on_one_instance_fails_it_alone(
     serve: Serve, start_destination: StartDestination
 ) -> None:
@@ -294,6 +299,7 @@ def test_move_to_destination_that_always_aborts_on_one_instance_fails_it_alone(
     assert destination.uids == [uids[0], uids[1], uids[1], uids[2]]
 
 
+@engine_on_sqlite
 def test_move_to_destination_that_goes_away_fails_the_rest_quickly(
     service: RunningArchive, start_destination: StartDestination
 ) -> None:
@@ -320,6 +326,7 @@ def test_move_to_destination_that_goes_away_fails_the_rest_quickly(
     assert all("DEST" in one.error_comment for one in operations[2:])
 
 
+@engine_on_sqlite
 def test_move_to_destination_that_never_answers_is_bounded(
     serve: Serve, start_destination: StartDestination
 ) -> None:
@@ -342,6 +349,7 @@ def test_move_to_destination_that_never_answers_is_bounded(
     assert "did not answer" in failed.error_comment
 
 
+@engine_on_sqlite
 def test_move_with_stored_file_cut_short_fails_it_and_sends_the_rest(
     service: RunningArchive, start_destination: StartDestination
 ) -> None:
@@ -362,6 +370,7 @@ def test_move_with_stored_file_cut_short_fails_it_and_sends_the_rest(
     assert "broke off" in operations[1].error_comment
 
 
+@engine_on_sqlite
 def test_get_with_stored_file_cut_short_ends_the_association_and_is_recorded(
     service: RunningArchive,
 ) -> None:
@@ -381,6 +390,7 @@ def test_get_with_stored_file_cut_short_ends_the_association_and_is_recorded(
     assert [one.sop_instance_uid for one in operations] == [uids[0]]
 
 
+@engine_on_sqlite
 def test_move_answers_pending_while_the_destination_is_slow(
     serve: Serve, start_destination: StartDestination
 ) -> None:
@@ -401,6 +411,7 @@ def test_move_answers_pending_while_the_destination_is_slow(
     assert outcome.final.status == SUCCESS
 
 
+@engine_on_sqlite
 def test_move_of_one_instance_of_many_sends_only_that(
     service: RunningArchive, start_destination: StartDestination
 ) -> None:

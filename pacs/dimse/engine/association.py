@@ -79,7 +79,8 @@ class EngineAssociation(Association):
             if self.is_established:
                 self._run_reactor()
         except Exception:
-            LOGGER.exception("%s: the association failed", self.label)
+            LOGGER.exception("%s: the association failed; aborting", self.label)
+            self.abort()
         finally:
             self.is_established = False
             self.dimse.abandon()
@@ -203,8 +204,7 @@ class EngineAssociation(Association):
         started = time.monotonic()
         self.dimse.cancel_req = {}
         try:
-            if not services.serve(self, msg, self._accepted_cx[context_id]):
-                super()._serve_request(msg, context_id)
+            services.serve(self, msg, self._accepted_cx[context_id])
         except Exception:
             LOGGER.exception("%s: serving %s failed; aborting", self.label, type(msg).__name__)
             self.abort()

@@ -6,6 +6,7 @@ LO, a tuple of tags for AT.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 
@@ -47,6 +48,8 @@ HAS_DATA_SET = 0x0001
 #: Error Comment is LO (PS3.7 C): at most 64 characters.
 MAX_COMMENT_CHARACTERS = 64
 
+# Leading zeros and empty components are common and harmless; anything else is no UID (PS3.5 9.1).
+_UID = re.compile(r"(?:[0-9][0-9.]{0,63})?\Z")
 _HEADER = struct.Struct("<HHI")
 _US = struct.Struct("<H")
 
@@ -101,7 +104,8 @@ def _decode_value(vr: str, raw: bytes) -> CommandValue | None:
     except UnicodeDecodeError:
         # Only a comment may be in another character set; nothing depends on what it says.
         return raw.decode("latin-1").strip(" \0") if vr == "LO" else None
-    return text.strip(" \0")
+    text = text.strip(" \0")
+    return None if vr == "UI" and not _UID.match(text) else text
 
 
 def encode(values: Mapping[str, CommandValue | None]) -> bytes:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
+from pydicom import config
+from pydicom.uid import UID
 from pynetdicom import dimse_primitives as primitives
 from pynetdicom.dimse import DIMSEServiceProvider
 
@@ -60,6 +62,13 @@ _DATA_SET_KEYWORDS: dict[type[Any], tuple[str, str]] = {
     primitives.N_SET: ("ModificationList", "AttributeList"),
     primitives.N_ACTION: ("ActionInformation", "ActionReply"),
     primitives.N_CREATE: ("AttributeList", "AttributeList"),
+}
+#: Where pynetdicom's primitives keep their UIDs: see ``assign_uid``.
+_UID_NAMES = {
+    "AffectedSOPClassUID": "_affected_sop_class_uid",
+    "AffectedSOPInstanceUID": "_affected_sop_instance_uid",
+    "RequestedSOPClassUID": "_requested_sop_class_uid",
+    "RequestedSOPInstanceUID": "_requested_sop_instance_uid",
 }
 #: Set in the command layer itself, never on a primitive.
 _NOT_PARAMETERS = {"CommandField", "CommandDataSetType"}
@@ -315,6 +324,12 @@ def _read_exactly(stream: BinaryIO, target: memoryview) -> None:
         done += len(chunk)
 
 
+def assign_uid(primitive: Any, keyword: str, value: str | None) -> None:
+    """Set a UID of a primitive as it is; the setter warns of each one with a leading zero, which are common."""
+    uid = None if value is None else UID(value, validation_mode=config.IGNORE)
+    setattr(primitive, _UID_NAMES[keyword], uid or None)
+
+
 def _to_primitive(
     values: dict[str, command.CommandValue], ill_typed: tuple[str, ...], context_id: int
 ) -> Any:
@@ -328,7 +343,10 @@ def _to_primitive(
         if keyword in _NOT_PARAMETERS or not hasattr(primitive, keyword):
             continue
         try:
-            setattr(primitive, keyword, list(value) if isinstance(value, tuple) else value)
+            if keyword in _UID_NAMES:
+                assign_uid(primitive, keyword, str(value))
+            else:
+                setattr(primitive, keyword, list(value) if isinstance(value, tuple) else value)
         except (ValueError, TypeError, AttributeError):
             problems.append(keyword)
     is_response = bool(field & _RESPONSE)

@@ -24,7 +24,7 @@ LOGGER = logging.getLogger(__name__)
 
 _ESTABLISHED = "Sta6"
 _RELEASE_REQUESTED = "Sta7"
-_IDLE = "Sta1"
+_AWAITING_CLOSE = "Sta13"
 _TRANSPORT_CLOSED = "Evt17"
 _INVALID_PDU = "Evt19"
 #: PDU types that pynetdicom decodes: A-ASSOCIATE-RQ/AC/RJ, P-DATA, A-RELEASE-RQ/RP, A-ABORT.
@@ -165,11 +165,9 @@ class SynchronousDUL(DULServiceProvider):
         self.settle()
 
     def close(self, linger_seconds: float) -> None:
-        """End the transport connection: give the peer a moment to close first (PS3.8 9.1.5, ARTIM)."""
-        deadline = time.monotonic() + linger_seconds
-        while self.is_connected and self.state_machine.current_state != _IDLE:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not self.pump(remaining):
-                break
-        if self.socket is not None and self.is_connected:
-            self.socket.close()
+        """End the transport connection: the peer may close first, if it is its turn (PS3.8 9.1.5, ARTIM)."""
+        if self.socket is None or not self.is_connected:
+            return
+        if self.state_machine.current_state == _AWAITING_CLOSE:
+            self.socket.drain(linger_seconds)
+        self.socket.close()

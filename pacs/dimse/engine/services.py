@@ -26,6 +26,9 @@ from pynetdicom.dsutils import encode as encode_data_set
 
 from pacs.archive.retrieve import OutgoingInstance
 from pacs.archive.sub_operations import Outcome, SubOperations
+from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES, Operation
+from pacs.dimse.engine.dimse import assign_uid
+from pacs.dimse.negotiation import VERIFICATION
 from pacs.dimse.status import Status, status_dataset
 from pacs.errors import DestinationUnreachable, PacsError
 
@@ -69,30 +72,31 @@ class Destination(Protocol):
         ...
 
 
-def serve(assoc: EngineAssociation, request: Any, context: Any) -> bool:
-    """Serve one request; False if it is of a service that is not served here."""
-    loop = _LOOPS.get(type(request))
+def serve(assoc: EngineAssociation, request: Any, context: Any) -> None:
+    """Serve one request."""
     if request.is_response:
         LOGGER.warning("%s: unexpected %s response ignored", assoc.label, type(request).__name__)
-        return True
-    if loop is None:
-        return False
+        return
     if request.MessageID is None:
         LOGGER.warning("%s: %s without Message ID; aborting", assoc.label, type(request).__name__)
         _discard_received(request)
         assoc.abort()
-        return True
+        return
     problem = _problem_of(request, context)
     if problem is None:
-        loop(assoc, request, context)
+        _LOOPS[type(request)](assoc, request, context)
     else:
         _discard_received(request)
         _respond(assoc, _response_to(request), context, problem)
-    return True
 
 
 def _problem_of(request: Any, context: Any) -> Dataset | None:
     """What the command set itself breaks, before any handler sees it (PS3.7 C.5)."""
+    if type(request) is not _operation_of(str(context.abstract_syntax)):
+        name = type(request).__name__.replace("_", "-")
+        return status_dataset(
+            Status.UNRECOGNISED_OPERATION, f"{name} is no operation of this SOP Class"
+        )
     missing = [name for name in _MANDATORY[type(request)] if getattr(request, name) in (None, "")]
     if request.ill_typed or missing:
         keyword = (*request.ill_typed, *missing)[0]
@@ -105,6 +109,15 @@ def _problem_of(request: Any, context: Any) -> Dataset | None:
     return None
 
 
+def _operation_of(sop_class_uid: str) -> type[Any]:
+    """The one DIMSE operation of a SOP Class that is accepted here; of all others it is C-STORE."""
+    if sop_class_uid == VERIFICATION:
+        return primitives.C_ECHO
+    if sop_class_uid in QUERY_RETRIEVE_SOP_CLASSES:
+        return _OPERATIONS[QUERY_RETRIEVE_SOP_CLASSES[sop_class_uid][1]]
+    return primitives.C_STORE
+
+
 def _discard_received(request: Any) -> None:
     sink = getattr(request, "received", None)
     if sink is not None:
@@ -114,9 +127,13 @@ def _discard_received(request: Any) -> None:
 def _response_to(request: Any) -> Any:
     response = type(request)()
     response.MessageIDBeingRespondedTo = request.MessageID
-    response.AffectedSOPClassUID = request.AffectedSOPClassUID
-    if isinstance(request, primitives.C_STORE):
-        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+    # N-GET and its kin name the SOP Class and Instance as "requested", their responses as "affected".
+    for name in ("SOPClassUID", "SOPInstanceUID"):
+        named = getattr(request, f"Affected{name}", None) or getattr(
+            request, f"Requested{name}", None
+        )
+        if hasattr(response, f"Affected{name}"):
+            assign_uid(response, f"Affected{name}", named)
     return response
 
 
@@ -352,6 +369,11 @@ class _Retrieve:
         response.NumberOfWarningSuboperations = min(operations.warning, _MAX_US)
 
 
+_OPERATIONS: dict[Operation, type[Any]] = {
+    Operation.FIND: primitives.C_FIND,
+    Operation.MOVE: primitives.C_MOVE,
+    Operation.GET: primitives.C_GET,
+}
 _LOOPS: dict[type[Any], Any] = {
     primitives.C_ECHO: _serve_one,
     primitives.C_STORE: _serve_one,

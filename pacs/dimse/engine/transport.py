@@ -22,6 +22,7 @@ P_DATA_TF = 0x04
 MAX_ASSOCIATE_PDU_BYTES = 1 << 20
 #: Receive buffer; larger ones were measured to be no faster.
 _BUFFER_BYTES = 256 * 1024
+_SCRAP_BYTES = 16 * 1024
 #: Linux forgets TCP_QUICKACK after a while, so it is set again after every receive.
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 #: Linux takes at most 1,024 buffers in one sendmsg.
@@ -66,7 +67,7 @@ class Connection(AssociationSocket):
 
     def _shutdown_socket(self) -> None:
         # pynetdicom's own skips the close when the shutdown fails, as it does once the peer has reset the
-        # connection: the descriptor would stay open until the association is garbage.
+        # connection, or when there never was one: the descriptor would stay open until the association is garbage.
         if self.socket is not None:
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
@@ -142,6 +143,19 @@ class Connection(AssociationSocket):
             self._buffer = bytearray(size)
         self._buffer[: len(unread)] = unread
         self._start, self._end = 0, len(unread)
+
+    def drain(self, timeout_seconds: float) -> None:
+        """Read and drop what comes until the peer closes, for no longer than the time."""
+        sock = self.socket
+        deadline = time.monotonic() + timeout_seconds
+        scrap = bytearray(_SCRAP_BYTES)
+        try:
+            while sock is not None and (left := deadline - time.monotonic()) > 0:
+                sock.settimeout(left)
+                if not sock.recv_into(scrap):
+                    return
+        except OSError:
+            return
 
     def release_buffer(self) -> None:
         """Give the buffer back while the association idles; nothing unread is lost."""
