@@ -81,11 +81,11 @@ def _create_patient() -> None:
         sa.UniqueConstraint("identity", name="patient_identity_key"),
         sqlite_autoincrement=True,
     )
-    op.create_index("patient_patient_birth_date_idx", "patient", ["patient_birth_date"])
-    op.create_index("patient_patient_id_idx", "patient", ["patient_id"])
-    op.create_index("patient_patient_name_alphabetic_idx", "patient", ["patient_name_alphabetic"])
-    op.create_index("patient_patient_name_ideographic_idx", "patient", ["patient_name_ideographic"])
-    op.create_index("patient_patient_name_phonetic_idx", "patient", ["patient_name_phonetic"])
+    _create_index_of_values("patient", "patient_birth_date")
+    _create_index_of_values("patient", "patient_id")
+    _create_index_of_values("patient", "patient_name_alphabetic")
+    _create_index_of_values("patient", "patient_name_ideographic")
+    _create_index_of_values("patient", "patient_name_phonetic")
 
 
 def _create_remote_ae() -> None:
@@ -132,6 +132,17 @@ def _create_retrieve() -> None:
     op.create_index("retrieve_started_at_idx", "retrieve", ["started_at"])
 
 
+def _create_index_of_values(table: str, column: str) -> None:
+    has_value = sa.column(column).is_not(None)
+    op.create_index(
+        f"{table}_{column}_idx",
+        table,
+        [column],
+        sqlite_where=has_value,
+        postgresql_where=has_value,
+    )
+
+
 def _create_study() -> None:
     op.create_table(
         "study",
@@ -170,11 +181,11 @@ def _create_study() -> None:
         sa.UniqueConstraint("study_instance_uid", name="study_study_instance_uid_key"),
         sqlite_autoincrement=True,
     )
-    op.create_index("study_accession_number_idx", "study", ["accession_number"])
+    _create_index_of_values("study", "accession_number")
     op.create_index("study_patient_pk_idx", "study", ["patient_pk"])
-    op.create_index("study_study_date_idx", "study", ["study_date"])
-    op.create_index("study_study_id_idx", "study", ["study_id"])
-    op.create_index("study_study_time_canonical_idx", "study", ["study_time_canonical"])
+    _create_index_of_values("study", "study_date")
+    _create_index_of_values("study", "study_id")
+    _create_index_of_values("study", "study_time_canonical")
 
 
 def _create_sub_operation() -> None:

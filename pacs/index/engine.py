@@ -222,6 +222,13 @@ def _run_patiently(connection: sqlite3.Connection, statement: str) -> None:
             return
 
 
+# The server's defaults are for analytic queries on spinning disks. What is looked up here is a few rows by an index
+# that is in memory: with the default page cost, a C-FIND by date and modality read every patient to join 100 of them
+# (4.6 ms instead of 3.0 at 12,000 patients). Compiling a query takes longer than it saves: the first
+# 500 of 2,000 studies came after 26 to 40 ms instead of 16.
+_PLANNER = "SET random_page_cost = 1.1; SET jit = off"
+
+
 def _postgres(url: sa.URL, *, writes: bool) -> sa.Engine:
     connect_args: dict[str, Any] = {
         "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
@@ -250,7 +257,7 @@ def _postgres(url: sa.URL, *, writes: bool) -> sa.Engine:
         f"SET application_name = 'pacs'; SET timezone = 'UTC'; SET lock_timeout = '{_LOCK_TIMEOUT_SECONDS}s';"
         f"SET statement_timeout = '{_STATEMENT_TIMEOUT_SECONDS}s';"
         f"SET idle_in_transaction_session_timeout = '{idle}s';"
-        f"SET default_transaction_read_only = {'off' if writes else 'on'}"
+        f"SET default_transaction_read_only = {'off' if writes else 'on'};{_PLANNER}"
     )
 
     def configure(connection: Any, _record: object) -> None:

@@ -34,6 +34,7 @@ from pacs.index.records import (
 from pacs.index.remote_ae import RemoteAEs
 from pacs.index.rewrite import rewrite
 from pacs.index.search import Search
+from pacs.index.statistics import Statistics
 
 _ATTRIBUTE_SET_VERSION = "attribute_set_version"
 _ROWS_IN_MEMORY = 1000
@@ -48,7 +49,8 @@ class Index:
     def __init__(self, engine: Engine) -> None:
         """Use an engine whose schema is the newest; ``open`` sees to that."""
         self._engine = engine
-        self._ingest = Ingest(engine)
+        self._statistics = Statistics(engine)
+        self._ingest = Ingest(engine, self._statistics)
         self._commits = {
             policy: GroupCommit(partial(self._ingest, policy=policy)) for policy in DuplicatePolicy
         }
@@ -76,6 +78,7 @@ class Index:
                 migrate.check(engine)
             index = cls(engine)
             index._date_new_index()
+            index._statistics.refresh()
         except BaseException:
             engine.close()
             raise

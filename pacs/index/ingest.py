@@ -22,6 +22,7 @@ from pacs.index.parent_rows import remove_empty
 from pacs.index.parents import KnownSeries, ParentMemory, resolve
 from pacs.index.records import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
 from pacs.index.rows import LEVEL_COLUMNS
+from pacs.index.statistics import Statistics
 
 #: Instances in one statement; below SQLite's limit of 32,766 variables.
 _WAVE_SIZE = 500
@@ -36,9 +37,10 @@ _ON_CONFLICT = {
 class Ingest:
     """Writes batches of instances; safe to call from several threads and processes at once."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Ingest into ``engine``."""
+    def __init__(self, engine: Engine, statistics: Statistics) -> None:
+        """Ingest into ``engine``, whose ``statistics`` are told how it grows."""
         self._engine = engine
+        self._statistics = statistics
         self._memory = ParentMemory()
 
     def __call__(
@@ -65,7 +67,9 @@ class Ingest:
         batch = attempts[-1]
         for record, known in batch.learnt:
             self._memory.remember(record.header, known)
-        return [batch.results[index] for index in range(len(records))]
+        results = [batch.results[index] for index in range(len(records))]
+        self._statistics.note(sum(r.outcome is IngestOutcome.STORED for r in results))
+        return results
 
 
 def _waves(records: Sequence[InstanceRecord]) -> Iterator[list[int]]:

@@ -127,8 +127,9 @@ class LevelWriter:
             self._row(row) | dict(zip(names, key, strict=True)) | {"revision": 1}
             for key, row in missing.items()
         ]
-        statement = _INSERTS[self._connection.dialect.name][self._level]
-        inserted = self._connection.execute(statement, rows).all()
+        backend = self._connection.dialect.name
+        parameters = rows if backend == "sqlite" else _by_column(rows)
+        inserted = self._connection.execute(_INSERTS[backend][self._level], parameters).all()
         # Race: another writer committed one of these rows after our SELECT. ON CONFLICT has waited for it and
         # left the row alone, but we have not merged with its values; a new transaction will see them.
         if len(inserted) != len(missing):
@@ -151,15 +152,29 @@ class LevelWriter:
         return columns
 
 
+def _by_column(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
 def _insert_statement(level: Level, backend: str) -> Any:
     table = tables.ENTITIES[level]
-    insert = sqlite.insert if backend == "sqlite" else postgresql.insert
-    names = _KEY_COLUMNS[level]
-    return (
-        insert(table)
-        .on_conflict_do_nothing(index_elements=[table.c[name] for name in names])
-        .returning(table.c.id, *(table.c[name] for name in names))
-    )
+    key = [table.c[name] for name in _KEY_COLUMNS[level]]
+    insert: Any = sqlite.insert(table)
+    if backend == "postgresql":
+        names = [column.name for column in table.c if column.name != "id"]
+        insert = postgresql.insert(table).from_select(names, _unnested(table, names))
+    return insert.on_conflict_do_nothing(index_elements=key).returning(table.c.id, *key)
+
+
+def _unnested(table: sa.Table, names: list[str]) -> sa.Select[Any]:
+    """Rows from one array a column, so that the statement is the same for any number of rows.
+
+    As VALUES, the driver reads a text with thousands of parameters anew each time: that was half of the time for
+    new studies (128 of them in a batch: 902 a second with VALUES, 1,558 with arrays, in the same minute).
+    """
+    arrays = (sa.bindparam(name, type_=postgresql.ARRAY(table.c[name].type)) for name in names)
+    rows = sa.func.unnest(*arrays).table_valued(*names).render_derived(name="new_rows")
+    return sa.select(*(rows.c[name] for name in names))
 
 
 def _update_statement(level: Level) -> sa.Update:

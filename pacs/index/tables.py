@@ -157,15 +157,19 @@ for _column in (
     patient.c.patient_name_phonetic,
     # Optional key, but the usual way to find a patient whose name is spelt in several ways.
     patient.c.patient_birth_date,
-    study.c.patient_pk,
     study.c.study_date,
     study.c.study_time_canonical,
     study.c.accession_number,
     study.c.study_id,
-    # What was received since a point in time: adopting files after a power loss, and reports.
-    instance.c.received_at,
 ):
-    sa.Index(None, _column)
+    # Rows without a value are left out. Few names have an ideographic group, anonymised studies no Accession
+    # Number: a thousand equal NULLs make SQLite's planner expect a thousand rows for any value, and read the table.
+    _has_value = _column.is_not(None)
+    sa.Index(None, _column, sqlite_where=_has_value, postgresql_where=_has_value)
+
+sa.Index(None, study.c.patient_pk)
+# What was received since a point in time: adopting files after a power loss, and reports.
+sa.Index(None, instance.c.received_at)
 
 # ModalitiesInStudy asks this of each candidate study; as a covering index it answers without the series row.
 # It serves the foreign key too. The same holds for Instance Number, the required key of IMAGE level.

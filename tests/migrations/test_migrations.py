@@ -31,6 +31,12 @@ def run(engine: Engine, step: Callable[[Config, str], None], revision: str) -> N
         step(config, revision)
 
 
+def index_text(index: Any) -> str:
+    # The WHERE of a partial index is an expression, whose repr is its address.
+    options = {name: str(value) for name, value in index.get("dialect_options", {}).items()}
+    return str({**index, "dialect_options": options})
+
+
 def schema(connection: sa.Connection) -> dict[str, Any]:
     """What the database says about its tables, in comparable form."""
     inspector = sa.inspect(connection)
@@ -50,7 +56,7 @@ def schema(connection: sa.Connection) -> dict[str, Any]:
             "primary key": inspector.get_pk_constraint(table),
             "unique": sorted(map(str, inspector.get_unique_constraints(table))),
             "foreign keys": sorted(map(str, inspector.get_foreign_keys(table))),
-            "indexes": sorted(map(str, inspector.get_indexes(table))),
+            "indexes": sorted(map(index_text, inspector.get_indexes(table))),
         }
     if connection.dialect.name == "sqlite":
         statement = (
