@@ -32,6 +32,7 @@ from pydantic_core import ErrorDetails
 
 from pacs import config_sources
 from pacs.config_sources import Given, Sources
+from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.errors import InvalidSetting
 
 MASK = "***"
@@ -79,8 +80,8 @@ def _in_data_dir(data: dict[str, object], name: str) -> str:
 
 
 def _ae_title(value: str) -> str:
-    title = value.strip(" ")
-    if not 1 <= len(title) <= 16 or not re.fullmatch(r"[ -\[\]-~]+", title):
+    title = normalised_ae_title(value)
+    if title is None:
         raise ValueError("an AE title: 1 to 16 ASCII characters, no backslash (PS3.5 6.2)")
     return title
 
@@ -216,7 +217,7 @@ class Settings(BaseModel):
     duplicate_policy: Annotated[Duplicates, BeforeValidator(_lower)] = Field(
         default="replace",
         description="What a different instance with a stored SOP Instance UID does: "
-        "replace the stored one, keep the stored one and answer success, or be refused.",
+        "replace the stored one, keep the stored one and answer with a warning, or be refused.",
     )
     maximum_associations: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=100, description="Number of simultaneous associations accepted from all peers."

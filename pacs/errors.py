@@ -7,6 +7,7 @@ as a warning) or ours (logged as an error). No class here knows a protocol: DIMS
 
 from __future__ import annotations
 
+import logging
 from typing import ClassVar, Literal
 
 Fault = Literal["peer", "ours"]
@@ -24,6 +25,11 @@ class PacsError(Exception):
     def message(self) -> str:
         """One sentence for the person or peer that asked."""
         return str(self.args[0])
+
+    @property
+    def log_level(self) -> int:
+        """How severe it is for the operator, by whose fault it is."""
+        return logging.WARNING if self.fault == "peer" else logging.ERROR
 
 
 class InvalidSetting(PacsError):
@@ -68,20 +74,8 @@ class NotAuthorised(PacsError):
     fault = "peer"
 
 
-class UnknownDestination(PacsError):
-    """The Move Destination is not known to this archive."""
-
-    fault = "peer"
-
-
 class DestinationUnreachable(PacsError):
     """No association with the Move Destination could be established."""
-
-    fault = "peer"
-
-
-class DestinationRefused(PacsError):
-    """The Move Destination did not accept a presentation context for the SOP Instance."""
 
     fault = "peer"
 

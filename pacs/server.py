@@ -21,6 +21,7 @@ from pacs.errors import InvalidSetting, PacsError, StorageFull, StorageUnavailab
 from pacs.index import engine, migrate
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy, RemoteAE
+from pacs.storage.directories import make_directories
 from pacs.storage.filesystem import storage_from_url
 
 LOGGER = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def make_directory(path: Path) -> None:
         InvalidSetting: it cannot be made.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_directories(path)
     except OSError as error:
         raise InvalidSetting(f"data_dir: cannot make {path}: {error.strerror}") from error
 

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, Protocol
 
 import pynetdicom
 from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
@@ -26,12 +28,13 @@ from pynetdicom.transport import ThreadedAssociationServer
 from pacs.archive.archive import Archive
 from pacs.archive.store import Origin, store
 from pacs.config import Settings
+from pacs.dicom.instance import InstanceHeader
 from pacs.dicom.part10 import file_meta
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.ae import handlers
 from pacs.dimse.negotiation import message_contexts
 from pacs.dimse.remote import RemoteAEs
-from pacs.index.records import RemoteAE, Service
+from pacs.index.records import InstanceRecord, RemoteAE, Service
 from pacs.server import Server, configured_remotes, open_archive, options_of
 from tests.factories import part10
 
@@ -134,6 +137,30 @@ def deposit_bytes(
     with archive.storage.spool.create(meta) as writer:
         writer.write(data)
         store(archive, writer.finish(), Origin(CALLING, transfer_syntax_uid))
+
+
+def fill_index(archive: Archive, studies: int) -> None:
+    """Index studies 1.9.0, 1.9.1 and so on, of one instance each, without any file: enough for C-FIND."""
+    records = [
+        InstanceRecord(
+            header=InstanceHeader(
+                sop_class_uid=CTImageStorage,
+                sop_instance_uid=f"1.9.{number}.1.1",
+                series_instance_uid=f"1.9.{number}.1",
+                study_instance_uid=f"1.9.{number}",
+                transfer_syntax_uid=ExplicitVRLittleEndian,
+                values={"PatientID": f"Q-{number}", "Modality": "CT", "StudyDate": "20200101"},
+            ),
+            location=f"2020/01/01/0000/{number:032x}.dcm",
+            data_set_offset=0,
+            data_set_size=0,
+            digest="0" * 64,
+            received_at=datetime(2020, 1, 1, tzinfo=UTC),
+            source_ae=CALLING,
+        )
+        for number in range(studies)
+    ]
+    archive.index.ingest_batch(records)
 
 
 def data_set_bytes(instance: Dataset, transfer_syntax_uid: str | None = None) -> bytes:
@@ -264,7 +291,9 @@ def associate(
 
 def end(assoc: Association) -> None:
     """Wait for the threads of a requestor's association; close its socket if nobody else did."""
-    assoc.join(_TIMEOUT_SECONDS)
+    for thread in (assoc, assoc.dul):
+        if thread.ident is not None:  # that of a refused association was never started
+            thread.join(_TIMEOUT_SECONDS)
     sock = assoc.dul.socket
     if sock is not None and sock.socket is not None:
         sock.close()

@@ -246,7 +246,8 @@ def _zip(path: Path) -> Iterator[Found]:
     # go closes it (ZipFile.__del__).
     turn = threading.Lock()
     for member in archive.infolist():
-        if member.is_dir():
+        # Not is_dir(), which fails on an empty name.
+        if member.filename.endswith("/"):
             continue
         name = f"{path}!{member.filename}"
         allowance -= member.file_size
@@ -323,7 +324,7 @@ class _MediumFolder:
             if component in {"", ".", ".."} or "/" in component or "\0" in component:
                 return Refusal(repr(shown), Reason.MISSING, "the File ID leaves the medium")
             exact = path / component
-            path = exact if exact.exists() else path / self._spelling(path, component)
+            path = exact if _exists(exact) else path / self._spelling(path, component)
         try:
             if S_ISREG(path.stat().st_mode):
                 return Candidate(str(path), partial(_open, path))
@@ -339,6 +340,14 @@ class _MediumFolder:
             except OSError:
                 self._names = {}
         return self._names.get(_plain(component), component)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # A component may be longer than the names of the file system.
+        return False
 
 
 def _plain(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from pacs.cli.options import ALL_SETTINGS, ARCHIVE_SETTINGS, with_settings
@@ -18,7 +20,7 @@ def db_group() -> None:
 @db_group.command("upgrade")
 @with_settings(*ARCHIVE_SETTINGS)
 def db_upgrade(settings: Settings) -> int:
-    """Migrate the index to the newest schema; ``pacs serve`` does the same at start."""
+    """Migrate the index to the newest schema; "pacs serve" does the same at start."""
     before, after = upgrade_index(settings)
     console.print(
         f"index is at revision {after}" + ("" if before == after else f", was {before or 'empty'}")
@@ -44,11 +46,8 @@ def db_current(settings: Settings, as_json: bool) -> int:
 @with_settings(*ARCHIVE_SETTINGS)
 def stats_command(settings: Settings, as_json: bool) -> int:
     """Count patients, studies, series, instances and bytes."""
-    archive = open_archive(settings)
-    try:
+    with closing(open_archive(settings)) as archive:
         stats = archive.index.stats()
-    finally:
-        archive.close()
     if as_json:
         print_json({name: getattr(stats, name) for name in stats.__dataclass_fields__})
         return 0

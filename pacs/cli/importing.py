@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +16,7 @@ from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
 from pacs.cli.output import console, human_size, print_json
 from pacs.cli.progress import ProgressDisplay, in_one_line
 from pacs.config import Settings
+from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.errors import PacsError
 from pacs.index.records import DuplicatePolicy, IngestOutcome
 from pacs.server import open_archive
@@ -27,8 +27,6 @@ _OUTCOMES = {
     IngestOutcome.REPLACED: "replaced",
     IngestOutcome.KEPT: "kept the stored one",
 }
-#: Those of ``pacs serve``, but for the policy, which has a shorter name here.
-_SETTINGS = tuple(name for name in ARCHIVE_SETTINGS if name != "duplicate_policy")
 _INTERRUPTED = 130
 
 
@@ -71,7 +69,7 @@ _INTERRUPTED = 130
 )
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@with_settings(*_SETTINGS, default_log_level="error")
+@with_settings(*ARCHIVE_SETTINGS, default_log_level="error")
 def import_command(
     settings: Settings,
     paths: tuple[Path, ...],
@@ -105,7 +103,7 @@ def import_command(
 
 
 def _require_ae_title(title: str) -> None:
-    if not title.strip() or not re.fullmatch(r"[ -\[\]-~]{1,16}", title):
+    if normalised_ae_title(title) is None:
         raise click.BadParameter(
             "an AE title has 1 to 16 ASCII characters and no backslash", param_hint="--source-ae"
         )

@@ -13,8 +13,8 @@ import click
 from pacs.cli.output import configure_logging
 from pacs.config import Settings, is_secret, names
 
-#: What it takes to open an archive.
-ARCHIVE_SETTINGS = ("data_dir", "database_url", "storage_url", "duplicate_policy", "log_level")
+#: What it takes to open an archive; only ``pacs serve`` and ``pacs import`` store anything into it.
+ARCHIVE_SETTINGS = ("data_dir", "database_url", "storage_url", "log_level")
 #: What it takes to call a remote AE.
 SCU_SETTINGS = (
     "ae_title",

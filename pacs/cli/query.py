@@ -43,6 +43,10 @@ _SHOWN = {
     Level.IMAGE: ("InstanceNumber", "SOPClassUID", "SOPInstanceUID"),
 }
 
+# click takes a paragraph behind a backspace as it stands; elsewhere it breaks lines, and nobody could copy these.
+_FIND_EXAMPLE = "\b\nExample: pacs find PACS@localhost:11112 PatientName='DOE*' StudyDate=20240101-"
+_MOVE_EXAMPLE = "\b\nExample: pacs move PACS@localhost:11112 --to RESEARCH StudyInstanceUID=1.2.3"
+
 _peer = click.argument("peer", metavar="TITLE@HOST:PORT")
 _keys = click.argument("keys", nargs=-1, metavar="[KEY[=VALUE]]...")
 _level = click.option(
@@ -81,7 +85,7 @@ def verify(settings: Settings, title: str, host: str, port: int) -> int:
     return 0
 
 
-@click.command("find")
+@click.command("find", epilog=_FIND_EXAMPLE)
 @_peer
 @_keys
 @_level
@@ -91,13 +95,11 @@ def verify(settings: Settings, title: str, host: str, port: int) -> int:
 def find_command(
     settings: Settings, peer: str, keys: tuple[str, ...], level: str, model: str, as_json: bool
 ) -> int:
-    r"""Send a C-FIND and list the matches.
+    """Send a C-FIND and list the matches.
 
     KEY=VALUE restricts the matches, KEY alone asks for the value. Keys are keywords (PatientName) or tags
-    (0010,0010); values follow DICOM: * and ? are wild cards, 20240101-20241231 is a range.
-
-    \b
-    pacs find PACS@localhost:11112 PatientName='DOE*' StudyDate=20240101-
+    (0010,0010); values follow DICOM: * and ? are wild cards, 20240101-20241231 is a range. Below STUDY level the
+    UIDs of the levels above have to be given.
     """
     query_level = Level[level.upper()]
     asked = _parse_keys(keys)
@@ -145,7 +147,7 @@ def _model_for(level: Level, model: str) -> InformationModel:
     return _MODELS[model]
 
 
-@click.command("move")
+@click.command("move", epilog=_MOVE_EXAMPLE)
 @_peer
 @_keys
 @_level
@@ -162,12 +164,9 @@ def move_command(
     destination: str,
     as_json: bool,
 ) -> int:
-    r"""Send a C-MOVE: have the remote AE send instances to a third one that it knows.
+    """Send a C-MOVE: have the remote AE send instances to a third one that it knows.
 
     KEY=VALUE names the unique keys, several UIDs separated by a backslash.
-
-    \b
-    pacs move PACS@localhost:11112 --to RESEARCH StudyInstanceUID=1.2.3
     """
     query_level = Level[level.upper()]
     identifier = query_scu.identifier(query_level.name, _parse_keys(keys))

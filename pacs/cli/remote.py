@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from pacs.cli.options import ARCHIVE_SETTINGS, SCU_SETTINGS, with_settings
@@ -49,7 +51,10 @@ def ae_add(
     destinations: tuple[str, ...],
     description: str,
 ) -> int:
-    """Register AE TITLE at HOST:PORT, or change what is registered; a running server sees it at once."""
+    """Register AE TITLE at HOST:PORT, or change what is registered.
+
+    A running server knows a new AE at once, and a change within two seconds.
+    """
     remote = RemoteAE(
         title=title,
         host=host,
@@ -58,11 +63,8 @@ def ae_add(
         destinations=frozenset(destinations) or None,
         description=description,
     )
-    archive = open_archive(settings)
-    try:
+    with closing(open_archive(settings)) as archive:
         archive.index.add_remote_ae(remote)
-    finally:
-        archive.close()
     console.print(f"{title} is registered at {host}:{port}", markup=False)
     return 0
 
@@ -72,11 +74,8 @@ def ae_add(
 @with_settings(*ARCHIVE_SETTINGS)
 def ae_remove(settings: Settings, title: str) -> int:
     """Forget AE TITLE."""
-    archive = open_archive(settings)
-    try:
+    with closing(open_archive(settings)) as archive:
         removed = archive.index.remove_remote_ae(title)
-    finally:
-        archive.close()
     if not removed:
         raise InvalidSetting(f"no remote AE {title!r} is registered")
     console.print(f"{title} is removed", markup=False)
@@ -87,7 +86,7 @@ def ae_remove(settings: Settings, title: str) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_settings(*ARCHIVE_SETTINGS, "remote_aes")
 def ae_list(settings: Settings, as_json: bool) -> int:
-    """List the registered AEs and those of the ``remote_aes`` setting."""
+    """List the registered AEs and those of the remote_aes setting."""
     rows = [_row(remote, source) for remote, source in _known(settings)]
     headings = ("title", "host", "port", "may", "may move to", "from", "description")
     if as_json:
@@ -109,11 +108,8 @@ def ae_echo(settings: Settings, title: str) -> int:
 
 
 def _known(settings: Settings) -> list[tuple[RemoteAE, str]]:
-    archive = open_archive(settings)
-    try:
+    with closing(open_archive(settings)) as archive:
         registered = {remote.title: remote for remote in archive.index.remote_aes()}
-    finally:
-        archive.close()
     known = [(remote, "index") for remote in registered.values()]
     configured = configured_remotes(settings)
     known += [(remote, "settings") for remote in configured if remote.title not in registered]

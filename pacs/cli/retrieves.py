@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
@@ -23,11 +25,8 @@ def retrieve_group() -> None:
 @with_settings(*ARCHIVE_SETTINGS)
 def retrieve_list(settings: Settings, limit: int, as_json: bool) -> int:
     """List retrieves, newest first."""
-    archive = open_archive(settings)
-    try:
+    with closing(open_archive(settings)) as archive:
         records = archive.index.retrieves(limit=limit)
-    finally:
-        archive.close()
     if as_json:
         print_json([_as_dict(record) for record in records])
         return 0
@@ -56,8 +55,7 @@ def retrieve_list(settings: Settings, limit: int, as_json: bool) -> int:
 @with_settings(*ARCHIVE_SETTINGS)
 def retrieve_show(settings: Settings, number: int, only_failed: bool, as_json: bool) -> int:
     """Show retrieve NUMBER: who asked for what, and how each sub-operation ended."""
-    archive = open_archive(settings)
-    try:
+    with closing(open_archive(settings)) as archive:
         record = archive.index.retrieve(number)
         if record is None:
             raise InvalidSetting(f"no retrieve {number} is recorded; see: pacs retrieve list")
@@ -66,8 +64,6 @@ def retrieve_show(settings: Settings, number: int, only_failed: bool, as_json: b
             for operation in archive.index.sub_operations(number)
             if not only_failed or operation.outcome is SubOperationOutcome.FAILED
         ]
-    finally:
-        archive.close()
     failed = [one for one in operations if one.outcome is SubOperationOutcome.FAILED]
     if as_json:
         document = _as_dict(record)

@@ -18,10 +18,9 @@ from pydicom.uid import UID
 from pacs.dicom.attributes import ATTRIBUTES, Attribute, KeyType
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import WILD_CARD_VRS
+from pacs.dicom.matching import RANGE_VRS, WILD_CARD_VRS
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_RANGE_VRS = frozenset({"DA", "TM", "DT"})
 _KEY_TYPES = {KeyType.UNIQUE: "unique", KeyType.REQUIRED: "required", KeyType.OPTIONAL: "optional"}
 
 
@@ -54,7 +53,7 @@ def _matching(attribute: Attribute) -> list[str]:
         kinds.append("list of UID")
     if attribute.vr in WILD_CARD_VRS:
         kinds.append("wild card")
-    if attribute.vr in _RANGE_VRS:
+    if attribute.vr in RANGE_VRS:
         kinds.append("range")
     return kinds
 

@@ -13,6 +13,9 @@ from pacs.dicom.byte_source import StreamBytes
 from pacs.dicom.element_reader import (
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
+    ITEM,
+    ITEM_DELIMITER,
+    SEQUENCE_DELIMITER,
     UNDEFINED_LENGTH,
     ElementReader,
     Encoding,
@@ -25,9 +28,6 @@ MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 _DIRECTORY_RECORDS = 0x00041220
 _RECORD_IN_USE = 0x00041410
 _REFERENCED_FILE_ID = 0x00041500
-_ITEM = 0xFFFEE000
-_ITEM_DELIMITER = 0xFFFEE00D
-_SEQUENCE_DELIMITER = 0xFFFEE0DD
 
 
 def referenced_files(stream: BinaryIO, data_set_offset: int) -> Iterator[tuple[str, ...]]:
@@ -47,9 +47,9 @@ def referenced_files(stream: BinaryIO, data_set_offset: int) -> Iterator[tuple[s
         reader = ElementReader(source)
         # An Item has no VR in any encoding; in the implicit one nothing is taken for one.
         item = reader.header(position, IMPLICIT_LITTLE)
-        if item.tag == _SEQUENCE_DELIMITER:
+        if item.tag == SEQUENCE_DELIMITER:
             return
-        if item.tag != _ITEM:
+        if item.tag != ITEM:
             raise InvalidInstance("The DICOMDIR contains something else in place of a record")
         record_end = None if item.length == UNDEFINED_LENGTH else item.value_at + item.length
         file_id, position = _read_record(reader, encoding, item.value_at, record_end)
@@ -74,7 +74,7 @@ def _read_record(
     is_in_use, file_id = True, ""
     while end is None or position < end:
         header = reader.header(position, encoding)
-        if header.tag == _ITEM_DELIMITER:
+        if header.tag == ITEM_DELIMITER:
             position = header.value_at
             break
         if header.tag == _RECORD_IN_USE:

@@ -31,9 +31,9 @@ from pacs.dicom.plain_values import Element, dictionary_facts
 from pacs.errors import InvalidInstance
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
-_ITEM = 0xFFFEE000
-_ITEM_DELIMITER = 0xFFFEE00D
-_SEQUENCE_DELIMITER = 0xFFFEE0DD
+ITEM = 0xFFFEE000
+ITEM_DELIMITER = 0xFFFEE00D
+SEQUENCE_DELIMITER = 0xFFFEE0DD
 
 # About 0.5 s of walking. The largest structured reports have some ten thousands of elements.
 MAX_ELEMENTS = 500_000
@@ -225,7 +225,7 @@ class ElementReader:
         position = header.value_at
         while end is None or position < end:
             tag, length, position = self._item_header(position, encoding, header.tag)
-            if tag == _SEQUENCE_DELIMITER:
+            if tag == SEQUENCE_DELIMITER:
                 break
             elements, position = self._take_item(position, length, encoding, depth)
             if self._is_within_budget(_HEADER_BYTES):
@@ -247,13 +247,13 @@ class ElementReader:
         elements: Elements = {}
         while end is None or position < end:
             header = self.header(position, encoding)
-            if header.tag == _ITEM_DELIMITER:
+            if header.tag == ITEM_DELIMITER:
                 position = header.value_at
                 break
             element, position = self._take(header, encoding, depth + 1)
             if element is not None:
                 elements[element.tag] = element
-        return elements, _closed(position, end, _ITEM)
+        return elements, _closed(position, end, ITEM)
 
     def _item_header(self, position: int, encoding: Encoding, within: int) -> tuple[int, int, int]:
         self._count()
@@ -262,7 +262,7 @@ class ElementReader:
             raise InvalidInstance(f"The data set ends within {_name(within)}")
         group, number, length = encoding.tag_and_length.unpack(head)
         tag = group << 16 | number
-        if tag not in (_ITEM, _SEQUENCE_DELIMITER):
+        if tag not in (ITEM, SEQUENCE_DELIMITER):
             raise InvalidInstance(f"{_name(within)} contains {_name(tag)} in place of an Item")
         return tag, length, position + _HEADER_BYTES
 
@@ -284,7 +284,7 @@ class ElementReader:
     def _step_in_sequence(self, position: int, open_encodings: list[Encoding], within: int) -> int:
         encoding = open_encodings[-1]
         tag, length, position = self._item_header(position, encoding, within)
-        if tag == _SEQUENCE_DELIMITER:
+        if tag == SEQUENCE_DELIMITER:
             open_encodings.pop()
         elif length == UNDEFINED_LENGTH:
             open_encodings.append(self.encoding_at(position, encoding))
@@ -295,7 +295,7 @@ class ElementReader:
     def _step_in_item(self, position: int, open_encodings: list[Encoding]) -> int:
         encoding = open_encodings[-1]
         header = self.header(position, encoding)
-        if header.tag == _ITEM_DELIMITER:
+        if header.tag == ITEM_DELIMITER:
             open_encodings.pop()
         elif header.length == UNDEFINED_LENGTH:
             open_encodings.append(IMPLICIT_LITTLE if header.vr == "UN" else encoding)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from pacs.dicom.attributes import ATTRIBUTES, Attribute
+from pacs.dicom.attributes import Attribute
 from pacs.dicom.levels import Level
 from pacs.errors import InvalidIdentifier
 
@@ -31,12 +31,6 @@ class InformationModel(Enum):
         Study Root has no PATIENT level: its Attributes are keys of STUDY (PS3.4 C.3.2).
         """
         return max(attribute.level, self.levels[0])
-
-    def keys_at(self, level: Level) -> tuple[Attribute, ...]:
-        """The Attributes that are keys at one level of this model, in table order."""
-        if level not in self.levels:
-            return ()
-        return tuple(one for one in ATTRIBUTES if self.key_level(one) is level)
 
 
 _LEVELS = {

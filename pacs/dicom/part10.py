@@ -89,7 +89,6 @@ def file_meta(
     transfer_syntax_uid: str,
     *,
     source_ae: str,
-    receiving_ae: str | None = None,
 ) -> bytes:
     """Return preamble, prefix and File Meta Information (PS3.10 7.1).
 
@@ -105,7 +104,6 @@ def file_meta(
             _meta_element(0x0012, b"UI", _padded_uid(IMPLEMENTATION_CLASS_UID)),
             _meta_element(0x0013, b"SH", _padded_text(IMPLEMENTATION_VERSION_NAME)),
             _meta_element(0x0016, b"AE", _padded_text(source_ae)),
-            _meta_element(0x0018, b"AE", _padded_text(receiving_ae or "")),
         )
     )
     group_length = pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements))

@@ -31,6 +31,9 @@ class Rights:
     #: AE titles it may name as Move Destination; None is any that is known.
     destinations: frozenset[str] | None = None
 
+    def __str__(self) -> str:
+        return f"{self.calling_ae}@{self.host}"
+
     def require(self, service: Service) -> None:
         """Check that ``service`` is allowed.
 

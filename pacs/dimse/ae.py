@@ -85,7 +85,7 @@ def _open_destination(
     ae: EngineAE, options: Options, assoc: EngineAssociation, request: Any, address: Any
 ) -> Destination:
     if address is None:
-        return GetDestination(assoc, int(request.MessageID))
+        return GetDestination(assoc, int(request.MessageID), request.Priority)
     host, port, *rest = address
     kwargs: dict[str, Any] = dict(rest[0]) if rest else {}
     contexts: list[PresentationContext] = kwargs.pop("contexts", [])
@@ -94,6 +94,8 @@ def _open_destination(
     def associate(some: list[PresentationContext]) -> EngineAssociation:
         return ae.associate(host, port, contexts=some, **kwargs)
 
-    # Move Originator is the AE that sent the C-MOVE, not this one (PS3.4 C.4.2.2.1).
+    # Move Originator is the AE that sent the C-MOVE, not this one (PS3.7 9.1.1.1.6).
     originator = MoveOriginator(str(assoc.requestor.ae_title), int(request.MessageID))
-    return MoveDestination(associate, title, contexts, originator, options.destination_retries)
+    return MoveDestination(
+        associate, title, contexts, originator, request.Priority, options.destination_retries
+    )

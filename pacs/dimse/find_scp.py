@@ -16,8 +16,7 @@ from pacs.dicom.information_model import model_of
 from pacs.dicom.response import encode_response
 from pacs.dimse.negotiation import rights_of
 from pacs.dimse.request_identifier import identifier_of
-from pacs.dimse.status import Service as DimseService
-from pacs.dimse.status import Status, status_dataset, status_of
+from pacs.dimse.status import DimseService, Status, status_dataset, status_of
 from pacs.errors import PacsError
 from pacs.index.records import Service
 
@@ -52,13 +51,11 @@ def handle_find(event: Any, archive: Archive, ae_title: str, limit: int = 0) -> 
         final = Status.CANCEL
     except PacsError as error:
         final = status_of(error, DimseService.FIND)
-        log = LOGGER.warning if error.fault == "peer" else LOGGER.error
-        log("%s@%s: C-FIND refused: %s", rights.calling_ae, rights.host, error.message)
+        LOGGER.log(error.log_level, "%s: C-FIND refused: %s", rights, error.message)
     code = int(final.Status) if isinstance(final, Dataset) else int(final)
     LOGGER.info(
-        "%s@%s: C-FIND %s: %d matches in %.3f s, status %04X",
-        rights.calling_ae,
-        rights.host,
+        "%s: C-FIND %s: %d matches in %.3f s, status %04X",
+        rights,
         level,
         count,
         time.monotonic() - started,

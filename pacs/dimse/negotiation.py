@@ -8,7 +8,13 @@ from typing import Any
 from pynetdicom.presentation import PresentationContext, build_context
 
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
-from pacs.dicom.sop_classes import is_storage_sop_class
+from pacs.dicom.sop_classes import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    is_storage_sop_class,
+)
 from pacs.dimse.access import AccessPolicy, Rights
 
 LOGGER = logging.getLogger(__name__)
@@ -16,10 +22,10 @@ LOGGER = logging.getLogger(__name__)
 VERIFICATION = "1.2.840.10008.1.1"
 #: For everything that is not storage, in order of preference.
 _MESSAGE_TRANSFER_SYNTAXES = [
-    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
-    "1.2.840.10008.1.2",  # Implicit VR Little Endian
-    "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
-    "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
 ]
 #: PS3.8 9.3.4: rejected-permanent, by the service user, calling AE title not recognised.
 _CALLING_AE_NOT_RECOGNISED = (0x01, 0x01, 0x03)

@@ -13,13 +13,15 @@ from pydicom.tag import Tag
 from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 
+from pacs.dicom.ae_titles import normalised_ae_title
+from pacs.dicom.character_sets import UTF_8
 from pacs.dicom.information_model import InformationModel, Operation, sop_class_uid
 from pacs.dimse.ae import Options, make_ae
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.negotiation import VERIFICATION
 from pacs.errors import DestinationUnreachable, InvalidIdentifier, InvalidSetting, PeerAborted
 
-_PEER = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
+_PEER = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
 _TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?\Z")
 _PENDING = (0xFF00, 0xFF01)
 #: VRs whose values pydicom does not make from text by itself (PS3.5 6.2).
@@ -44,9 +46,10 @@ class Peer:
             InvalidSetting: it is not of that form.
         """
         match = _PEER.match(text)
-        if match is None or not 0 < int(match["port"]) < 65_536:
+        title = normalised_ae_title(match["title"]) if match else None
+        if match is None or title is None or not 0 < int(match["port"]) < 65_536:
             raise InvalidSetting(f"expected TITLE@HOST:PORT, got {text!r}")
-        return cls(match["title"], match["host"].strip("[]"), int(match["port"]))
+        return cls(title, match["host"].strip("[]"), int(match["port"]))
 
     def __str__(self) -> str:
         return f"{self.title}@{self.host}:{self.port}"
@@ -64,11 +67,6 @@ class Progress:
     warning: int
     failed_uids: tuple[str, ...] = ()
 
-    @property
-    def is_final(self) -> bool:
-        """Whether no further response follows."""
-        return self.status not in _PENDING
-
 
 def identifier(level: str, keys: Mapping[str, str]) -> Dataset:
     """Make an Identifier; a key is a keyword or a tag such as ``0010,0020``.
@@ -80,7 +78,7 @@ def identifier(level: str, keys: Mapping[str, str]) -> Dataset:
     dataset.QueryRetrieveLevel = level
     # Names and descriptions typed at a terminal are Unicode.
     if any(not value.isascii() for value in keys.values()):
-        dataset.SpecificCharacterSet = "ISO_IR 192"
+        dataset.SpecificCharacterSet = UTF_8
     for key, value in keys.items():
         keyword = keyword_of(key)
         try:
@@ -195,7 +193,8 @@ def _associate(options: Options, peer: Peer, abstract_syntax: str) -> EngineAsso
         raise DestinationUnreachable(f"{peer} rejected the association: {assoc.rejection}")
     if assoc.rejected_contexts:
         raise DestinationUnreachable(f"{peer} does not support the service")
-    raise DestinationUnreachable(f"no association with {peer}")
+    reason = assoc.connect_error or "the peer ended the connection or did not answer"
+    raise DestinationUnreachable(f"no association with {peer}: {reason}")
 
 
 def _described(status: Dataset) -> str:

@@ -13,8 +13,10 @@ from pacs.index.records import RemoteAE
 
 LOGGER = logging.getLogger(__name__)
 
-#: ``pacs ae add`` reaches a running server within this time.
+#: What is changed by ``pacs ae`` reaches a running server within this time.
 _REFRESH_SECONDS = 2.0
+#: A title that is not known may just have been added: whoever does so tries it next.
+_UNKNOWN_REFRESH_SECONDS = 0.1
 
 
 class RemoteAEs:
@@ -29,15 +31,18 @@ class RemoteAEs:
 
     def get(self, title: str) -> RemoteAE | None:
         """The remote AE with this title, or None."""
-        return self._current().get(title.strip())
+        title = title.strip()
+        return self._current().get(title) or self._current(_UNKNOWN_REFRESH_SECONDS).get(title)
 
     def titles(self) -> list[str]:
         """All known titles, sorted."""
         return sorted(self._current())
 
-    def _current(self) -> dict[str, RemoteAE]:
+    def _current(self, refresh_seconds: float | None = None) -> dict[str, RemoteAE]:
+        if refresh_seconds is None:
+            refresh_seconds = _REFRESH_SECONDS
         with self._lock:
-            if time.monotonic() - self._read_at < _REFRESH_SECONDS:
+            if time.monotonic() - self._read_at < refresh_seconds:
                 return self._known
             try:
                 stored = {remote.title: remote for remote in self._index.remote_aes()}

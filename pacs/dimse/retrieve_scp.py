@@ -31,8 +31,14 @@ from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.negotiation import VERIFICATION, rights_of
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.request_identifier import identifier_of
-from pacs.dimse.status import Service as DimseService
-from pacs.dimse.status import Status, status_of
+from pacs.dimse.status import (
+    DimseService,
+    Status,
+    concluding_status,
+    failed_list,
+    status_dataset,
+    status_of,
+)
 from pacs.dimse.storage_scu import contexts_for, outcome_of_status
 from pacs.errors import DestinationUnreachable, PacsError
 from pacs.index.records import RemoteAE, RetrievePlan, RetrieveRequest, Service
@@ -87,9 +93,14 @@ def handle_move(event: Any, archive: Archive, remotes: RemoteAEs) -> Generator[A
         journal = _journal(event, archive, Service.MOVE, title, 0, query)
         known = ", ".join(remotes.titles()) or "none"
         LOGGER.warning(
-            "%s: Move Destination %r is not known (known: %s)", _who(event), title, known
+            "%s: Move Destination %r is not known (known: %s); register it with 'pacs ae add'",
+            rights_of(event),
+            title,
+            known,
         )
-        journal.finish(Status.MOVE_DESTINATION_UNKNOWN, f"{title} is not a known AE")
+        # What the engine answers.
+        comment = f"Move Destination {title} is not known"
+        journal.finish(Status.MOVE_DESTINATION_UNKNOWN, comment)
         yield _UNKNOWN
         return
     stock = None if isinstance(event.assoc, EngineAssociation) else _StockOutcomes()
@@ -144,8 +155,9 @@ def _refuse(
     """End a request that never got to its sub-operations: one announced, then the failure."""
     dimse_service = DimseService.MOVE if service is Service.MOVE else DimseService.GET
     status = status_of(error, dimse_service)
-    log = LOGGER.warning if error.fault == "peer" else LOGGER.error
-    log("%s: %s refused: %s", _who(event), dimse_service.value, error.message)
+    LOGGER.log(
+        error.log_level, "%s: %s refused: %s", rights_of(event), dimse_service.value, error.message
+    )
     journal = _journal(event, archive, service, destination, 0, None)
     journal.finish(int(status.Status), error.message)
     yield 1
@@ -185,15 +197,13 @@ def _send_all(
         try:
             instance = next(instances, None)
         except PacsError as error:
-            status = status_of(error, retrieve.dimse_service)
-            retrieve.conclude(status.Status, error.message)
-            yield status, None
+            yield _cut_short(retrieve, error)
             return
         if instance is None:
             break
         if retrieve.event.is_cancelled:
             retrieve.conclude(Status.CANCEL, "Cancelled by the requester")
-            yield Status.CANCEL, _failed_list(journal.operations.failed_uids)
+            yield Status.CANCEL, failed_list(journal.operations.failed_uids)
             return
         try:
             outcome = yield from _send_one(instance, stock)
@@ -204,14 +214,15 @@ def _send_all(
         if outcome.comment:
             LOGGER.warning(
                 "%s: sub-operation for %s %s: %s",
-                _who(retrieve.event),
+                rights_of(retrieve.event),
                 instance.sop_instance_uid,
                 outcome.result.value,
                 outcome.comment,
             )
     # An instance that left the index since it was planned was never yielded: it counts as failed.
     journal.operations.fail_remaining()
-    retrieve.conclude(*_concluding(journal))
+    # The engine sends the same by its own counters; here it is for the record.
+    retrieve.conclude(*concluding_status(journal.operations))
 
 
 def _send_one(
@@ -236,6 +247,19 @@ def _send_one(
     return stock.outcome()
 
 
+def _cut_short(retrieve: _Retrieve, error: PacsError) -> _Pair:
+    """The final response when the next instances cannot be looked up.
+
+    Not 0xA701: the matches were calculated. Those that are left have failed, with UIDs nobody learned.
+    """
+    LOGGER.log(error.log_level, "%s: %s", rights_of(retrieve.event), error.message)
+    operations = retrieve.journal.operations
+    operations.fail_remaining()
+    status, _ = concluding_status(operations)
+    retrieve.conclude(status, error.message)
+    return status_dataset(status, error.message), failed_list(operations.failed_uids)
+
+
 def _unreachable(
     retrieve: _Retrieve,
     first: OutgoingInstance,
@@ -243,32 +267,14 @@ def _unreachable(
     error: DestinationUnreachable,
 ) -> _Pair:
     """The final response when nothing could be sent at all: every instance has failed, and is recorded so."""
-    LOGGER.warning("%s: %s", _who(retrieve.event), error.message)
+    LOGGER.warning("%s: %s", rights_of(retrieve.event), error.message)
     status = status_of(error, retrieve.dimse_service)
     retrieve.conclude(status.Status, error.message)
     outcome = Outcome.failed(error.message)
     retrieve.journal.add(first, outcome)
     for instance in rest:
         retrieve.journal.add(instance, outcome)
-    return status, _failed_list(retrieve.journal.operations.failed_uids)
-
-
-def _failed_list(uids: list[str]) -> Dataset | None:
-    if not uids:
-        return None
-    dataset = Dataset()
-    dataset.FailedSOPInstanceUIDList = list(uids)
-    return dataset
-
-
-def _concluding(journal: Journal) -> tuple[int, str]:
-    """The status the engine sends by the same counters; here for the record."""
-    operations = journal.operations
-    if operations.failed and not operations.completed and not operations.warning:
-        return Status.UNABLE_TO_PERFORM_SUB_OPERATIONS, "All sub-operations failed"
-    if operations.failed or operations.warning:
-        return Status.WARNING_SUB_OPERATIONS, f"{operations.failed} of {operations.total} failed"
-    return Status.SUCCESS, ""
+    return status, failed_list(retrieve.journal.operations.failed_uids)
 
 
 def _journal(
@@ -281,7 +287,8 @@ def _journal(
 ) -> Journal:
     rights = rights_of(event)
     try:
-        identifier = json.dumps(identifier_of(event).to_json_dict(), ensure_ascii=False)
+        # Not identifier_of, which would log it a second time.
+        identifier = json.dumps(event.identifier.to_json_dict(), ensure_ascii=False)
     except Exception:  # noqa: BLE001 - a record of what cannot be decoded says so
         identifier = "{}"
     try:
@@ -306,7 +313,7 @@ def _log_end(retrieve: _Retrieve) -> None:
     operations = retrieve.journal.operations
     LOGGER.info(
         "%s: %s%s: %d completed, %d failed, %d warning, %d not tried in %.3f s, status %04X, record %s",
-        _who(retrieve.event),
+        rights_of(retrieve.event),
         retrieve.dimse_service.value,
         f" to {retrieve.destination}" if retrieve.destination else "",
         operations.completed,
@@ -317,11 +324,6 @@ def _log_end(retrieve: _Retrieve) -> None:
         retrieve.final,
         retrieve.journal.key,
     )
-
-
-def _who(event: Any) -> str:
-    rights = rights_of(event)
-    return f"{rights.calling_ae}@{rights.host}"
 
 
 class _StockOutcomes:

@@ -5,13 +5,14 @@ PS3.7 Annex C for the general ones, PS3.4 B.2.3 (Storage), C.4.1.1.4, C.4.2.1.5 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, IntEnum
 
 from pydicom.dataset import Dataset
 
 from pacs import errors
-
-MAX_COMMENT_CHARACTERS = 64
+from pacs.archive.sub_operations import SubOperations
+from pacs.dimse.engine.command import MAX_COMMENT_CHARACTERS
 
 
 class Status(IntEnum):
@@ -33,7 +34,6 @@ class Status(IntEnum):
     MOVE_DESTINATION_UNKNOWN = 0xA801
     DOES_NOT_MATCH_SOP_CLASS = 0xA900
     UNABLE_TO_PROCESS = 0xC000
-    CANNOT_UNDERSTAND = 0xC000
     DATA_SET_UNREADABLE = 0xC010
     #: PS3.7's 0x0111 is not among the statuses of C-STORE (PS3.7 9.1.1.1.9), so one of "cannot understand".
     DUPLICATE_SOP_INSTANCE = 0xC011
@@ -41,7 +41,7 @@ class Status(IntEnum):
     ELEMENTS_DISCARDED = 0xB006
 
 
-class Service(Enum):
+class DimseService(Enum):
     """The DIMSE services whose statuses differ."""
 
     STORE = "C-STORE"
@@ -59,9 +59,7 @@ _COMMON = {
     errors.InstanceMismatch: Status.DOES_NOT_MATCH_SOP_CLASS,
     errors.InvalidInstance: Status.DATA_SET_UNREADABLE,
     errors.DuplicateInstance: Status.DUPLICATE_SOP_INSTANCE,
-    errors.UnknownDestination: Status.MOVE_DESTINATION_UNKNOWN,
     errors.DestinationUnreachable: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
-    errors.DestinationRefused: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
     errors.StorageFull: Status.OUT_OF_RESOURCES,
     errors.StorageUnavailable: Status.OUT_OF_RESOURCES,
     errors.IndexUnavailable: Status.OUT_OF_RESOURCES,
@@ -71,15 +69,15 @@ _RETRIEVE = _COMMON | {
     errors.StorageUnavailable: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
     errors.StorageFull: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
 }
-STATUS_OF: dict[Service, dict[type[errors.PacsError], Status]] = {
-    Service.STORE: _COMMON,
-    Service.FIND: _COMMON,
-    Service.MOVE: _RETRIEVE,
-    Service.GET: _RETRIEVE,
+STATUS_OF: dict[DimseService, dict[type[errors.PacsError], Status]] = {
+    DimseService.STORE: _COMMON,
+    DimseService.FIND: _COMMON,
+    DimseService.MOVE: _RETRIEVE,
+    DimseService.GET: _RETRIEVE,
 }
 
 
-def status_of(error: errors.PacsError, service: Service) -> Dataset:
+def status_of(error: errors.PacsError, service: DimseService) -> Dataset:
     """The status elements that tell the peer of ``error``: Status, Error Comment, Offending Element."""
     return status_dataset(
         STATUS_OF[service][type(error)], error.message, getattr(error, "offending", ())
@@ -94,6 +92,25 @@ def status_dataset(status: int, comment: str = "", offending: tuple[int, ...] = 
         dataset.ErrorComment = error_comment(comment)
     if offending:
         dataset.OffendingElement = list(offending)
+    return dataset
+
+
+def concluding_status(operations: SubOperations) -> tuple[Status, str]:
+    """Status and Error Comment of a retrieve none of whose sub-operations remain (PS3.4 C.4.2.3.1, C.4.3.3.1)."""
+    failed, warning, total = operations.failed, operations.warning, operations.total
+    if failed and failed == total:
+        return Status.UNABLE_TO_PERFORM_SUB_OPERATIONS, "All sub-operations failed"
+    if failed or warning:
+        return Status.WARNING_SUB_OPERATIONS, f"{failed} failed, {warning} warned, of {total}"
+    return Status.SUCCESS, ""
+
+
+def failed_list(uids: Sequence[str]) -> Dataset | None:
+    """The Identifier of a retrieve's final response; none without a failed UID (PS3.4 C.4.2.1.4.2)."""
+    if not uids:
+        return None
+    dataset = Dataset()
+    dataset.FailedSOPInstanceUIDList = list(uids)
     return dataset
 
 

@@ -13,9 +13,8 @@ from pacs.archive.archive import Archive
 from pacs.archive.store import Origin, StoreOutcome, store
 from pacs.dicom.part10 import file_meta
 from pacs.dimse.negotiation import rights_of
-from pacs.dimse.status import Service as DimseService
-from pacs.dimse.status import Status, status_dataset, status_of
-from pacs.errors import NotAuthorised, PacsError
+from pacs.dimse.status import DimseService, Status, status_dataset, status_of
+from pacs.errors import PacsError
 from pacs.index.records import IngestOutcome, Service
 from pacs.storage.base import Spooled
 from pacs.storage.spool import Spool, SpoolWriter
@@ -103,6 +102,7 @@ def handle_store(event: Any, archive: Archive) -> int | Dataset:
     started = time.monotonic()
     rights = rights_of(event)
     request = event.request
+    uid = str(request.AffectedSOPInstanceUID)
     sink = _received(event, archive)
     try:
         rights.require(Service.STORE)
@@ -113,29 +113,22 @@ def handle_store(event: Any, archive: Archive) -> int | Dataset:
                 source_ae=rights.calling_ae,
                 transfer_syntax_uid=str(event.context.transfer_syntax),
                 sop_class_uid=str(request.AffectedSOPClassUID),
-                sop_instance_uid=str(request.AffectedSOPInstanceUID),
+                sop_instance_uid=uid,
             ),
         )
     except PacsError as error:
         sink.discard()
-        log = LOGGER.warning if error.fault == "peer" else LOGGER.error
-        log("%s@%s: C-STORE of %s refused: %s", *_who(event), error.message)
-        if isinstance(error, NotAuthorised):
-            return status_dataset(Status.NOT_AUTHORISED, error.message)
+        LOGGER.log(error.log_level, "%s: C-STORE of %s refused: %s", rights, uid, error.message)
         return status_of(error, DimseService.STORE)
     LOGGER.info(
-        "%s@%s: C-STORE of %s %s: %d bytes in %.3f s",
-        *_who(event),
+        "%s: C-STORE of %s %s: %d bytes in %.3f s",
+        rights,
+        uid,
         outcome.outcome.value,
         outcome.size_bytes,
         time.monotonic() - started,
     )
     return _status(outcome)
-
-
-def _who(event: Any) -> tuple[str, str, str]:
-    rights = rights_of(event)
-    return rights.calling_ae, rights.host, str(event.request.AffectedSOPInstanceUID)
 
 
 def _received(event: Any, archive: Archive) -> SpoolSink:

@@ -28,9 +28,11 @@ from pacs.index.records import SubOperationOutcome
 LOGGER = logging.getLogger(__name__)
 
 MAX_CONTEXTS = 128
-#: After a destination was lost and could not be reached again, sub-operations fail at once for this long.
+#: After a destination was lost and could not be reached again, or was silent, sub-operations fail at once for
+#: this long: each of thousands would otherwise wait for the time-outs.
 _REST_SECONDS = 10.0
-_MEDIUM_PRIORITY = 0x0000
+#: So many instances in a row without an answer are not the fault of one of them.
+_SILENT_INSTANCES = 2
 
 
 def outcome_of_status(
@@ -65,18 +67,30 @@ def contexts_for(stored: Mapping[tuple[str, str], int]) -> list[PresentationCont
 
 @dataclass(frozen=True, slots=True)
 class MoveOriginator:
-    """Who asked for a C-MOVE (PS3.4 C.4.2.2.1): its AE title and the Message ID of its request."""
+    """Who asked for a C-MOVE: its AE title and Message ID (PS3.7 9.1.1.1.6, 9.1.1.1.7)."""
 
     ae_title: str
     message_id: int
+
+
+def make_request(
+    message_id: int, priority: int, originator: MoveOriginator | None = None
+) -> C_STORE:
+    """The request of one sub-operation; its priority is that of the retrieve (PS3.4 C.4.2.1.2, C.4.3.1.2)."""
+    request = C_STORE()
+    request.MessageID = message_id
+    request.Priority = priority
+    if originator is not None:
+        request.MoveOriginatorApplicationEntityTitle = originator.ae_title
+        request.MoveOriginatorMessageID = originator.message_id
+    return request
 
 
 def send_instance(
     assoc: EngineAssociation,
     instance: OutgoingInstance,
     context: PresentationContext,
-    message_id: int,
-    originator: MoveOriginator | None,
+    request: C_STORE,
 ) -> Outcome | None:
     """Send one instance over an accepted context and wait for the response; None if there was none.
 
@@ -86,17 +100,12 @@ def send_instance(
         EOFError, OSError: the file broke off in the middle; the association is of no more use.
     """
     started = time.monotonic()
-    request = C_STORE()
-    request.MessageID = message_id
-    request.Priority = _MEDIUM_PRIORITY
     assign_uid(request, "AffectedSOPClassUID", instance.sop_class_uid)
     assign_uid(request, "AffectedSOPInstanceUID", instance.sop_instance_uid)
-    if originator is not None:
-        request.MoveOriginatorApplicationEntityTitle = originator.ae_title
-        request.MoveOriginatorMessageID = originator.message_id
     stream, size_bytes = _data_set(instance, str(context.transfer_syntax[0]))
-    context_id = context.context_id
+    context_id, message_id = context.context_id, request.MessageID
     assert context_id is not None
+    assert message_id is not None
     with stream:
         assoc.dimse.send_file(request, context_id, stream, size_bytes)
     response = assoc.dimse.take_response(message_id)
@@ -148,8 +157,9 @@ class _MessageIds:
 class GetDestination:
     """The sub-operations of a C-GET: on the association that asked (PS3.4 C.4.3)."""
 
-    def __init__(self, assoc: EngineAssociation, request_message_id: int) -> None:
+    def __init__(self, assoc: EngineAssociation, request_message_id: int, priority: int) -> None:
         self._assoc = assoc
+        self._priority = priority
         self._ids = _MessageIds()
         self._request_message_id = request_message_id
 
@@ -162,7 +172,8 @@ class GetDestination:
         if message_id == self._request_message_id:
             message_id = self._ids.next()
         try:
-            outcome = send_instance(self._assoc, instance, context, message_id, None)
+            request = make_request(message_id, self._priority)
+            outcome = send_instance(self._assoc, instance, context, request)
         except (PacsError, NotTranscodable) as error:
             return Outcome.failed(str(error))
         except (OSError, EOFError) as error:
@@ -191,11 +202,14 @@ class MoveDestination:
     title: str
     contexts: list[PresentationContext]
     originator: MoveOriginator
+    priority: int
     #: How often an instance whose association was lost is sent again.
-    retries: int = 1
+    retries: int
     _open: dict[int, EngineAssociation] = field(default_factory=dict)
     _ids: _MessageIds = field(default_factory=_MessageIds)
     _reached: bool = False
+    _was_silent: bool = False
+    _silent_instances: int = 0
     _resting_until: float = 0.0
 
     def send(self, instance: OutgoingInstance) -> Outcome:
@@ -207,17 +221,24 @@ class MoveDestination:
         outcome: Outcome | None = None
         for _ in range(self.retries + 1):
             if time.monotonic() < self._resting_until:
-                return Outcome.failed(f"{self.title} was lost and cannot be reached again")
+                return Outcome.failed(f"Not tried: {self.title} was lost or silent just before")
             try:
                 outcome = self._send_once(instance)
             except DestinationUnreachable as error:
                 if not self._reached:
                     raise
-                self._resting_until = time.monotonic() + _REST_SECONDS
+                self._rest()
                 return Outcome.failed(error.message)
             if outcome is not None:
+                self._silent_instances = 0
                 return outcome
+        self._silent_instances = self._silent_instances + 1 if self._was_silent else 0
+        if self._silent_instances >= _SILENT_INSTANCES:
+            self._rest()
         return Outcome.failed(f"{self.title} did not answer the C-STORE request")
+
+    def _rest(self) -> None:
+        self._resting_until = time.monotonic() + _REST_SECONDS
 
     def _send_once(self, instance: OutgoingInstance) -> Outcome | None:
         """Send once; None when the association was lost and trying again may help."""
@@ -226,14 +247,18 @@ class MoveDestination:
         context = choose_context(assoc.accepted_contexts, instance)
         if context is None:
             return Outcome.failed(_not_accepted(instance, self.title))
+        started = time.monotonic()
         try:
-            outcome = send_instance(assoc, instance, context, self._ids.next(), self.originator)
+            request = make_request(self._ids.next(), self.priority, self.originator)
+            outcome = send_instance(assoc, instance, context, request)
         except (PacsError, NotTranscodable) as error:
             return Outcome.failed(str(error))
         except (OSError, EOFError) as error:
             self._drop(group)
             return Outcome.failed(f"The stored file broke off: {error}")
         if outcome is None:
+            # One that aborts costs no time. One that stops reading is not usable any more, after a long wait.
+            self._was_silent = assoc.is_usable or time.monotonic() - started > _REST_SECONDS
             self._drop(group)
         return outcome
 
@@ -278,4 +303,5 @@ def _why_not(title: str, assoc: EngineAssociation) -> str:
         return f"{title}{where} rejected the association: {assoc.rejection}"
     if assoc.accepted_contexts or assoc.rejected_contexts:
         return f"{title}{where} accepted no presentation context"
-    return f"No association with {title}{where}"
+    reason = f": {assoc.connect_error}" if assoc.connect_error else ""
+    return f"No association with {title}{where}{reason}"

@@ -88,11 +88,6 @@ class Index:
         """Close the connections; the index is not usable afterwards."""
         self._engine.close()
 
-    def ping(self) -> None:
-        """Check that the database answers."""
-        with self._engine.read() as connection:
-            connection.execute(sa.select(1))
-
     @property
     def description(self) -> str:
         """The database URL without its password."""
@@ -236,10 +231,6 @@ class Index:
         """The recorded sub-operations of a retrieve in order, streamed."""
         return self._journal.sub_operations(key)
 
-    def failed_uids(self, key: int) -> list[str]:
-        """The Failed SOP Instance UID List of a recorded retrieve."""
-        return self._journal.failed_uids(key)
-
     def mark_interrupted(self) -> int:
         """Mark the unfinished retrieves whose process has ended; return how many."""
         return self._journal.mark_interrupted()
@@ -253,10 +244,6 @@ class Index:
     def remote_aes(self) -> list[RemoteAE]:
         """Every known remote AE, by title."""
         return self._remote_aes.all()
-
-    def remote_ae(self, title: str) -> RemoteAE | None:
-        """The remote AE with this title."""
-        return self._remote_aes.get(title)
 
     def add_remote_ae(self, remote: RemoteAE) -> None:
         """Add a remote AE, or replace the one with its title; InvalidSetting if it is not usable."""

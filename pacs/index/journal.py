@@ -167,23 +167,6 @@ class Journal:
                 for row in rows:
                     yield _sub_operation(row)
 
-    def failed_uids(self, key: int) -> list[str]:
-        """The Failed SOP Instance UID List (0008,0058) of a retrieve, in order.
-
-        Raises:
-            IndexUnavailable: the index cannot be read.
-        """
-        statement = (
-            sa.select(sub_operation.c.sop_instance_uid)
-            .where(
-                sub_operation.c.retrieve_pk == key,
-                sub_operation.c.outcome == SubOperationOutcome.FAILED.value,
-            )
-            .order_by(sub_operation.c.number)
-        )
-        with self._engine.read() as connection:
-            return list(connection.scalars(statement))
-
     def mark_interrupted(self) -> int:
         """Mark the unfinished retrieves whose process has ended; return how many.
 

@@ -123,7 +123,6 @@ class RetrievePlan:
     keys: array[int]
     #: (SOP Class UID, transfer syntax UID) to the number of instances stored so.
     contexts: Mapping[tuple[str, str], int]
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

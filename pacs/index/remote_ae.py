@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import sqlalchemy as sa
 
+from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.errors import InvalidSetting
 from pacs.index.engine import Engine
 from pacs.index.records import RemoteAE, Service
 from pacs.index.tables import remote_ae
 
-# 1 to 16 characters of the default repertoire without backslash and control characters (PS3.5 6.2, VR AE).
-_AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")
 _HIGHEST_PORT = 65_535
 _MOST_ASSOCIATIONS = 64
 
@@ -35,19 +33,6 @@ class RemoteAEs:
         statement = sa.select(remote_ae).order_by(remote_ae.c.title)
         with self._engine.read() as connection:
             return [_remote_ae(row) for row in connection.execute(statement)]
-
-    def get(self, title: str) -> RemoteAE | None:
-        """The remote AE with this title; spaces around it do not count.
-
-        Raises:
-            IndexUnavailable: the index cannot be read.
-        """
-        title = title.strip(" ")
-        if not _AE_TITLE.fullmatch(title):
-            return None
-        with self._engine.read() as connection:
-            row = connection.execute(_SELECT_ONE, {"wanted": title}).one_or_none()
-        return None if row is None else _remote_ae(row)
 
     def add(self, remote: RemoteAE) -> None:
         """Add a remote AE, or replace the one with its title.
@@ -76,22 +61,21 @@ class RemoteAEs:
         )
 
 
-_SELECT_ONE = sa.select(remote_ae).where(remote_ae.c.title == sa.bindparam("wanted"))
 _DELETE_ONE = sa.delete(remote_ae).where(remote_ae.c.title == sa.bindparam("wanted"))
 
 
 def valid_ae_title(title: str) -> str:
-    """The title without the spaces around it, which are not significant (PS3.5 6.2).
+    """The title without the spaces around it.
 
     Raises:
         InvalidSetting: it is not an AE title.
     """
-    stripped = title.strip(" ")
-    if not _AE_TITLE.fullmatch(stripped):
+    normalised = normalised_ae_title(title)
+    if normalised is None:
         raise InvalidSetting(
             f"{title!r} is not an AE title: 1 to 16 ASCII characters, no backslash, not only spaces."
         )
-    return stripped
+    return normalised
 
 
 def _row(remote: RemoteAE) -> dict[str, Any]:

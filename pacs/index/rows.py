@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pacs.dicom.attributes import stored_at
 from pacs.dicom.levels import Level
 from pacs.dicom.values import shadow_values
+from pacs.index.tables import IDENTIFYING
 
 #: The values of one level in table order; None where the instance has none.
 Values = tuple[str | None, ...]
-
-# Written from the header's own fields, which were checked as UIDs.
-_FROM_HEADER = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class LevelColumns:
 
     def __init__(self, level: Level) -> None:
         """Derive the columns from the attribute table."""
-        attributes = [a for a in stored_at(level) if a.keyword not in _FROM_HEADER]
+        attributes = [a for a in stored_at(level) if a.keyword not in IDENTIFYING]
         self.keywords = tuple(attribute.keyword for attribute in attributes)
         self.columns = tuple(attribute.column for attribute in attributes)
         self.all_columns = tuple(name for a in attributes for name in (a.column, *a.shadow_columns))

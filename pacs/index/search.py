@@ -71,16 +71,14 @@ class Search:
         rechecked = _rechecked(query)
         keys = array("q")
         contexts: Counter[tuple[str, str]] = Counter()
-        size_bytes = 0
         with self._engine.read() as connection, _streamed(connection, statement) as rows:
             for row in rows:
-                key, sop_class_uid, transfer_syntax_uid, size, *texts = tuple(row)
+                key, sop_class_uid, transfer_syntax_uid, *texts = tuple(row)
                 if rechecked and not _is_match(rechecked, texts):
                     continue
                 keys.append(key)
                 contexts[sop_class_uid, transfer_syntax_uid] += 1
-                size_bytes += size
-        return RetrievePlan(keys=keys, contexts=dict(contexts), size_bytes=size_bytes)
+        return RetrievePlan(keys=keys, contexts=dict(contexts))
 
     def instances(self, keys: Sequence[int]) -> list[StoredInstance]:
         """The instances with these keys, in that order; those removed since are left out.
@@ -122,7 +120,6 @@ class Search:
             instance.id,
             instance.sop_class_uid,
             instance.transfer_syntax_uid,
-            instance.data_set_size,
             *(_column(condition.attribute) for condition in _rechecked(query)),
         ]
         return (

@@ -63,10 +63,11 @@ def _attribute_columns(level: Level) -> list[sa.Column[Any]]:
 
 def _is_key(attribute: Attribute) -> bool:
     # A valid instance may have an empty Patient ID (type 2), but never an empty UID.
-    return attribute.keyword in _NEVER_EMPTY
+    return attribute.keyword in IDENTIFYING
 
 
-_NEVER_EMPTY = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"})
+#: Written from the fields of the header, which were checked as UIDs, not from its values.
+IDENTIFYING = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"})
 
 
 def _key() -> sa.Column[int]:

@@ -63,6 +63,6 @@ class Storage(Protocol):
         """
         ...
 
-    def files(self, since: datetime | None = None) -> Iterator[StoredFile]:
-        """Every stored file, oldest first; only those put at or after ``since`` (minute precision)."""
+    def files(self) -> Iterator[StoredFile]:
+        """Every stored file, oldest first."""
         ...

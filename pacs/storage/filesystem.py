@@ -1,8 +1,8 @@
 """The storage on a file system: ``<root>/YYYY/MM/DD/HHMM/<name>.dcm``, by the UTC minute of receipt.
 
 A name is 16 hexadecimal digits of microseconds since 1970 and 16 random ones, so no text that a
-peer chose is ever part of a path, the order of paths is the order of receipt, "received since" is
-cheap to list, and an operator can back up by day. Files are written once and never changed.
+peer chose is ever part of a path, the order of paths is the order of receipt, and an operator can
+back up by day. Files are written once and never changed.
 
 What makes ``put`` durable, in this order: the file's bytes (fsync), the directories above it, the
 rename out of the spool, and the directory that has the new name (fsync). The file is fsynced before
@@ -25,11 +25,11 @@ from urllib.parse import unquote, urlsplit
 
 from pacs.errors import InvalidSetting, StorageUnavailable
 from pacs.storage.base import Spooled, StoredFile
+from pacs.storage.directories import DIRECTORY_MODE, make_directories, sync, sync_directory
 from pacs.storage.faults import storage_faults
 from pacs.storage.spool import Spool
 
 _SPOOL_DIRECTORY = "spool"
-_DIRECTORY_MODE = 0o750
 _DIRECTORY_LEVELS = tuple(
     re.compile(pattern)
     for pattern in ("[0-9]{4}", "(0[1-9]|1[0-2])", "(0[1-9]|[12][0-9]|3[01])", "[0-9]{4}")
@@ -64,7 +64,7 @@ class FilesystemStorage:
             StorageUnavailable: the storage cannot be written.
         """
         with storage_faults("write to the storage"):
-            _sync(spooled.path, os.O_RDONLY)
+            sync(spooled.path)
             directory, name = self._next_name()
             self._make_durable(directory)
             target = self._root / directory / name
@@ -76,7 +76,7 @@ class FilesystemStorage:
                 self._make_durable(directory)
                 _rename_to_new(spooled.path, target)
             try:
-                _sync_directory(target.parent)
+                sync_directory(target.parent)
             except OSError:
                 # Whether the name would survive a crash is not known, so it must not be there.
                 with suppress(OSError):
@@ -107,18 +107,17 @@ class FilesystemStorage:
             except FileNotFoundError:
                 return
             # Bytes that came back after a power loss would be adopted as an instance received.
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
 
-    def files(self, since: datetime | None = None) -> Iterator[StoredFile]:
-        """Every stored file, oldest first; only those put in or after the minute of ``since``.
+    def files(self) -> Iterator[StoredFile]:
+        """Every stored file, oldest first.
 
         Whatever else lies in the directories is passed over. Memory holds the names of one minute.
 
         Raises:
             StorageUnavailable: a directory cannot be read.
         """
-        first = f"{since.astimezone(UTC):%Y/%m/%d/%H%M}" if since is not None else ""
-        for directory in self._minutes("", first):
+        for directory in self._minutes(""):
             with storage_faults("list the storage"):
                 entries = sorted(_entries(self._root / directory), key=lambda entry: entry.name)
             for entry in entries:
@@ -136,20 +135,9 @@ class FilesystemStorage:
             raise StorageUnavailable(f"{location[:80]!r} is not a location of this storage")
         return self._root / location
 
-    def free_bytes(self) -> int:
-        """The space left for the archive's user.
-
-        Raises:
-            StorageUnavailable: the file system cannot be asked.
-        """
-        with storage_faults("ask for free space"):
-            self._make_root()
-            status = os.statvfs(self._root)
-        return status.f_bavail * status.f_frsize
-
     def _next_name(self) -> tuple[str, str]:
-        # Never earlier than the name before, whatever the clock does: start-up adopts what was
-        # received since a point in time, and an instance named into the past would be missed.
+        # Never earlier than the name before, whatever the clock does: of two versions of an instance
+        # ``reindex`` takes the one with the later name.
         with self._guard:
             now = time.time_ns() // 1000
             self._last_microseconds = max(now, self._last_microseconds + 1)
@@ -167,26 +155,17 @@ class FilesystemStorage:
         with self._guard:
             if directory == self._durable_directory:
                 return
-            self._make_root()
+            make_directories(self._root)
             parent = self._root
             for part in directory.split("/"):
                 child = parent / part
                 with suppress(FileExistsError):
-                    child.mkdir(_DIRECTORY_MODE)
-                _sync_directory(parent)
+                    child.mkdir(DIRECTORY_MODE)
+                sync_directory(parent)
                 parent = child
             self._durable_directory = directory
 
-    def _make_root(self) -> None:
-        missing = [path for path in (self._root, *self._root.parents) if not path.exists()]
-        for path in reversed(missing):
-            with suppress(FileExistsError):
-                path.mkdir(_DIRECTORY_MODE)
-            _sync_directory(path.parent)
-
-    def _minutes(self, directory: str, first: str) -> Iterator[str]:
-        # The minute directories in order, from the first one on; a directory is passed over when
-        # all that could be below it is earlier, which a comparison of equally long prefixes shows.
+    def _minutes(self, directory: str) -> Iterator[str]:
         depth = directory.count("/") + 1 if directory else 0
         if depth == len(_DIRECTORY_LEVELS):
             yield directory
@@ -195,8 +174,8 @@ class FilesystemStorage:
             names = sorted(entry.name for entry in _entries(self._root / directory))
         for name in names:
             child = f"{directory}/{name}" if directory else name
-            if _DIRECTORY_LEVELS[depth].fullmatch(name) and child >= first[: len(child)]:
-                yield from self._minutes(child, first)
+            if _DIRECTORY_LEVELS[depth].fullmatch(name):
+                yield from self._minutes(child)
 
 
 def storage_from_url(url: str) -> FilesystemStorage:
@@ -248,15 +227,3 @@ def _rename_to_new(source: Path, target: Path) -> None:
     if target.exists():
         raise FileExistsError(None, "a file of that name is there", str(target))
     source.rename(target)
-
-
-def _sync_directory(directory: Path) -> None:
-    _sync(directory, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,14 +6,13 @@ having looked. A file keeps its name, so its time of receipt can still be read f
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from pacs.storage.directories import DIRECTORY_MODE, sync_directory
 from pacs.storage.faults import storage_faults
 from pacs.storage.filesystem import FilesystemStorage
 
 _DIRECTORY = "quarantine"
-_DIRECTORY_MODE = 0o750
 
 
 def quarantine(storage: FilesystemStorage, location: str) -> Path:
@@ -26,18 +25,10 @@ def quarantine(storage: FilesystemStorage, location: str) -> Path:
     directory = storage.root / _DIRECTORY
     target = directory / source.name
     with storage_faults(f"move {location} into quarantine"):
-        directory.mkdir(_DIRECTORY_MODE, exist_ok=True)
-        _sync(storage.root)
+        directory.mkdir(DIRECTORY_MODE, exist_ok=True)
+        sync_directory(storage.root)
         source.rename(target)
         # The new name first: a crash in between leaves the file under both or under the new one.
-        _sync(directory)
-        _sync(source.parent)
+        sync_directory(directory)
+        sync_directory(source.parent)
     return target
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

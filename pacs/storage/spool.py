@@ -24,16 +24,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pacs.errors import StorageUnavailable
 from pacs.storage.base import Spooled
+from pacs.storage.directories import DIRECTORY_MODE, make_directories
 from pacs.storage.faults import storage_faults
 
 _LOCK_SUFFIX = ".lock"
 _FILE_SUFFIX = ".part"
-_COPY_CHUNK_BYTES = 1024 * 1024
-# Patient data: for the archive's user, and for a group that an operator may give to a backup.
-_FILE_MODE = 0o640
-_DIRECTORY_MODE = 0o750
+_FILE_MODE = 0o640  # as DIRECTORY_MODE
 
 
 class Spool:
@@ -54,26 +51,6 @@ class Spool:
         with storage_faults("write to the spool"):
             path = self._own_directory() / (secrets.token_hex(16) + _FILE_SUFFIX)
             return SpoolWriter(path, meta)
-
-    def adopt(self, path: Path, data_set_offset: int, *, meta: bytes | None = None) -> Spooled:
-        """Copy a DICOM file from elsewhere into the spool; that file is only read.
-
-        ``meta`` replaces what stands before the data set, for files without usable File Meta
-        Information.
-
-        Raises:
-            StorageFull: the spool has no space left.
-            StorageUnavailable: the file cannot be read or ends before its data set, or the spool
-                cannot be written.
-        """
-        with storage_faults(f"import {path}"), path.open("rb") as source:
-            own_meta = source.read(data_set_offset)
-            if len(own_meta) < data_set_offset:
-                raise StorageUnavailable(f"{path} became shorter while it was imported")
-            with self.create(own_meta if meta is None else meta) as writer:
-                while chunk := source.read(_COPY_CHUNK_BYTES):
-                    writer.write(chunk)
-                return writer.finish()
 
     def discard(self, spooled: Spooled) -> None:
         """Remove a finished file that was refused; one that is gone is no error."""
@@ -102,7 +79,9 @@ class Spool:
         # Made on first use: commands that only read must not need a writable spool.
         with self._guard:
             if self._directory is None:
-                self._root.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+                # Durably, though nothing here has to last: the storage's own directory may be among them, and
+                # what makes an instance durable finds that one made.
+                make_directories(self._root)
                 self._lock, self._directory = _make_directory(self._root)
             return self._directory
 
@@ -198,7 +177,7 @@ def _make_directory(root: Path) -> tuple[int, Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if _is_still_there(lock, lock_path):
-                directory.mkdir(_DIRECTORY_MODE)
+                directory.mkdir(DIRECTORY_MODE)
                 return lock, directory
         except BaseException:
             os.close(lock)

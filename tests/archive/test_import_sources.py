@@ -278,6 +278,16 @@ def test_scan_member_never_gives_more_than_the_zip_declares(tmp_path: Path) -> N
         stream.read(100_000)
 
 
+def test_scan_member_without_a_name_is_found_like_any_other(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "x.zip", {"a": b"first", "b": b"second"})
+    data = bytearray(path.read_bytes())
+    # A name ends at its first zero byte.
+    data[data.index(b"PK\x01\x02") + 46] = 0
+    path.write_bytes(bytes(data))
+
+    assert names(scan([path]), tmp_path) == ["x.zip!", "x.zip!b"]
+
+
 _ZIP = BytesIO()
 with zipfile.ZipFile(_ZIP, "w", zipfile.ZIP_DEFLATED) as _archive:
     _archive.writestr("a/b", b"content " * 40)
@@ -365,6 +375,15 @@ def test_scan_dicomdir_never_leaves_its_folder(tmp_path: Path, file_id: list[str
     folder = import_sources._MediumFolder(medium)
 
     found = folder.find(tuple(file_id))
+
+    assert isinstance(found, Refusal)
+    assert found.reason is Reason.MISSING
+
+
+def test_scan_dicomdir_with_a_file_id_longer_than_any_name_refuses_that_one(
+    tmp_path: Path,
+) -> None:
+    found = import_sources._MediumFolder(tmp_path).find(("X" * 5_000, "IM0"))
 
     assert isinstance(found, Refusal)
     assert found.reason is Reason.MISSING

@@ -236,7 +236,7 @@ def _crash_before(target: Any, name: str, patch: pytest.MonkeyPatch) -> None:
 STEPS = [
     pytest.param(_crash_before, store_module, "read_header", id="spooled"),
     pytest.param(_crash_after, store_module, "read_header", id="read"),
-    pytest.param(_crash_after, filesystem, "_sync", id="synced"),
+    pytest.param(_crash_after, filesystem, "sync", id="synced"),
     pytest.param(_crash_after, filesystem, "_rename_to_new", id="renamed"),
     pytest.param(_crash_after, FilesystemStorage, "put", id="put"),
     pytest.param(_crash_after, Index, "ingest", id="committed"),

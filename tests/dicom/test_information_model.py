@@ -57,13 +57,6 @@ def test_key_level_folds_patient_attributes_into_study_root(
     assert model.key_level(BY_KEYWORD[keyword]) is level
 
 
-def test_keys_at_a_level_the_model_lacks_are_none() -> None:
-    assert _STUDY.keys_at(Level.PATIENT) == ()
-    assert _ONLY.keys_at(Level.SERIES) == ()
-    assert BY_KEYWORD["PatientID"] in _STUDY.keys_at(Level.STUDY)
-    assert BY_KEYWORD["PatientID"] not in _PATIENT.keys_at(Level.STUDY)
-
-
 def test_levels_above_stay_in_the_model() -> None:
     assert _STUDY.levels_above(Level.SERIES) == (Level.STUDY,)
     assert _PATIENT.levels_above(Level.SERIES) == (Level.PATIENT, Level.STUDY)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from io import BytesIO
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
@@ -12,8 +15,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.presentation import build_context
 
-from pacs.dicom.instance import InstanceHeader
-from pacs.index.records import InstanceRecord, Service
+from pacs.dimse import find_scp
+from pacs.index.records import Service
 from tests.factories import make_instance
 from tests.outages import index_outage
 from tests.peers import (
@@ -25,7 +28,9 @@ from tests.peers import (
     association,
     database_url_of,
     deposit,
+    fill_index,
     identifier,
+    is_stock,
     register,
     response,
     responses,
@@ -514,32 +519,24 @@ def test_find_with_undecodable_identifier_is_a900(library: RunningArchive, data:
     assert answer.ErrorComment
 
 
-def _fill_index(running: RunningArchive, studies: int) -> None:
-    records = [
-        InstanceRecord(
-            header=InstanceHeader(
-                sop_class_uid=CTImageStorage,
-                sop_instance_uid=f"1.9.{number}.1.1",
-                series_instance_uid=f"1.9.{number}.1",
-                study_instance_uid=f"1.9.{number}",
-                transfer_syntax_uid=ExplicitVRLittleEndian,
-                values={"PatientID": f"Q-{number}", "Modality": "CT", "StudyDate": "20200101"},
-            ),
-            location=f"2020/01/01/0000/{number:032x}.dcm",
-            data_set_offset=0,
-            data_set_size=0,
-            digest="0" * 64,
-            received_at=datetime(2020, 1, 1, tzinfo=UTC),
-            source_ae="CT1",
-        )
-        for number in range(studies)
-    ]
-    running.archive.index.ingest_batch(records)
+def test_find_cancelled_between_responses_ends_with_fe00(
+    service: RunningArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_index(service.archive, 30)
+    statuses: list[int] = []
+    is_cancelled = threading.Event()
+    encode = find_scp.encode_response
 
+    encoded = itertools.count()
 
-def test_find_cancelled_between_responses_ends_with_fe00(service: RunningArchive) -> None:
-    _fill_index(service, 400)
-    statuses = []
+    def encode_after_the_cancel(*arguments: Any, **options: Any) -> Dataset:
+        if next(encoded):
+            assert is_cancelled.wait(5)
+            # A stock AE takes the C-CANCEL in with another thread.
+            time.sleep(0.1 if is_stock(service) else 0)
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(find_scp, "encode_response", encode_after_the_cancel)
 
     with association(service, STUDY_ROOT_FIND) as assoc:
         answers = assoc.send_c_find(identifier("STUDY"), STUDY_ROOT_FIND, msg_id=7)
@@ -547,17 +544,18 @@ def test_find_cancelled_between_responses_ends_with_fe00(service: RunningArchive
             statuses.append(status.Status)
             if len(statuses) == 1:
                 assoc.send_c_cancel(7, query_model=STUDY_ROOT_FIND)
+                is_cancelled.set()
         again = responses(
             assoc.send_c_find(identifier("STUDY", StudyInstanceUID="1.9.3"), STUDY_ROOT_FIND)
         )
 
     assert statuses[-1] == CANCELLED
-    assert 1 <= statuses.count(PENDING) < 400
+    assert 1 <= statuses.count(PENDING) < 30
     assert [one.status for one in again] == [PENDING, 0x0000]
 
 
 def test_find_ignores_a_cancel_of_another_message(service: RunningArchive) -> None:
-    _fill_index(service, 30)
+    fill_index(service.archive, 30)
     statuses = []
 
     with association(service, STUDY_ROOT_FIND) as assoc:
@@ -575,7 +573,7 @@ def test_find_ignores_a_cancel_of_another_message(service: RunningArchive) -> No
 )
 def test_find_limit_ends_honestly(serve: Serve, limit: int, expected: list[int]) -> None:
     service = serve(find_limit=limit)
-    _fill_index(service, 5)
+    fill_index(service.archive, 5)
 
     with association(service, STUDY_ROOT_FIND) as assoc:
         found = responses(assoc.send_c_find(identifier("STUDY"), STUDY_ROOT_FIND))
@@ -585,7 +583,7 @@ def test_find_limit_ends_honestly(serve: Serve, limit: int, expected: list[int])
 
 
 def test_find_without_index_is_a700_and_recovers_by_itself(service: RunningArchive) -> None:
-    _fill_index(service, 1)
+    fill_index(service.archive, 1)
 
     with association(service, STUDY_ROOT_FIND) as assoc:
         with index_outage(database_url_of(service.archive)):

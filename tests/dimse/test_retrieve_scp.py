@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
@@ -20,7 +22,14 @@ from pydicom.uid import (
 )
 from pynetdicom.presentation import build_context
 
-from pacs.index.records import RetrieveState, Service, SubOperationOutcome
+from pacs.errors import IndexUnavailable
+from pacs.index.records import (
+    RemoteAE,
+    RetrieveState,
+    Service,
+    StoredInstance,
+    SubOperationOutcome,
+)
 from tests.dimse.retrieving import (
     CANCELLED,
     PENDING,
@@ -61,10 +70,10 @@ from tests.serving import Serve, engine_only
 PRIVATE_TRANSFER_SYNTAX = "1.2.826.0.1.3680043.8.498.5.1"
 ALL_FAILED, UNKNOWN_DESTINATION, NOT_AUTHORISED = 0xA702, 0xA801, 0x0124
 
-#: What a stock pynetdicom AE answers otherwise, with the same handlers, and why. Beside these, it cannot take
-#: part in the tests marked ``engine_only``: it dispatches no SOP Class that it does not know, sends its own
-#: AE title as Move Originator, decodes what it sends, opens one association with room for 128 contexts, gives
-#: up after 65,535 matches, and neither retries nor outlives a destination that is lost.
+#: What a stock pynetdicom AE answers otherwise, with the same handlers, and why. Beside these, it cannot take part
+#: in the tests marked ``engine_only``: it dispatches no SOP Class that it does not know, sends its own AE title as
+#: Move Originator and every sub-operation with low priority, decodes what it sends, opens one association with room
+#: for 128 contexts, gives up after 65,535 matches, and neither retries nor outlives a destination that is lost.
 STOCK_ANSWERS: dict[str, tuple[int, str]] = {
     "destination unreachable": (0xA801, "it has one status for an association not established"),
     "destination rejects": (0xA801, "the same"),
@@ -372,6 +381,59 @@ def test_retrieve_without_index_is_a701_and_recovers_by_itself(
     assert outcome.uids == uids
 
 
+@engine_only
+@pytest.mark.parametrize("priority", [0x0000, 0x0001, 0x0002], ids=["medium", "high", "low"])
+def test_move_sub_operation_has_the_priority_of_the_request(
+    service: RunningArchive, start_destination: Callable[..., Destination], priority: int
+) -> None:
+    destination = start_destination()
+    register(service.archive, "DEST", destination.port)
+    [uid] = store_study(service, 1)
+    seen: list[int] = []
+
+    def note(event: Any) -> int:
+        seen.append(event.request.Priority)
+        return 0x0000
+
+    destination.answers = {uid: note}
+    with association(service, STUDY_ROOT_MOVE) as assoc:
+        responses(assoc.send_c_move(study_query(), "DEST", STUDY_ROOT_MOVE, priority=priority))
+
+    assert seen == [priority]
+
+
+@engine_only
+@pytest.mark.parametrize(("looked_up", "status"), [(0, ALL_FAILED), (1, WARNING)])
+def test_retrieve_that_loses_the_index_on_the_way_counts_the_rest_as_failed(
+    service: RunningArchive,
+    retriever: Retriever,
+    monkeypatch: pytest.MonkeyPatch,
+    looked_up: int,
+    status: int,
+) -> None:
+    retriever.prepare(service)
+    uids = store_study(service, 3)
+    index = service.archive.index
+    instances, calls = index.instances, itertools.count()
+
+    def fail_after(keys: Sequence[int]) -> list[StoredInstance]:
+        if next(calls) == looked_up:
+            raise IndexUnavailable
+        return instances(keys)
+
+    monkeypatch.setattr("pacs.archive.retrieve._BATCH_INSTANCES", 1)
+    monkeypatch.setattr(index, "instances", fail_after)
+    outcome = retriever.retrieve(service, study_query())
+
+    assert outcome.final.status == status
+    assert outcome.final.counts[1:] == (looked_up, 3 - looked_up, 0)
+    assert outcome.final.comment == IndexUnavailable().message
+    assert outcome.uids == uids[:looked_up]
+    record, _ = recorded(service)
+    assert record.outcome is not None
+    assert (record.outcome.status, record.outcome.remaining) == (status, 0)
+
+
 # Cancel
 
 
@@ -445,7 +507,7 @@ def test_recorded_retrieve_equals_what_was_answered(
         SubOperationOutcome.WARNING,
     ]
     assert [one.status for one in operations] == [0xA700, 0, 0, 0xB000]
-    assert service.archive.index.failed_uids(record.key) == outcome.final.failed_uids == [uids[0]]
+    assert outcome.final.failed_uids == [uids[0]]
 
 
 @engine_only
@@ -500,7 +562,9 @@ def test_move_to_unknown_destination_is_a801_and_recorded(service: RunningArchiv
     assert record.request.destination == "NOBODY"
     assert record.outcome is not None
     assert record.outcome.status == UNKNOWN_DESTINATION
-    assert "NOBODY" in record.outcome.error_comment
+    assert record.outcome.error_comment == "Move Destination NOBODY is not known"
+    if not is_stock(service):
+        assert record.outcome.error_comment == outcome.final.comment
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # stock leaves its socket open
@@ -518,10 +582,26 @@ def test_move_to_unreachable_destination_is_a702_with_all_uids_and_the_reason(
     assert outcome.final.counts[1:] == (0, 3, 0)
     assert outcome.final.failed_uids == uids
     assert "DEST" in outcome.final.comment
+    assert outcome.final.comment.endswith(": Connection refused")
     record, operations = recorded(service)
     assert record.outcome is not None
     assert (record.outcome.status, record.outcome.failed) == (ALL_FAILED, 3)
     assert [one.sop_instance_uid for one in operations] == uids
+
+
+@engine_only
+@pytest.mark.parametrize("host", ["nowhere.invalid", "two..dots"])
+def test_move_to_a_host_without_address_is_a702_with_all_uids_and_the_reason(
+    service: RunningArchive, host: str
+) -> None:
+    service.archive.index.add_remote_ae(RemoteAE(title="DEST", host=host, port=104))
+    uids = store_study(service, 2)
+
+    outcome = _move(service, "DEST")
+
+    assert outcome.final.status == ALL_FAILED
+    assert outcome.final.failed_uids == uids
+    assert outcome.final.comment == f"Unknown host of DEST: {host}"
 
 
 @pytest.mark.parametrize(

@@ -196,14 +196,14 @@ def test_store_of_many_instances_on_one_association_stores_each(service: Running
     study, series = generate_uid(), generate_uid()
     instances = [
         make_instance(StudyInstanceUID=study, SeriesInstanceUID=series, InstanceNumber=number)
-        for number in range(20)
+        for number in range(10)
     ]
 
     with association(service, _context(instances[0])) as assoc:
         statuses = [send(assoc, one, number).Status for number, one in enumerate(instances)]
 
-    assert statuses == [0x0000] * 20
-    assert service.archive.index.stats().instances == 20
+    assert statuses == [0x0000] * 10
+    assert service.archive.index.stats().instances == 10
     assert service.archive.index.stats().series == 1
 
 

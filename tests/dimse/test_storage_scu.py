@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import pytest
-from pydicom import dcmread
+from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.uid import (
@@ -45,7 +46,9 @@ from tests.peers import (
     RunningArchive,
     association,
     data_set_bytes,
+    data_set_of_file,
     deposit,
+    deposit_bytes,
     identifier,
     register,
     responses,
@@ -138,8 +141,11 @@ def test_move_to_destination_that_takes_uncompressed_only_transcodes(
     register(service.archive, "DEST", destination.port)
     [instance] = make_study(1)
     if stored_as == RLELossless:
+        pytest.importorskip("numpy", reason="pydicom's decoders need NumPy, which is optional here")
         instance.compress(RLELossless, generate_instance_uid=False)
-        deposit(service.archive, instance)
+        file = BytesIO()
+        dcmwrite(file, instance, enforce_file_format=True)
+        deposit_bytes(service.archive, instance, data_set_of_file(file.getvalue()), RLELossless)
     else:
         deposit(service.archive, instance, transfer_syntax_uid=stored_as)
 
@@ -347,6 +353,32 @@ def test_move_to_destination_that_never_answers_is_bounded(
     assert outcome.final.failed_uids == [uids[0]]
     _, [failed, _] = recorded(service)
     assert "did not answer" in failed.error_comment
+
+
+@engine_on_sqlite
+def test_move_to_destination_that_answers_nothing_waits_for_two_instances_only(
+    serve: Serve, start_destination: StartDestination
+) -> None:
+    service = serve(dimse_timeout_seconds=0.2, destination_retries=1)
+    destination = start_destination()
+    register(service.archive, "DEST", destination.port)
+    uids = store_study(service, 20)
+
+    def sleep(_event: Any) -> int:
+        time.sleep(0.6)
+        return 0x0000
+
+    destination.answers = dict.fromkeys(uids, sleep)
+    started = time.monotonic()
+
+    outcome = _move(service)
+
+    assert time.monotonic() - started < 4
+    assert destination.uids == [uids[0], uids[0], uids[1], uids[1]]
+    assert outcome.final.failed_uids == uids
+    _, operations = recorded(service)
+    assert all("did not answer" in one.error_comment for one in operations[:2])
+    assert all("Not tried" in one.error_comment for one in operations[2:])
 
 
 @engine_on_sqlite

@@ -11,7 +11,6 @@ from pacs.index.records import DuplicatePolicy, IngestOutcome, InstanceLocation,
 def test_open_new_database_makes_it_usable(empty_database_url: str, make_record) -> None:
     index = Index.open(empty_database_url)
 
-    index.ping()
     assert index.stats() == Stats()
     assert index.attribute_set_version() == ATTRIBUTE_SET_VERSION
     assert index.ingest(make_record()).outcome is IngestOutcome.STORED

@@ -83,7 +83,6 @@ def test_retrieve_is_recorded_from_begin_to_end(index: Index) -> None:
     assert (finished.state, finished.outcome) == (RetrieveState.FINISHED, OUTCOME)
     assert finished.finished_at.tzinfo is UTC
     assert list(index.sub_operations(key)) == batch
-    assert index.failed_uids(key) == ["1.2.3.2", "1.2.3.3"]
 
 
 def test_record_sub_operations_again_after_a_lost_commit_keeps_one_of_each(index: Index) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -160,18 +160,22 @@ def test_put_syncs_file_then_directories_then_renames_then_syncs_the_directory(
     assert steps == [str(second.path), "rename", minute]
 
 
-def test_make_root_syncs_the_directory_above_a_new_root(
+def test_first_instance_syncs_the_directories_above_a_new_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[Path] = []
-    sync = filesystem._sync_directory
-    monkeypatch.setattr(
-        filesystem, "_sync_directory", lambda path: (synced.append(path), sync(path))[1]
-    )
+    fsync = os.fsync
 
-    assert FilesystemStorage(tmp_path / "a" / "b").free_bytes() > 0
+    def record_fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
 
-    assert synced == [tmp_path, tmp_path / "a"]
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    storage = FilesystemStorage(tmp_path / "a" / "b")
+    put(storage)
+    storage.spool.close()
+
+    assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b"} <= set(synced)
 
 
 @pytest.mark.parametrize("name", ["fsync", "mkdir", "rename"])
@@ -227,7 +231,7 @@ def failing_at(
     return fail
 
 
-@pytest.mark.parametrize("step", ["_sync", "_rename_to_new", "_sync_directory"])
+@pytest.mark.parametrize("step", ["sync", "_rename_to_new", "sync_directory"])
 def test_put_process_dies_at_any_step_shows_no_half_instance(tmp_path: Path, step: str) -> None:
     # Dies before the n-th call of the step; what is under a final name then must be whole.
     code = """
@@ -341,30 +345,6 @@ def test_files_come_in_the_order_they_were_put(
     assert list(storage.files()) == expected
 
 
-@pytest.mark.parametrize(
-    ("since", "count"),
-    [
-        (START - timedelta(days=400), 4),
-        (START, 4),
-        (START + timedelta(seconds=29), 4),
-        (START + timedelta(seconds=30), 3),
-        (START + timedelta(seconds=90), 2),
-        ((START + timedelta(seconds=90)).astimezone(timezone(timedelta(hours=-9))), 2),
-        (START + timedelta(days=1), 1),
-        (START + timedelta(days=400), 0),
-    ],
-)
-def test_files_since_starts_at_the_minute(
-    storage: FilesystemStorage, clock: Callable[[datetime], None], since: datetime, count: int
-) -> None:
-    # 2024-02-29 23:58, 23:59, 2024-03-01 00:00, 2024-03-01 23:58
-    for minutes in (0, 1, 2, 24 * 60):
-        clock(START + timedelta(minutes=minutes))
-        put(storage)
-
-    assert len(list(storage.files(since))) == count
-
-
 def test_files_passes_over_strangers(storage: FilesystemStorage) -> None:
     location = put(storage)
     minute = storage.path(location).parent
@@ -414,10 +394,6 @@ def test_put_while_another_thread_lists_disturbs_neither(storage: FilesystemStor
     thread.join()
 
     assert len(list(storage.files())) == 100
-
-
-def test_free_bytes_is_what_the_file_system_says(storage: FilesystemStorage) -> None:
-    assert storage.free_bytes() > 0
 
 
 @pytest.mark.parametrize(

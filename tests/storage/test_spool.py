@@ -197,47 +197,6 @@ def test_discard_removes_and_accepts_a_file_that_is_gone(spool: Spool) -> None:
     assert not spooled.path.exists()
 
 
-def test_adopt_copies_and_leaves_the_original_alone(spool: Spool, tmp_path: Path) -> None:
-    original = tmp_path / "original.dcm"
-    data_set = os.urandom(3_000_000)
-    original.write_bytes(META + data_set)
-    before = original.stat()
-
-    spooled = spool.adopt(original, len(META))
-
-    assert spooled.path.read_bytes() == META + data_set
-    assert (spooled.data_set_offset, spooled.data_set_size) == (len(META), len(data_set))
-    assert spooled.digest == hashlib.sha256(data_set).hexdigest()
-    assert original.stat().st_mtime_ns == before.st_mtime_ns
-    assert original.stat().st_ino == before.st_ino != spooled.path.stat().st_ino
-
-
-def test_adopt_with_new_meta_replaces_what_stands_before_the_data_set(
-    spool: Spool, tmp_path: Path
-) -> None:
-    original = tmp_path / "original"
-    original.write_bytes(b"junk" + b"data set")
-
-    spooled = spool.adopt(original, 4, meta=META)
-
-    assert spooled.path.read_bytes() == META + b"data set"
-    assert spooled.data_set_offset == len(META)
-
-
-@pytest.mark.parametrize("content", [None, b"short"], ids=["missing", "too short"])
-def test_adopt_unreadable_original_leaves_nothing(
-    spool: Spool, tmp_path: Path, content: bytes | None
-) -> None:
-    original = tmp_path / "original"
-    if content is not None:
-        original.write_bytes(content)
-
-    with pytest.raises(StorageUnavailable):
-        spool.adopt(original, 132)
-
-    assert files_under(tmp_path) == []
-
-
 def test_sweep_removes_what_a_killed_process_left(spool: Spool, tmp_path: Path) -> None:
     code = """
 import os, pathlib, signal, sys

@@ -24,6 +24,7 @@ from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.dimse import DataSetSink
 from pacs.dimse.engine.services import Destination
 from pacs.dimse.engine.transport import Connection
+from pacs.errors import DestinationUnreachable
 
 LOGGER = logging.getLogger(__name__)
 
@@ -142,8 +143,15 @@ class EngineAE(ApplicationEntity):
         tls_args: Any = None,
         evt_handlers: Any = None,
     ) -> EngineAssociation:
-        """Request an association; see ``pynetdicom.AE.associate``. The result has no thread."""
-        remote = AddressInformation.from_addr_port(addr, port)
+        """Request an association; see ``pynetdicom.AE.associate``. The result has no thread.
+
+        Raises:
+            DestinationUnreachable: ``addr`` is a host name that cannot be resolved.
+        """
+        try:
+            remote = AddressInformation.from_addr_port(addr, port)
+        except (OSError, UnicodeError) as error:  # the latter: no host name can be like that (IDNA)
+            raise DestinationUnreachable(f"Unknown host of {ae_title}: {addr}") from error
         if bind_address is None:
             bind_address = ("::0", 0) if remote.address_family == socket.AF_INET6 else ("", 0)
         local = AddressInformation.from_tuple(bind_address)

@@ -49,6 +49,8 @@ class EngineAssociation(Association):
         self.label = mode
         #: Why the peer rejected us, in the words of PS3.8 9.3.4; empty unless it did.
         self.rejection = ""
+        #: Why there is no connection to the peer, in the words of the operating system; empty if there was one.
+        self.connect_error = ""
         self._stopping = threading.Event()
         self._serving = threading.Lock()
 
@@ -57,6 +59,11 @@ class EngineAssociation(Association):
         """The maximum PDU length that we announced, in bytes."""
         user = self.acceptor if self.is_acceptor else self.requestor
         return int(user.maximum_length or 0)
+
+    @property
+    def pdu_timeout(self) -> float | None:
+        """How long one PDU may take; before there is an association, no longer than negotiating one (ARTIM)."""
+        return self.network_timeout if self.is_established else self.acse_timeout
 
     @property
     def is_usable(self) -> bool:
@@ -203,6 +210,7 @@ class EngineAssociation(Association):
     def _serve_request(self, msg: Any, context_id: int) -> None:
         started = time.monotonic()
         self.dimse.cancel_req = {}
+        self.dimse.serving_message_id = msg.MessageID
         try:
             services.serve(self, msg, self._accepted_cx[context_id])
         except Exception:
@@ -210,4 +218,5 @@ class EngineAssociation(Association):
             self.abort()
         finally:
             self.dimse.cancel_req = {}
+            self.dimse.serving_message_id = None
         LOGGER.debug("%s: served in %.3f s", self.label, time.monotonic() - started)

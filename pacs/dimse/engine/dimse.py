@@ -26,7 +26,7 @@ LOGGER = logging.getLogger(__name__)
 #: Largest command set and largest Identifier or other in-memory data set that is accepted, in bytes. A UID
 #: list of 65,535 UIDs is 4.2 MB.
 MAX_COMMAND_BYTES = 64 * 1024
-MAX_IDENTIFIER_BYTES = 64 * 1024 * 1024
+MAX_IDENTIFIER_BYTES = 16 * 1024 * 1024
 #: Requests that a peer may send ahead of their turn (it negotiated no asynchronous operations).
 MAX_QUEUED_MESSAGES = 16
 #: The largest P-DATA PDU we send, whatever the peer allows.
@@ -105,7 +105,8 @@ class _Memory:
 
     def write(self, fragment: memoryview) -> None:
         if self.buffer.tell() + len(fragment) > MAX_IDENTIFIER_BYTES:
-            raise ProtocolViolation("a data set that is not for storage is over 64 MiB")
+            limit = MAX_IDENTIFIER_BYTES >> 20
+            raise ProtocolViolation(f"a data set that is not for storage is over {limit} MiB")
         self.buffer.write(fragment)
 
     def finish(self) -> None:
@@ -124,6 +125,8 @@ class StreamingDIMSE(DIMSEServiceProvider):
         super().__init__(assoc)
         #: Makes the sink for a C-STORE request's data set; set by the server. Without one: memory.
         self.open_sink: Callable[[Any, int], DataSetSink] | None = None
+        #: Message ID of the request that is being served; set by the association.
+        self.serving_message_id: int | None = None
         self._queue: deque[tuple[int, Any]] = deque()
         self._command = bytearray()
         self._context_id: int | None = None
@@ -206,6 +209,8 @@ class StreamingDIMSE(DIMSEServiceProvider):
             _attach_data_set(primitive, sink)
         if len(self._queue) >= MAX_QUEUED_MESSAGES:
             raise ProtocolViolation("more requests at once than were negotiated")
+        in_progress = {self.serving_message_id, *(queued.MessageID for _, queued in self._queue)}
+        primitive.is_duplicate = primitive.MessageID in in_progress
         self._queue.append((context_id, primitive))
 
     def abandon(self) -> None:

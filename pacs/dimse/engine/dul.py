@@ -55,7 +55,14 @@ class SynchronousDUL(DULServiceProvider):
     @property
     def is_connected(self) -> bool:
         """Whether the transport connection is still there."""
-        return self.socket is not None and self.socket.socket is not None
+        sock = None if self.socket is None else self.socket.socket
+        # Some actions of the state machine close the socket and leave it in place.
+        return sock is not None and sock.fileno() >= 0
+
+    @property
+    def _may_receive(self) -> bool:
+        # After an abort or rejection whatever still comes is of no interest, and may be endless.
+        return self.is_connected and self.state_machine.current_state != _AWAITING_CLOSE
 
     @property
     def is_established(self) -> bool:
@@ -68,9 +75,9 @@ class SynchronousDUL(DULServiceProvider):
         self.settle()
 
     def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> Any:
-        """Return the next ACSE primitive; with ``wait``, pump until there is one or the time is up."""
+        """Return the next ACSE primitive; with ``wait``, pump until there can be none or the time is up."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while wait and self.to_user_queue.empty() and self.is_connected:
+        while wait and self.to_user_queue.empty() and self._may_receive:
             remaining = None if deadline is None else deadline - time.monotonic()
             if remaining is not None and remaining <= 0:
                 break
@@ -143,6 +150,8 @@ class SynchronousDUL(DULServiceProvider):
         encoded = bytearray((pdu_type, 0)) + len(body).to_bytes(4, "big") + body
         try:
             pdu, event = self._decode_pdu(encoded)
+            # The state machine will do that; there is no way back if it fails.
+            pdu.to_primitive()
         except Exception as error:  # noqa: BLE001 - whatever a decoder raises on hostile bytes
             LOGGER.warning(
                 "%s: cannot decode PDU type %#04x: %r", self.assoc.label, pdu_type, error

@@ -29,7 +29,7 @@ from pacs.archive.sub_operations import Outcome, SubOperations
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES, Operation
 from pacs.dimse.engine.dimse import assign_uid
 from pacs.dimse.negotiation import VERIFICATION
-from pacs.dimse.status import Status, status_dataset
+from pacs.dimse.status import Status, concluding_status, failed_list, status_dataset
 from pacs.errors import DestinationUnreachable, PacsError
 
 if TYPE_CHECKING:
@@ -92,6 +92,10 @@ def serve(assoc: EngineAssociation, request: Any, context: Any) -> None:
 
 def _problem_of(request: Any, context: Any) -> Dataset | None:
     """What the command set itself breaks, before any handler sees it (PS3.7 C.5)."""
+    if request.is_duplicate:
+        return status_dataset(
+            Status.DUPLICATE_INVOCATION, "The Message ID is that of an operation in progress"
+        )
     if type(request) is not _operation_of(str(context.abstract_syntax)):
         name = type(request).__name__.replace("_", "-")
         return status_dataset(
@@ -326,18 +330,9 @@ class _Retrieve:
         self._answered_at = time.monotonic()
         self._unreported = 0
 
-    def _concluding_status(self) -> int | Dataset:
-        """Success, Warning or Failure by the counters (PS3.4 C.4.2.1.5 and C.4.3.1.4)."""
-        operations = self.operations
-        operations.fail_remaining()  # a handler that yielded fewer than it announced
-        if operations.failed and not operations.completed and not operations.warning:
-            return status_dataset(
-                Status.UNABLE_TO_PERFORM_SUB_OPERATIONS, "All sub-operations failed"
-            )
-        if operations.failed or operations.warning:
-            comment = f"{operations.failed} of {operations.total} failed"
-            return status_dataset(Status.WARNING_SUB_OPERATIONS, comment)
-        return Status.SUCCESS
+    def _concluding_status(self) -> Dataset:
+        self.operations.fail_remaining()  # a handler that yielded fewer than it announced
+        return status_dataset(*concluding_status(self.operations))
 
     def _final(self, status: int | Dataset, identifier: Dataset | None = None) -> None:
         """Send the final response.
@@ -349,15 +344,13 @@ class _Retrieve:
             return
         response, code = _response_to(self.request), _code(status)
         operations = self.operations
-        if code == Status.UNABLE_TO_PERFORM_SUB_OPERATIONS:
+        if code in (Status.WARNING_SUB_OPERATIONS, Status.UNABLE_TO_PERFORM_SUB_OPERATIONS):
             operations.fail_remaining()
         elif code == Status.CANCEL:
             response.NumberOfRemainingSuboperations = min(operations.remaining, _MAX_US)
         if code in _COUNTED:
             self._count(response)
-            if identifier is None and operations.failed_uids:
-                identifier = Dataset()
-                identifier.FailedSOPInstanceUIDList = operations.failed_uids
+            identifier = identifier or failed_list(operations.failed_uids)
         if code == Status.SUCCESS:
             identifier = None
         _respond(self.assoc, response, self.context, status, identifier)

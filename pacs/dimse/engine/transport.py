@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -40,6 +41,8 @@ class OversizedPDU(ValueError):
 class Connection(AssociationSocket):
     """pynetdicom's socket wrapper with buffered, blocking reads and gathered writes."""
 
+    _assoc: EngineAssociation
+
     def __init__(
         self,
         assoc: EngineAssociation,
@@ -51,15 +54,19 @@ class Connection(AssociationSocket):
         self._start = 0
         self._end = 0
         self._configured = False
+        self._time_limit: float | None = None
 
     def _configure(self) -> socket.socket:
         """Set what holds for the whole connection, once it is connected."""
         sock = self.socket
         if sock is None:
             raise ConnectionLost("the connection is closed")
-        if not self._configured:
+        limit = self._assoc.pdu_timeout
+        if not self._configured or limit != self._time_limit:
             # A peer that stops reading or writing inside a PDU costs this long, not for ever.
-            sock.settimeout(self.assoc.network_timeout)
+            sock.settimeout(limit)
+            self._time_limit = limit
+        if not self._configured:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._configured = True
@@ -69,6 +76,11 @@ class Connection(AssociationSocket):
         # pynetdicom's own skips the close when the shutdown fails, as it does once the peer has reset the
         # connection, or when there never was one: the descriptor would stay open until the association is garbage.
         if self.socket is not None:
+            if not self._is_connected:
+                # connect() comes here while it handles what it then keeps to itself.
+                error = sys.exception()
+                reason = error.strerror or str(error) if isinstance(error, OSError) else ""
+                self._assoc.connect_error = reason
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.socket.close()
@@ -114,7 +126,7 @@ class Connection(AssociationSocket):
             self._make_room(count)
         sock = self._configure()
         # The association ends if a PDU is not complete in this time, however slowly it drips in.
-        limit = self.assoc.network_timeout
+        limit = self._time_limit
         deadline = None if limit is None else time.monotonic() + max(limit, 1.0)
         view = memoryview(self._buffer)
         while self._end - self._start < count:

@@ -48,7 +48,7 @@ RESTS_ON: dict[type[Any], set[str]] = {
         "_server",
     },
     DULServiceProvider: {"_decode_pdu", "_process_recv_primitive", "_recv_pdu"},
-    AssociationSocket: {"_shutdown_socket"},
+    AssociationSocket: {"_assoc", "_is_connected", "_shutdown_socket"},
     RequestHandler: {"_create_association"},
     AssociationServer: {"_handlers"},
     ApplicationEntity: {"_servers", "_validate_requested_contexts"},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import select
 import struct
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from pydicom.uid import CTImageStorage
 
@@ -41,6 +43,7 @@ from tests.peers import (
     STUDY_ROOT_FIND,
     STUDY_ROOT_MOVE,
     VERIFICATION,
+    RunningArchive,
     association,
     data_set_bytes,
     engine_associations,
@@ -48,7 +51,7 @@ from tests.peers import (
     stored_bytes,
     wait_until,
 )
-from tests.serving import settings
+from tests.serving import engine_on_sqlite, settings
 
 INSTANCE = make_instance()
 UID = str(INSTANCE.SOPInstanceUID)
@@ -68,6 +71,19 @@ def server(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     running.stop()
 
 
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running archive with longer time-outs than the peers of this module wait for anything."""
+    running = Server(
+        settings(
+            tmp_path_factory.mktemp("patient"), acse_timeout_seconds=1, network_timeout_seconds=60
+        )
+    )
+    running.start()
+    yield running
+    running.stop()
+
+
 def _quick(directory: Path, **overrides: object) -> Settings:
     return settings(
         directory,
@@ -82,14 +98,24 @@ def _quick(directory: Path, **overrides: object) -> Settings:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(server: Server) -> Iterator[None]:
-    """After each test: others are served, no association lives, nothing is in the spool."""
+    """After each test: others are served, and no association, thread, socket or spool file is left."""
     threads = threading.active_count()
     yield
     with association(server, VERIFICATION) as assoc:
         assert assoc.send_c_echo().Status == 0x0000
     wait_until(lambda: not engine_associations(server))
     wait_until(lambda: threading.active_count() <= threads)
+    wait_until(lambda: not _open_sockets(server.port))
     assert spool_files(server.archive) == []
+
+
+def _open_sockets(port: int) -> list[object]:
+    """The accepted connections of a server in this process that it has not closed."""
+    return [
+        one
+        for one in psutil.Process().net_connections("tcp")
+        if one.laddr.port == port and one.status != psutil.CONN_LISTEN
+    ]
 
 
 # Before an association
@@ -119,6 +145,50 @@ def test_garbage_instead_of_an_association_ends_the_connection(server: Server, d
         assert peer.ends() in (0, ABORT, ASSOCIATE_RJ)
 
 
+def test_oversized_associate_request_is_given_up_at_once_with_one_line(
+    patient: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Wire(patient.port) as peer:
+        peer.send(struct.pack(">BBI", 0x01, 0, 0xFFFFFFFF))
+
+        assert peer.ends() == ABORT
+        wait_until(lambda: not engine_associations(patient))
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("with_reset", [False, True])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(struct.pack(">BBIBBBB", ABORT, 0, 4, 0, 0, 75, 99), id="abort by nobody"),
+        pytest.param(
+            associate_pdu({2: (VERIFICATION, IMPLICIT)}), id="associate with an even context"
+        ),
+        pytest.param(pdu(0x03, b"\0\x09\x09\x09"), id="reject by nobody"),
+        pytest.param(pdu(0x01, bytes(70)), id="associate of zeros"),
+    ],
+)
+@pytest.mark.parametrize("is_established", [False, True])
+def test_pdu_with_values_that_do_not_exist_is_no_unforeseen_error(
+    server: Server,
+    caplog: pytest.LogCaptureFixture,
+    is_established: bool,
+    data: bytes,
+    with_reset: bool,
+) -> None:
+    with Wire(server.port) as peer:
+        if is_established:
+            peer.associate()
+        peer.send(data)
+        if with_reset:
+            peer.reset()
+        else:
+            peer.ends()
+    wait_until(lambda: not engine_associations(server))
+
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_connection_without_a_word_is_closed_in_time(server: Server) -> None:
     started = time.monotonic()
 
@@ -126,6 +196,19 @@ def test_connection_without_a_word_is_closed_in_time(server: Server) -> None:
         assert peer.ends() in (0, ABORT)
 
     assert time.monotonic() - started < 4
+
+
+def test_associate_request_that_drips_in_costs_the_acse_timeout(patient: Server) -> None:
+    started = time.monotonic()
+
+    with Wire(patient.port) as peer:
+        for value in associate_pdu({1: (VERIFICATION, IMPLICIT)})[:-1]:
+            peer.send(bytes((value,)))
+            if select.select([peer.sock], [], [], 0.05)[0]:
+                break
+
+        assert peer.ends() == ABORT
+    assert time.monotonic() - started < 3
 
 
 def test_associate_request_cut_at_any_byte_leaves_nothing(server: Server) -> None:
@@ -210,22 +293,24 @@ def test_requestor_with_a_tiny_maximum_length_gets_fragments_that_fit(server: Se
         pytest.param(associate_pdu({1: (VERIFICATION, IMPLICIT)}), id="a second association"),
     ],
 )
-def test_protocol_violation_aborts_the_association(server: Server, data: bytes) -> None:
-    with Wire(server.port) as peer:
+def test_protocol_violation_aborts_the_association(patient: Server, data: bytes) -> None:
+    with Wire(patient.port) as peer:
         peer.associate()
 
         peer.send(data)
 
         assert peer.ends() == ABORT
+    wait_until(lambda: not engine_associations(patient))
 
 
-def test_interleaved_messages_of_two_contexts_abort_the_association(server: Server) -> None:
-    with Wire(server.port) as peer:
+def test_interleaved_messages_of_two_contexts_abort_the_association(patient: Server) -> None:
+    whole = echo_command()
+    with Wire(patient.port) as peer:
         peer.associate({1: (VERIFICATION, IMPLICIT), 3: (VERIFICATION, EXPLICIT)})
 
-        peer.send(p_data(1, COMMAND, echo_command()[:10]) + p_data(3, COMMAND, echo_command()[:10]))
+        peer.send(p_data(1, COMMAND, whole[:10]) + p_data(3, COMMAND | LAST, whole[10:]))
 
-        assert peer.ends() == ABORT
+        assert peer.receive()[0] == ABORT
 
 
 def test_stall_inside_a_pdu_costs_the_network_timeout(server: Server) -> None:
@@ -435,6 +520,20 @@ def test_requests_sent_ahead_are_answered_in_order(server: Server) -> None:
     assert answered == list(range(1, 11))
 
 
+def test_request_with_the_message_id_of_one_in_progress_is_0210(server: Server) -> None:
+    echo = pdv(1, COMMAND | LAST, echo_command(7))
+
+    with Wire(server.port) as wire:
+        wire.associate()
+        wire.send(pdu(P_DATA, echo + echo))
+        answers = [wire.answer() for _ in range(2)]
+        wire.send(pdu(P_DATA, echo))
+        later = wire.answer()
+
+    assert [answer["Status"] for answer in answers] == [0x0000, 0x0210]
+    assert later["Status"] == 0x0000
+
+
 def test_cancels_without_a_request_are_ignored(server: Server) -> None:
     cancels = b"".join(
         message(
@@ -587,15 +686,17 @@ def test_operation_that_the_sop_class_has_not_is_0211(
     assert answer["CommandField"] == field | 0x8000
 
 
-def test_status_of_one_peer_is_not_delayed_by_one_that_stalls(server: Server) -> None:
-    with Wire(server.port) as stalled:
+@engine_on_sqlite
+def test_peer_that_stalls_does_not_delay_another(service: RunningArchive) -> None:
+    with Wire(service.port) as stalled:
         stalled.associate(STORAGE_CONTEXT)
         stalled.send(message(1, STORE, DATA_SET)[:200])
         started = time.monotonic()
 
-        with Wire(server.port) as peer:
+        with Wire(service.port) as peer:
             peer.associate()
             peer.send(message(1, echo_command()))
             assert peer.answer()["Status"] == 0x0000
 
-        assert time.monotonic() - started < 0.4
+        # The network time-out, which is how long the stalled one may stay, is 10 s here.
+        assert time.monotonic() - started < 5

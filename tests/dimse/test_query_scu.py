@@ -1,0 +1,126 @@
+"""What the command line sends, against a running archive (PS3.4 C.4 as SCU)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pacs.dicom.information_model import InformationModel
+from pacs.dimse.ae import Options
+from pacs.dimse.query_scu import Peer, echo, find, identifier, move
+from pacs.errors import DestinationUnreachable, InvalidIdentifier, InvalidSetting, PeerAborted
+from tests.dimse.retrieving import STUDY, store_study
+from tests.peers import Destination, RunningArchive, closed_port, fill_index, register
+from tests.serving import engine_on_sqlite
+
+OPTIONS = Options(ae_title="TESTSCU", acse_timeout_seconds=5, dimse_timeout_seconds=5)
+STUDY_ROOT = InformationModel.STUDY_ROOT
+
+
+def _peer(service: RunningArchive, title: str = "PACS") -> Peer:
+    return Peer(title, "127.0.0.1", service.port)
+
+
+@engine_on_sqlite
+def test_echo_of_a_running_archive_says_nothing(service: RunningArchive) -> None:
+    echo(OPTIONS, _peer(service))
+
+
+@engine_on_sqlite
+def test_echo_with_a_wrong_title_says_why(service: RunningArchive) -> None:
+    with pytest.raises(DestinationUnreachable, match="rejected the association: Called AE title"):
+        echo(OPTIONS, _peer(service, "OTHER"))
+
+
+def test_echo_of_a_closed_port_says_so_and_leaves_no_socket_open() -> None:
+    with pytest.raises(DestinationUnreachable, match=r"PACS@127\.0\.0\.1:\d+: Connection refused"):
+        echo(OPTIONS, Peer("PACS", "127.0.0.1", closed_port()))
+
+
+@engine_on_sqlite
+def test_find_yields_each_match(service: RunningArchive) -> None:
+    fill_index(service.archive, 5)
+
+    found = list(find(OPTIONS, _peer(service), STUDY_ROOT, identifier("STUDY", {"PatientID": ""})))
+
+    assert sorted(one.PatientID for one in found) == [f"Q-{number}" for number in range(5)]
+
+
+@engine_on_sqlite
+def test_find_that_is_refused_raises_the_comment(service: RunningArchive) -> None:
+    with pytest.raises(PeerAborted, match="answered 0xA900: StudyInstanceUID"):
+        list(find(OPTIONS, _peer(service), STUDY_ROOT, identifier("SERIES", {})))
+
+
+@engine_on_sqlite
+def test_find_that_is_left_early_ends_the_association(service: RunningArchive) -> None:
+    fill_index(service.archive, 50)
+    matches = find(OPTIONS, _peer(service), STUDY_ROOT, identifier("STUDY", {}))
+
+    next(matches)
+    matches.close()  # type: ignore[attr-defined]
+
+    echo(OPTIONS, _peer(service))
+
+
+@engine_on_sqlite
+def test_move_yields_progress_and_the_final_counts(
+    service: RunningArchive, start_destination: Callable[..., Destination]
+) -> None:
+    destination = start_destination()
+    register(service.archive, "DEST", destination.port)
+    uids = store_study(service, 3)
+    destination.answers = {uids[1]: 0xA700}
+    query = identifier("STUDY", {"StudyInstanceUID": STUDY})
+
+    progress = list(move(OPTIONS, _peer(service), STUDY_ROOT, query, "DEST"))
+
+    *pending, final = progress
+    assert {one.status for one in pending} == {0xFF00}
+    assert (final.status, final.completed, final.failed) == (0xB000, 2, 1)
+    assert final.failed_uids == (uids[1],)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("PACS@10.0.0.7:104", Peer("PACS", "10.0.0.7", 104)),
+        ("A B@pacs.example:11112", Peer("A B", "pacs.example", 11_112)),
+        ("PACS@[::1]:104", Peer("PACS", "::1", 104)),
+    ],
+)
+def test_peer_is_read(text: str, expected: Peer) -> None:
+    assert Peer.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "PACS",
+        "PACS@host",
+        "PACS@host:0",
+        "PACS@host:65536",
+        "@host:104",
+        "X" * 17 + "@h:1",
+        "A\\B@h:1",
+        " @h:1",
+    ],
+)
+def test_peer_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSetting, match="TITLE@HOST:PORT"):
+        Peer.parse(text)
+
+
+def test_identifier_takes_keywords_and_tags_and_unicode() -> None:
+    made = identifier("STUDY", {"PatientName": "Müller*", "0020,000D": "1.2\\1.3", "00080050": ""})
+
+    assert made.SpecificCharacterSet == "ISO_IR 192"
+    assert made.StudyInstanceUID == ["1.2", "1.3"]
+    assert "AccessionNumber" in made
+
+
+def test_identifier_with_an_unknown_key_is_refused() -> None:
+    with pytest.raises(InvalidIdentifier, match="PatientNam"):
+        identifier("STUDY", {"PatientNam": "x"})

@@ -1,0 +1,90 @@
+"""The cached view of known remote AEs."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pacs.dimse import remote as remote_module
+from pacs.dimse.remote import RemoteAEs
+from pacs.index.index import Index
+from pacs.index.records import RemoteAE
+from tests.outages import index_outage
+
+
+def _remote(title: str, port: int = 104) -> RemoteAE:
+    return RemoteAE(title=title, host="127.0.0.1", port=port)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the index at every question."""
+    monkeypatch.setattr(remote_module, "_REFRESH_SECONDS", 0.0)
+
+
+def test_remote_ae_is_found_without_the_spaces_around_its_title(index: Index) -> None:
+    remotes = RemoteAEs(index, [_remote("CT1")])
+
+    assert remotes.get(" CT1  ") == _remote("CT1")
+    assert remotes.get("CT2") is None
+    assert remotes.get("") is None
+
+
+@pytest.mark.usefixtures("impatient")
+def test_remote_ae_added_later_is_seen_and_a_removed_one_is_not(index: Index) -> None:
+    remotes = RemoteAEs(index, [_remote("CT1")])
+    assert remotes.titles() == ["CT1"]
+
+    index.add_remote_ae(_remote("MR1"))
+    assert remotes.titles() == ["CT1", "MR1"]
+
+    index.remove_remote_ae("MR1")
+    assert remotes.titles() == ["CT1"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_remote_ae_of_the_index_comes_before_that_of_the_setting(index: Index) -> None:
+    remotes = RemoteAEs(index, [_remote("CT1", 104)])
+
+    index.add_remote_ae(_remote("CT1", 11_112))
+
+    found = remotes.get("CT1")
+    assert found is not None
+    assert found.port == 11_112
+
+
+def test_list_is_not_read_again_within_the_refresh_time(index: Index) -> None:
+    remotes = RemoteAEs(index)
+    assert remotes.titles() == []
+
+    index.add_remote_ae(_remote("CT1"))
+
+    assert remotes.titles() == []
+
+
+def test_remote_ae_that_was_not_known_is_known_soon_after_it_was_added(index: Index) -> None:
+    remotes = RemoteAEs(index)
+    assert remotes.get("CT1") is None
+
+    index.add_remote_ae(_remote("CT1"))
+    time.sleep(remote_module._UNKNOWN_REFRESH_SECONDS)
+
+    assert remotes.get("CT1") == _remote("CT1")
+
+
+@pytest.mark.postgres
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_known_remote_aes_stay_known_while_the_index_is_down(
+    index: Index, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    index.add_remote_ae(_remote("CT1"))
+    remotes = RemoteAEs(index)
+    assert remotes.titles() == ["CT1"]
+
+    with index_outage(database_url):
+        assert remotes.titles() == ["CT1"]
+
+    assert "cannot be refreshed" in caplog.text
+    assert remotes.titles() == ["CT1"]
