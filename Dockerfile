@@ -4,7 +4,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY pacs ./pacs
 COPY migrations ./migrations
-RUN python -m venv /opt/pacs && /opt/pacs/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/pacs && /opt/pacs/bin/pip install --no-cache-dir '.[codecs]'
 
 FROM python:3.12-slim
 # A fixed number, so that the owner of files on a mounted volume does not depend on the image.
