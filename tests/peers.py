@@ -49,7 +49,7 @@ PATIENT_STUDY_ONLY_FIND = "1.2.840.10008.5.1.4.1.2.3.1"
 
 CALLING = "TESTSCU"
 CALLED = "PACS"
-_TIMEOUT_SECONDS = 10
+_TIMEOUT_SECONDS = 30
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 5.0) -> None:

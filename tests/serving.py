@@ -38,8 +38,8 @@ def settings(directory: Path, **overrides: Any) -> Settings:
             "host": "127.0.0.1",
             "port": 0,
             "acse_timeout_seconds": 5,
-            "dimse_timeout_seconds": 5,
-            "network_timeout_seconds": 10,
+            "dimse_timeout_seconds": 15,
+            "network_timeout_seconds": 20,
             "connect_timeout_seconds": 5,
             "drain_timeout_seconds": 2,
         }
