@@ -95,7 +95,7 @@ def run(*command: str, environment: Mapping[str, str] = NODELAY) -> float:
     )
     seconds = time.perf_counter() - started
     if done.returncode or "rror" in done.stderr:
-        raise SystemExit(f"{command[0]} failed: {done.stdout[-500:]}{done.stderr[-1500:]}")
+        raise WorkFailed(f"{command[0]} failed: {done.stdout[-500:]}{done.stderr[-1500:]}")
     return seconds
 
 
@@ -119,7 +119,7 @@ def store(
     for sender in senders:
         _, errors = sender.communicate()
         if sender.returncode or errors:
-            raise SystemExit(f"storescu failed: {errors.decode()[-800:]}")
+            raise WorkFailed(f"storescu failed: {errors.decode()[-800:]}")
     return time.perf_counter() - started
 
 
@@ -142,6 +142,10 @@ def echo(archive: Running) -> float:
     """Fifty associations with one C-ECHO each, one after the other; seconds for one."""
     address = ["-aec", archive.title, "127.0.0.1", str(archive.port)]
     return sum(run(dcmtk("echoscu"), *address) for _ in range(50)) / 50
+
+
+class WorkFailed(Exception):
+    """A peer did not do the work; it has no time."""
 
 
 Measure = Callable[[Archive, Data, Path], float]
@@ -225,22 +229,27 @@ def main(
         archives.append(StockQrscp())
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         data = make_data(Path(scratch) / "instances")
-        print(
-            "| work | archive | median s | min-max | times pacs |\n| --- | --- | ---: | ---: | ---: |"
-        )
+        click.echo("| work | archive | median s | min-max | times pacs |")
+        click.echo("| --- | --- | ---: | ---: | ---: |")
         for name in works or WORK:
             seconds: dict[str, list[float]] = {archive.name: [] for archive in archives}
-            for _ in range(rounds):
+            for number in range(rounds):
                 for archive in archives:
-                    place = Path(scratch) / "archive"
-                    seconds[archive.name].append(WORK[name](archive, data, place))
+                    # A fresh one each time: dcmqrscp's children may still be writing to the last.
+                    place = Path(scratch) / f"{name} {number} {archive.name}".replace(" ", "-")
+                    try:
+                        seconds[archive.name].append(WORK[name](archive, data, place))
+                    except WorkFailed as failure:
+                        click.echo(f"{name}, {archive.name}: {failure}", err=True)
             ours = statistics.median(seconds[archives[0].name])
             for archive_name, times in seconds.items():
+                if not times:
+                    click.echo(f"| {name} | {archive_name} | failed | | |")
+                    continue
                 middle = statistics.median(times)
                 spread = f"{min(times):.3f}-{max(times):.3f}"
-                print(
-                    f"| {name} | {archive_name} | {middle:.3f} | {spread} | {middle / ours:.2f} |",
-                    flush=True,
+                click.echo(
+                    f"| {name} | {archive_name} | {middle:.3f} | {spread} | {middle / ours:.2f} |"
                 )
 
 
