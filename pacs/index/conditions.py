@@ -142,13 +142,14 @@ class ConditionCompiler:
 
         if not any(groups[1:]):
             return sa.or_(*(compare(column, groups[0]) for column in columns))
-        return sa.and_(
-            *(
-                compare(column, group)
-                for column, group in zip(columns, groups, strict=True)
-                if group.strip("*")
-            )
-        )
+        compared = [
+            compare(column, group)
+            for column, group in zip(columns, groups, strict=True)
+            if group.strip("*")
+        ]
+        # "=*" asks for nothing but a name: anyone who has one.
+        has_name = tables.ENTITIES[attribute.level].c[attribute.column].is_not(None)
+        return sa.and_(*compared) if compared else has_name
 
     def _pattern(self, column: Expression, pattern: str) -> Expression:
         """A wild card: the range of its literal prefix, which an index serves, and the whole pattern."""

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pacs.dicom.attributes import BY_KEYWORD
@@ -155,6 +155,8 @@ _SETTINGS = settings(
 
 @_SETTINGS
 @given(key=_derived())
+@example(key=("PatientName", WildCard("=*")))
+@example(key=("OtherPatientNames", WildCard("*=*=*")))
 def test_search_and_reference_agree_on_derived_keys(matched, key: tuple[str, Match]) -> None:
     found, expected = matched(*key)
 
