@@ -309,7 +309,6 @@ def _create_instance() -> None:
         sa.UniqueConstraint("sop_instance_uid", name="instance_sop_instance_uid_key"),
         sqlite_autoincrement=True,
     )
-    op.create_index("instance_received_at_idx", "instance", ["received_at"])
     op.create_index(
         "instance_series_pk_instance_number_idx", "instance", ["series_pk", "instance_number"]
     )

@@ -169,8 +169,6 @@ for _column in (
     sa.Index(None, _column, sqlite_where=_has_value, postgresql_where=_has_value)
 
 sa.Index(None, study.c.patient_pk)
-# What was received since a point in time: adopting files after a power loss, and reports.
-sa.Index(None, instance.c.received_at)
 
 # ModalitiesInStudy asks this of each candidate study; as a covering index it answers without the series row.
 # It serves the foreign key too. The same holds for Instance Number, the required key of IMAGE level.
