@@ -30,6 +30,10 @@ class ByteSource(Protocol):
         """Whether the data set has at least ``position`` bytes."""
         ...
 
+    def at_hand(self, position: int) -> tuple[bytes, int]:
+        """The bytes in memory, and where in them ``position`` is; it may lie beyond their end."""
+        ...
+
 
 class StreamBytes:
     """The bytes of a seekable stream from an offset on; the caller closes the stream."""
@@ -52,6 +56,12 @@ class StreamBytes:
     def reaches(self, position: int) -> bool:
         """Whether the data set has at least ``position`` bytes."""
         return position <= self._size
+
+    def at_hand(self, position: int) -> tuple[bytes, int]:
+        """The bytes in memory, and where in them ``position`` is; it may lie beyond their end."""
+        if not self._start <= position < self._start + len(self._window):
+            self._load(position, 1)
+        return self._window, position - self._start
 
     def _load(self, position: int, size: int) -> None:
         # Never ask for more than there is: a stream allocates what it is asked for before it reads.
@@ -91,6 +101,11 @@ class InflatedBytes:
         """Whether the data set has at least ``position`` bytes."""
         self._advance(position)
         return self._start + len(self._window) >= position
+
+    def at_hand(self, position: int) -> tuple[bytes, int]:
+        """The bytes in memory, and where in them ``position`` is; it may lie beyond their end."""
+        self.read_at(position, 1)
+        return self._window, position - self._start
 
     def _advance(self, position: int) -> None:
         # Inflates up to the position and forgets what lies before it.

@@ -6,10 +6,11 @@ pydicom's reader allocates what a length field claims, recurses as deep as the s
 trouble through ``warnings``, which belong to the process and not to the thread, and is slower.
 
 Theory of operation. A data set is walked forward, element by element, up to the first tag after the
-last wanted one. Elements of defined length that are not wanted are skipped by arithmetic. Those of
-undefined length have to be walked, which is done with an explicit stack, so depth costs nothing.
-Wanted sequences are the only place of recursion, and it is bounded. So is the number of elements,
-hence the time.
+last wanted one. Runs of plain elements that are in memory are walked in one tight loop, which leaves
+everything that needs a second look to the methods below it. Elements of defined length that are not
+wanted are skipped by arithmetic. Those of undefined length have to be walked, which is done with an
+explicit stack, so depth costs nothing. Wanted sequences are the only place of recursion, and it is
+bounded. So is the number of elements, hence the time.
 """
 
 from __future__ import annotations
@@ -48,7 +49,14 @@ _HEADER_BYTES = 8
 _VRS = {str(vr).encode(): str(vr) for vr in VR if len(str(vr)) == 2}
 _LONG_VRS = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
 
-Elements: TypeAlias = dict[BaseTag, Element]
+# The bytes of an element's header by VR, little endian (PS3.5 7.1.2).
+_HEADER_SIZES = {vr: 12 if vr in _LONG_VRS else 8 for vr in _VRS}
+_EXPLICIT_HEADER = Struct("<HH2sH").unpack_from
+_IMPLICIT_HEADER = Struct("<HHL").unpack_from
+_LONG_LENGTH = Struct("<L").unpack_from
+
+#: By tag.
+Elements: TypeAlias = dict[int, Element]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +124,10 @@ class ElementReader:
         found: Elements = {}
         position = 0
         header: ElementHeader | None = None
-        while self._has_element(position, header):
+        while True:
+            position = self._take_plain(position, encoding, tags, last, found)
+            if not self._has_element(position, header):
+                break
             header = self.header(position, encoding)
             if header.tag > last:
                 break
@@ -126,8 +137,38 @@ class ElementReader:
             self._sequence_bytes = 0
             element, position = self._take(header, encoding, depth=0)
             if element is not None and self._sequence_bytes <= MAX_SEQUENCE_BYTES:
-                found[element.tag] = element
+                found[header.tag] = element
         return found
+
+    def _take_plain(
+        self, position: int, encoding: Encoding, tags: Container[int], last: int, found: Elements
+    ) -> int:
+        """Take what is wanted of a run of plain elements; return where the first other one is.
+
+        Plain is an element with a known VR that lies in memory whole. It is all that most headers
+        have, and each goes through here in a third of the time.
+        """
+        if encoding.is_big_endian:
+            return position
+        window, begin = self._source.at_hand(position)
+        at, is_implicit = begin, encoding.is_implicit
+        while at + 12 <= len(window):
+            if is_implicit:
+                group, number, length = _IMPLICIT_HEADER(window, at)
+                vr, value_at = b"", at + 8
+            else:
+                group, number, vr, length = _EXPLICIT_HEADER(window, at)
+                value_at = at + _HEADER_SIZES.get(vr, len(window) + 1)
+                if value_at == at + 12:
+                    (length,) = _LONG_LENGTH(window, at + 8)
+            tag, end = group << 16 | number, value_at + length
+            if tag > last or end > len(window):
+                break
+            if tag in tags and not _keep(found, tag, vr, window[value_at:end]):
+                break
+            at = end
+            self._elements += 1
+        return position + at - begin
 
     def header(self, position: int, encoding: Encoding) -> ElementHeader:
         """The header of the element at this position."""
@@ -241,10 +282,10 @@ class ElementReader:
 
     def _take_item(
         self, position: int, length: int, encoding: Encoding, depth: int
-    ) -> tuple[Elements, int]:
+    ) -> tuple[dict[BaseTag, Element], int]:
         end = None if length == UNDEFINED_LENGTH else position + length
         encoding = self.encoding_at(position, encoding)
-        elements: Elements = {}
+        elements: dict[BaseTag, Element] = {}
         while end is None or position < end:
             header = self.header(position, encoding)
             if header.tag == ITEM_DELIMITER:
@@ -309,6 +350,17 @@ _DELIMITER_BYTES = frozenset(
     for order in (Struct("<HH"), Struct(">HH"))
     for number in (0xE00D, 0xE0DD)
 )
+
+
+def _keep(found: Elements, tag: int, vr_bytes: bytes, value: bytes) -> bool:
+    """Note a plain element; False if it is none after all."""
+    facts = dictionary_facts(tag)
+    dictionary_vr = facts[0] if facts else "UN"
+    vr = _VRS[vr_bytes] if vr_bytes and vr_bytes != b"UN" else dictionary_vr
+    if vr == "SQ" or dictionary_vr == "SQ" or len(value) > MAX_VALUE_BYTES:
+        return False
+    found[tag] = RawDataElement(BaseTag(tag), vr, len(value), value, 0, not vr_bytes, True)
+    return True
 
 
 def _closed(position: int, end: int | None, tag: int) -> int:

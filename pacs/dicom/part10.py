@@ -9,10 +9,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import pack, unpack
 from typing import BinaryIO
-
-from pydicom.tag import BaseTag
 
 from pacs import __version__
 from pacs.dicom.attributes import ATTRIBUTES, BY_TAG
@@ -26,7 +25,7 @@ from pacs.dicom.element_reader import (
     Elements,
 )
 from pacs.dicom.instance import InstanceHeader
-from pacs.dicom.plain_values import DEFAULT_CODECS, SPECIFIC_CHARACTER_SET, texts_of
+from pacs.dicom.plain_values import DEFAULT_CODECS, SPECIFIC_CHARACTER_SET, Element, texts_of
 from pacs.dicom.sop_classes import (
     DEFLATED,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -61,6 +60,9 @@ _WANTED = frozenset(
     [SPECIFIC_CHARACTER_SET, *(attribute.tag for attribute in ATTRIBUTES if attribute.is_stored)]
 )
 _LAST_WANTED = max(_WANTED)
+_KEYWORDS = {attribute.tag: attribute.keyword for attribute in ATTRIBUTES}
+#: Bounds the memory that remembered values take.
+_REMEMBERED_BYTES = 128
 _IDENTITY = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID})
 _META_UIDS = frozenset({0x00020002, 0x00020003, 0x00020010})
 _SOURCE_AE = 0x00020016
@@ -176,14 +178,13 @@ def read_header(stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int
         elements = _read_elements(
             stream, transfer_syntax_uid, data_set_offset, _WANTED, _LAST_WANTED
         )
-    stated = elements.get(BaseTag(SPECIFIC_CHARACTER_SET))
+    stated = elements.get(SPECIFIC_CHARACTER_SET)
     codecs = codecs_of(defined_terms(texts_of(stated))) if stated else DEFAULT_CODECS
     values: dict[str, str] = {}
     for tag, element in elements.items():
-        attribute = BY_TAG.get(tag)
-        text = index_value(element, codecs) if attribute else None
-        if attribute and text:
-            values[attribute.keyword] = text
+        text = _text_of(element, codecs) if tag in _KEYWORDS else None
+        if text:
+            values[_KEYWORDS[tag]] = text
     return InstanceHeader(
         sop_class_uid=_identifying(elements, SOP_CLASS_UID),
         sop_instance_uid=_identifying(elements, SOP_INSTANCE_UID),
@@ -207,6 +208,17 @@ def check_identity(header: InstanceHeader, sop_class_uid: str, sop_instance_uid:
         offending += (SOP_INSTANCE_UID,)
     if offending:
         raise InstanceMismatch(offending=offending)
+
+
+def _text_of(element: Element, codecs: tuple[str, ...]) -> str | None:
+    value = element.value
+    if isinstance(value, bytes) and len(value) <= _REMEMBERED_BYTES:
+        return _remembered_text(element, codecs)
+    return index_value(element, codecs)
+
+
+# The instances of a series have most of their values in common.
+_remembered_text = lru_cache(maxsize=4096)(index_value)
 
 
 def _meta_element(number: int, vr: bytes, value: bytes) -> bytes:
@@ -294,7 +306,7 @@ def _identifying(elements: Elements, tag: int) -> str:
 
 
 def _uid_text(elements: Elements, tag: int) -> str:
-    element = elements.get(BaseTag(tag))
+    element = elements.get(tag)
     return _text(element.value) if element and isinstance(element.value, bytes) else ""
 
 

@@ -1,27 +1,25 @@
 """Store instances in the index: one transaction for a batch.
 
-The usual instance belongs to a series that this process knows and says nothing new about its parents. It costs
-one SELECT (is it a duplicate?) and one INSERT. That INSERT selects from the parent rows and demands the
-revisions that are remembered: if another writer changed or removed one meanwhile, it inserts fewer rows than
-expected, the transaction is rolled back and runs again with the parents read and locked. So the memory needs no
-invalidation: neither by a rollback nor by a removal, here or in another process.
+The usual instance is new, belongs to a series that this process knows and says nothing new about its parents. It
+costs one INSERT (``pacs.index.known_insert``), which inserts nothing if any of that is not so. Then, and for all
+others, the transaction runs with everything read and the parents locked: that is this module. So the memory of
+parents needs no invalidation: neither by a rollback nor by a removal, here or in another process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.dicom.levels import Level
 from pacs.index import tables
-from pacs.index.engine import Engine, StaleState
+from pacs.index.engine import Attempt, Engine, StaleState
+from pacs.index.instance_rows import INSTANCE_COLUMNS, guarded_insert, instance_row
+from pacs.index.known_insert import KnownInsert
 from pacs.index.parent_rows import remove_empty
 from pacs.index.parents import KnownSeries, ParentMemory, resolve
 from pacs.index.records import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
-from pacs.index.rows import LEVEL_COLUMNS
 from pacs.index.statistics import Statistics
 
 #: Instances in one statement; below SQLite's limit of 32,766 variables.
@@ -34,6 +32,9 @@ _ON_CONFLICT = {
 }
 
 
+_STORED = IngestResult(outcome=IngestOutcome.STORED)
+
+
 class Ingest:
     """Writes batches of instances; safe to call from several threads and processes at once."""
 
@@ -42,6 +43,7 @@ class Ingest:
         self._engine = engine
         self._statistics = statistics
         self._memory = ParentMemory()
+        self._known_insert = KnownInsert(engine.dialect)
 
     def __call__(
         self, records: Sequence[InstanceRecord], policy: DuplicatePolicy
@@ -54,22 +56,37 @@ class Ingest:
             IndexUnavailable: nothing was committed, unless it says ``may_have_committed``; calling again with
                 the same records is safe either way.
         """
-        attempts: list[_Batch] = []
-
-        def work(connection: sa.Connection) -> None:
-            # Only the first attempt trusts the memory.
-            memory = None if attempts else self._memory
-            attempts.append(_Batch(connection, policy, memory))
-            for wave in _waves(records):
-                attempts[-1].write([(index, records[index]) for index in wave])
-
-        self._engine.transact(work)
-        batch = attempts[-1]
-        for record, known in batch.learnt:
-            self._memory.remember(record.header, known)
-        results = [batch.results[index] for index in range(len(records))]
+        attempt = self._insert_known(records)
+        if attempt is Attempt.COMMITTED:
+            results = [_STORED] * len(records)
+        else:
+            results = self._decide_and_write(records, policy, attempt)
         self._statistics.note(sum(r.outcome is IngestOutcome.STORED for r in results))
         return results
+
+    def _insert_known(self, records: Sequence[InstanceRecord]) -> Attempt:
+        known = [self._memory.recall(record.header) for record in records]
+        if not records or None in known:
+            return Attempt.ROLLED_BACK
+        rows = [instance_row(r, k) for r, k in zip(records, known, strict=True) if k is not None]
+        return self._engine.attempt(lambda cursor: self._known_insert(cursor, rows))
+
+    def _decide_and_write(
+        self, records: Sequence[InstanceRecord], policy: DuplicatePolicy, attempt: Attempt
+    ) -> list[IngestResult]:
+        batches: list[_Batch] = []
+
+        def work(connection: sa.Connection) -> None:
+            batches.append(_Batch(connection, policy))
+            for wave in _waves(records):
+                batches[-1].write([(index, records[index]) for index in wave])
+
+        may_have_committed = attempt is Attempt.MAY_HAVE_COMMITTED
+        self._engine.transact(work, may_have_committed=may_have_committed)
+        batch = batches[-1]
+        for record, known in batch.learnt:
+            self._memory.remember(record.header, known)
+        return [batch.results[index] for index in range(len(records))]
 
 
 def _waves(records: Sequence[InstanceRecord]) -> Iterator[list[int]]:
@@ -111,7 +128,6 @@ class _Batch:
 
     connection: sa.Connection
     policy: DuplicatePolicy
-    memory: ParentMemory | None
     results: dict[int, IngestResult] = field(default_factory=dict)
     learnt: list[tuple[InstanceRecord, KnownSeries]] = field(default_factory=list)
 
@@ -125,9 +141,10 @@ class _Batch:
             self.results[index] = IngestResult(outcome=outcome)
             if is_written:
                 writes.append(_Write(index, record, duplicate))
-        known = self._known_parents(writes)
-        self._insert([pair for pair in known if pair[0].existing is None])
-        self._replace([pair for pair in known if pair[0].existing is not None])
+        if writes:
+            pairs = self._with_parents(writes)
+            self._insert([pair for pair in pairs if pair[0].existing is None])
+            self._replace([pair for pair in pairs if pair[0].existing is not None])
 
     def _existing(self, uids: list[str]) -> dict[str, _Existing]:
         found = self.connection.execute(_SELECT_EXISTING, {"uids": uids})
@@ -155,23 +172,7 @@ class _Batch:
         outcome = _ON_CONFLICT[policy]
         return outcome, outcome is IngestOutcome.REPLACED
 
-    def _known_parents(self, writes: list[_Write]) -> list[tuple[_Write, KnownSeries]]:
-        """The parents for each write, from memory if it knows all of them, else from the tables."""
-        if not writes:
-            return []
-        if self.memory is not None:
-            # A replaced row has no guard like the INSERT's, so its parents are always locked.
-            recalled = [
-                (write, self.memory.recall(write.record.header))
-                for write in writes
-                if write.existing is None
-            ]
-            pairs = [(write, known) for write, known in recalled if known is not None]
-            if len(pairs) == len(writes):
-                return pairs
-        return self._resolved_parents(writes)
-
-    def _resolved_parents(self, writes: list[_Write]) -> list[tuple[_Write, KnownSeries]]:
+    def _with_parents(self, writes: list[_Write]) -> list[tuple[_Write, KnownSeries]]:
         resolution = resolve(self.connection, [write.record.header for write in writes])
         for write, keywords in zip(writes, resolution.contradictions, strict=True):
             study = write.record.header.study_instance_uid
@@ -189,7 +190,7 @@ class _Batch:
     def _insert(self, pairs: list[tuple[_Write, KnownSeries]]) -> None:
         if not pairs:
             return
-        rows = [_instance_row(write.record, known) for write, known in pairs]
+        rows = [instance_row(write.record, known) for write, known in pairs]
         result = self.connection.execute(_INSERT, rows)
         if result.rowcount != len(rows):
             raise StaleState
@@ -198,7 +199,7 @@ class _Batch:
         left_series: set[int] = set()
         for write, known in pairs:
             assert write.existing is not None
-            row = _instance_row(write.record, known)
+            row = instance_row(write.record, known)
             row |= {"_key": write.existing.key, "_location": write.existing.location}
             # Two writers may replace one row: the second finds another location than it read.
             if self.connection.execute(_UPDATE, row).rowcount != 1:
@@ -223,53 +224,7 @@ _SELECT_EXISTING = sa.select(
 ).where(tables.instance.c.sop_instance_uid.in_(sa.bindparam("uids", expanding=True)))
 
 
-def _instance_row(record: InstanceRecord, known: KnownSeries) -> dict[str, Any]:
-    columns = LEVEL_COLUMNS[Level.IMAGE]
-    header = record.header
-    row: dict[str, Any] = {**columns.row(columns.values(header.values))}
-    row["sop_instance_uid"] = header.sop_instance_uid
-    row["sop_class_uid"] = header.sop_class_uid
-    row["transfer_syntax_uid"] = header.transfer_syntax_uid
-    row["location"] = record.location
-    row["data_set_offset"] = record.data_set_offset
-    row["data_set_size"] = record.data_set_size
-    row["digest"] = record.digest
-    row["received_at"] = record.received_at
-    row["source_ae"] = record.source_ae
-    row["_series_key"], row["_series_revision"] = known.series.key, known.series.revision
-    row["_study_key"], row["_study_revision"] = known.study.key, known.study.revision
-    row["_patient_key"], row["_patient_revision"] = known.patient.key, known.patient.revision
-    return row
-
-
-_COLUMNS = [c for c in tables.instance.c if c.name not in {"id", "series_pk"}]
-
-
-def _guarded_insert() -> sa.Insert:
-    """INSERT ... SELECT that finds its parents only in the remembered state."""
-    source = tables.series.join(tables.study).join(tables.patient)
-    select = (
-        sa.select(tables.series.c.id, *(sa.bindparam(c.name, type_=c.type) for c in _COLUMNS))
-        .select_from(source)
-        .where(
-            *(
-                condition
-                for table in (tables.series, tables.study, tables.patient)
-                for condition in (
-                    table.c.id == sa.bindparam(f"_{table.name}_key"),
-                    table.c.revision == sa.bindparam(f"_{table.name}_revision"),
-                )
-            )
-        )
-    )
-    return (
-        sa.insert(tables.instance)
-        .from_select(["series_pk", *(c.name for c in _COLUMNS)], select, include_defaults=False)
-        .execution_options(preserve_rowcount=True)
-    )
-
-
-_INSERT = _guarded_insert()
+_INSERT = guarded_insert(sa.insert(tables.instance)).execution_options(preserve_rowcount=True)
 _UPDATE = (
     sa.update(tables.instance)
     .where(
@@ -277,7 +232,7 @@ _UPDATE = (
         tables.instance.c.location == sa.bindparam("_location"),
     )
     .values(
-        {column.name: sa.bindparam(column.name) for column in _COLUMNS}
+        {column.name: sa.bindparam(column.name) for column in INSTANCE_COLUMNS}
         | {"series_pk": sa.bindparam("_series_key")}
     )
 )

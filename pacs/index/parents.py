@@ -85,6 +85,13 @@ class KnownSeries:
         )
 
 
+_PARENT_KEYWORDS = tuple(
+    keyword
+    for level in (Level.PATIENT, Level.STUDY, Level.SERIES)
+    for keyword in LEVEL_COLUMNS[level].keywords
+)
+
+
 class ParentMemory:
     """The series this process stored into last; bounded, shared by its threads."""
 
@@ -93,15 +100,28 @@ class ParentMemory:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str], KnownSeries] = OrderedDict()
+        # What the last instance of the series said about its parents, if the rows covered it: the next one
+        # usually says the same.
+        self._covered: dict[tuple[str, str], tuple[KnownSeries, tuple[str | None, ...]]] = {}
 
     def recall(self, header: InstanceHeader) -> KnownSeries | None:
         """The rows above the instance, if they are remembered and it would not change them."""
         key = (header.study_instance_uid, header.series_instance_uid)
         with self._lock:
             known = self._known.get(key)
-            if known is not None:
-                self._known.move_to_end(key)
-        return known if known is not None and known.covers(header) else None
+            if known is None:
+                return None
+            self._known.move_to_end(key)
+            covered = self._covered.get(key)
+        says = tuple(map(header.values.get, _PARENT_KEYWORDS))
+        if covered is not None and covered[0] is known and covered[1] == says:
+            return known
+        if not known.covers(header):
+            return None
+        with self._lock:
+            if key in self._known:
+                self._covered[key] = known, says
+        return known
 
     def remember(self, header: InstanceHeader, known: KnownSeries) -> None:
         """Keep rows that a committed transaction read or wrote."""
@@ -110,7 +130,8 @@ class ParentMemory:
             self._known[key] = known
             self._known.move_to_end(key)
             if len(self._known) > self._capacity:
-                self._known.popitem(last=False)
+                oldest, _ = self._known.popitem(last=False)
+                self._covered.pop(oldest, None)
 
 
 @dataclass(slots=True)

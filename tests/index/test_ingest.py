@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -355,20 +356,37 @@ def test_ingest_batch_equals_one_by_one(index: Index, make_record) -> None:
     ]
 
 
-def test_ingest_usual_instance_costs_two_statements(
+def test_ingest_usual_instance_needs_nothing_read(
     index: Index, make_record, record_statements
 ) -> None:
     index.ingest(make_record(StudyDescription="thorax"))
+    records = [make_record(StudyDescription="thorax") for _ in range(50)]
 
+    # The driver's one INSERT is none of SQLAlchemy's statements, which begin with a SELECT.
     with record_statements() as statements:
-        index.ingest(make_record(StudyDescription="thorax"))
-    few = len(statements)
-    index.ingest_batch([make_record(StudyDescription="thorax") for _ in range(50)])
-    with record_statements() as statements:
-        index.ingest(make_record())
+        results = [index.ingest(make_record(StudyDescription="thorax"))]
+        results += index.ingest_batch(records)
+        results += [index.ingest(make_record())]
 
-    assert few == len(statements) == 2
-    assert [statement.split()[0] for statement in statements] == ["SELECT", "INSERT"]
+    assert statements == []
+    assert {result.outcome for result in results} == {IngestOutcome.STORED}
+    assert index.stats().instances == 53
+
+
+def test_ingest_known_series_with_a_stored_instance_among_new_ones_decides_each(
+    index: Index, make_record
+) -> None:
+    first = make_record()
+    index.ingest(first)
+    again = dataclasses.replace(first, location=make_record().location)
+
+    results = index.ingest_batch([make_record(), again, make_record()])
+
+    assert [result.outcome for result in results] == [
+        IngestOutcome.STORED,
+        IngestOutcome.IDENTICAL,
+        IngestOutcome.STORED,
+    ]
 
 
 def test_ingest_first_instance_of_a_study_has_a_pinned_cost_however_many_there_are(
