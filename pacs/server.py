@@ -21,7 +21,7 @@ from pacs.errors import InvalidSetting, PacsError, StorageFull, StorageUnavailab
 from pacs.index import engine, migrate
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy, RemoteAE
-from pacs.storage.directories import make_directories
+from pacs.storage.durability import make_directories
 from pacs.storage.filesystem import storage_from_url
 
 LOGGER = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ class Server:
         try:
             swept = archive.storage.spool.sweep()
             _prove_storage(archive)
+            restored = archive.redo.recover()
             interrupted = archive.index.mark_interrupted()
             self._listen(archive)
         except BaseException:
@@ -142,6 +143,8 @@ class Server:
             )
         if swept:
             LOGGER.warning("%d unfinished transfers of an earlier process removed", swept)
+        if restored:
+            LOGGER.warning("%d stored files written again that an earlier process lost", restored)
         if interrupted:
             LOGGER.warning("%d retrieves of an earlier process were interrupted", interrupted)
         self._housekeeper = threading.Thread(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pacs.archive.redo import Redo
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy
 from pacs.storage.filesystem import FilesystemStorage
@@ -16,8 +17,13 @@ class Archive:
     storage: FilesystemStorage
     index: Index
     duplicates: DuplicatePolicy = DuplicatePolicy.REPLACE
+    redo: Redo = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "redo", Redo(self.storage, self.index))
 
     def close(self) -> None:
-        """Close the index and give up the spool."""
+        """Make everything durable, close the index and give up the spool."""
+        self.redo.close()
         self.index.close()
         self.storage.spool.close()

@@ -90,6 +90,8 @@ def check(archive: Archive, options: Options) -> Iterator[Checked]:
     """
     if options.repair:
         _require_files(archive)
+    # What a power loss took and the index kept is neither missing nor damaged.
+    archive.redo.recover()
     for entry in entries(archive):
         checked = _check(archive, entry, options)
         if checked is not None:

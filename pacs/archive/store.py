@@ -2,7 +2,8 @@
 
 The whole durable act is ``store``. A crash between its steps leaves either a spool file, which the next
 start-up sweeps, or a stored file that no row points at, which ``pacs check`` reports and adopts. It never
-leaves a row without bytes.
+leaves a row without bytes: those of a large instance are synced before its row is written, those of a small
+one are written with its row (``pacs.archive.redo``).
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def store(archive: Archive, spooled: Spooled, origin: Origin) -> StoreOutcome:
     """
     try:
         header = _read(spooled, origin)
-        location = archive.storage.put(spooled)
+        content = spooled.content if archive.redo.has_room else None
+        put = archive.storage.put if content is None else archive.storage.place
+        location = put(spooled)
     except BaseException:
         # Whatever it was: nothing of an instance that was not accepted may stay.
         archive.storage.spool.discard(spooled)
@@ -66,12 +69,13 @@ def store(archive: Archive, spooled: Spooled, origin: Origin) -> StoreOutcome:
         digest=spooled.digest,
         received_at=datetime.now(UTC),
         source_ae=origin.source_ae,
+        content=content,
     )
     return _index(archive, record)
 
 
 def _read(spooled: Spooled, origin: Origin) -> InstanceHeader:
-    with storage_faults("read the spool"), spooled.path.open("rb") as stream:
+    with storage_faults("read the spool"), spooled.open() as stream:
         header = read_header(stream, origin.transfer_syntax_uid, spooled.data_set_offset)
     if origin.sop_instance_uid is not None and origin.sop_class_uid is not None:
         check_identity(header, origin.sop_class_uid, origin.sop_instance_uid)
@@ -99,6 +103,9 @@ def _index(archive: Archive, record: InstanceRecord) -> StoreOutcome:
         _remove(archive, record.location)
     if result.outcome is IngestOutcome.REFUSED:
         raise DuplicateInstance
+    is_written = result.outcome in (IngestOutcome.STORED, IngestOutcome.REPLACED)
+    if is_written and record.content is not None:
+        archive.redo.settle_later(record.location, len(record.content))
     return StoreOutcome(result.outcome, record.header, record.data_set_size)
 
 

@@ -26,6 +26,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
+from typing_extensions import TypeIs
 
 from pacs.dicom.byte_source import ByteSource
 from pacs.dicom.plain_values import Element, dictionary_facts
@@ -55,8 +56,28 @@ _EXPLICIT_HEADER = Struct("<HH2sH").unpack_from
 _IMPLICIT_HEADER = Struct("<HHL").unpack_from
 _LONG_LENGTH = Struct("<L").unpack_from
 
+#: VR and value of an element that was little endian; a pydicom element takes ten times as long to make.
+PlainElement: TypeAlias = tuple[str, bytes]
 #: By tag.
-Elements: TypeAlias = dict[int, Element]
+Elements: TypeAlias = dict[int, Element | PlainElement]
+
+
+def as_element(tag: int, element: Element | PlainElement) -> Element:
+    """The element in pydicom's container."""
+    if not is_plain(element):
+        return element
+    vr, value = element
+    return RawDataElement(BaseTag(tag), vr, len(value), value, 0, False, True)
+
+
+def is_plain(element: Element | PlainElement) -> TypeIs[PlainElement]:
+    """Whether this is VR and value alone; pydicom's raw element is a tuple as well."""
+    return type(element) is tuple
+
+
+def value_of(element: Element | PlainElement) -> object:
+    """The value, in bytes unless it is a sequence."""
+    return element[1] if is_plain(element) else element.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,20 +173,24 @@ class ElementReader:
             return position
         window, begin = self._source.at_hand(position)
         at, is_implicit = begin, encoding.is_implicit
-        while at + 12 <= len(window):
+        size = len(window)
+        while at + 12 <= size:
             if is_implicit:
                 group, number, length = _IMPLICIT_HEADER(window, at)
                 vr, value_at = b"", at + 8
             else:
                 group, number, vr, length = _EXPLICIT_HEADER(window, at)
-                value_at = at + _HEADER_SIZES.get(vr, len(window) + 1)
+                value_at = at + _HEADER_SIZES.get(vr, size + 1)
                 if value_at == at + 12:
                     (length,) = _LONG_LENGTH(window, at + 8)
             tag, end = group << 16 | number, value_at + length
-            if tag > last or end > len(window):
+            if tag > last or end > size:
                 break
-            if tag in tags and not _keep(found, tag, vr, window[value_at:end]):
-                break
+            if tag in tags:
+                plain = _plain_element(tag, vr, window[value_at:end])
+                if plain is None:
+                    break
+                found[tag] = plain
             at = end
             self._elements += 1
         return position + at - begin
@@ -352,15 +377,14 @@ _DELIMITER_BYTES = frozenset(
 )
 
 
-def _keep(found: Elements, tag: int, vr_bytes: bytes, value: bytes) -> bool:
-    """Note a plain element; False if it is none after all."""
+def _plain_element(tag: int, vr_bytes: bytes, value: bytes) -> PlainElement | None:
+    """An element as it is; None if it is not plain after all."""
     facts = dictionary_facts(tag)
     dictionary_vr = facts[0] if facts else "UN"
     vr = _VRS[vr_bytes] if vr_bytes and vr_bytes != b"UN" else dictionary_vr
     if vr == "SQ" or dictionary_vr == "SQ" or len(value) > MAX_VALUE_BYTES:
-        return False
-    found[tag] = RawDataElement(BaseTag(tag), vr, len(value), value, 0, not vr_bytes, True)
-    return True
+        return None
+    return vr, value
 
 
 def _closed(position: int, end: int | None, tag: int) -> int:

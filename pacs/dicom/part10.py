@@ -23,6 +23,10 @@ from pacs.dicom.element_reader import (
     UNDEFINED_LENGTH,
     ElementReader,
     Elements,
+    PlainElement,
+    as_element,
+    is_plain,
+    value_of,
 )
 from pacs.dicom.instance import InstanceHeader
 from pacs.dicom.plain_values import DEFAULT_CODECS, SPECIFIC_CHARACTER_SET, Element, texts_of
@@ -97,19 +101,28 @@ def file_meta(
     Raises:
         InvalidInstance: one of the UIDs is not a UID.
     """
-    elements = b"".join(
-        (
-            pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, len(_META_VERSION)) + _META_VERSION,
-            _meta_element(0x0002, b"UI", _padded_uid(sop_class_uid)),
-            _meta_element(0x0003, b"UI", _padded_uid(sop_instance_uid)),
-            _meta_element(0x0010, b"UI", _padded_uid(transfer_syntax_uid)),
-            _meta_element(0x0012, b"UI", _padded_uid(IMPLEMENTATION_CLASS_UID)),
-            _meta_element(0x0013, b"SH", _padded_text(IMPLEMENTATION_VERSION_NAME)),
-            _meta_element(0x0016, b"AE", _padded_text(source_ae)),
-        )
-    )
+    before, after = _common_meta(sop_class_uid, transfer_syntax_uid, source_ae)
+    elements = before + _meta_element(0x0003, b"UI", _padded_uid(sop_instance_uid)) + after
     group_length = pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements))
     return _PREAMBLE_AND_PREFIX + group_length + elements
+
+
+@lru_cache(maxsize=256)
+def _common_meta(
+    sop_class_uid: str, transfer_syntax_uid: str, source_ae: str
+) -> tuple[bytes, bytes]:
+    """What the instances of a series have in common: the elements before and after the instance's UID."""
+    before = (
+        pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, len(_META_VERSION)) + _META_VERSION,
+        _meta_element(0x0002, b"UI", _padded_uid(sop_class_uid)),
+    )
+    after = (
+        _meta_element(0x0010, b"UI", _padded_uid(transfer_syntax_uid)),
+        _meta_element(0x0012, b"UI", _padded_uid(IMPLEMENTATION_CLASS_UID)),
+        _meta_element(0x0013, b"SH", _padded_text(IMPLEMENTATION_VERSION_NAME)),
+        _meta_element(0x0016, b"AE", _padded_text(source_ae)),
+    )
+    return b"".join(before), b"".join(after)
 
 
 def read_file_meta(stream: BinaryIO) -> FileMeta:
@@ -179,10 +192,13 @@ def read_header(stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int
             stream, transfer_syntax_uid, data_set_offset, _WANTED, _LAST_WANTED
         )
     stated = elements.get(SPECIFIC_CHARACTER_SET)
-    codecs = codecs_of(defined_terms(texts_of(stated))) if stated else DEFAULT_CODECS
+    codecs: tuple[str, ...] = DEFAULT_CODECS
+    if stated:
+        terms = defined_terms(texts_of(as_element(SPECIFIC_CHARACTER_SET, stated)))
+        codecs = codecs_of(terms)
     values: dict[str, str] = {}
     for tag, element in elements.items():
-        text = _text_of(element, codecs) if tag in _KEYWORDS else None
+        text = _text_of(tag, element, codecs) if tag in _KEYWORDS else None
         if text:
             values[_KEYWORDS[tag]] = text
     return InstanceHeader(
@@ -210,15 +226,16 @@ def check_identity(header: InstanceHeader, sop_class_uid: str, sop_instance_uid:
         raise InstanceMismatch(offending=offending)
 
 
-def _text_of(element: Element, codecs: tuple[str, ...]) -> str | None:
-    value = element.value
-    if isinstance(value, bytes) and len(value) <= _REMEMBERED_BYTES:
-        return _remembered_text(element, codecs)
-    return index_value(element, codecs)
+def _text_of(tag: int, element: Element | PlainElement, codecs: tuple[str, ...]) -> str | None:
+    if is_plain(element) and len(element[1]) <= _REMEMBERED_BYTES:
+        return _remembered_text(tag, element, codecs)
+    return index_value(as_element(tag, element), codecs)
 
 
-# The instances of a series have most of their values in common.
-_remembered_text = lru_cache(maxsize=4096)(index_value)
+@lru_cache(maxsize=4096)
+def _remembered_text(tag: int, element: PlainElement, codecs: tuple[str, ...]) -> str | None:
+    # The instances of a series have most of their values in common.
+    return index_value(as_element(tag, element), codecs)
 
 
 def _meta_element(number: int, vr: bytes, value: bytes) -> bytes:
@@ -307,7 +324,8 @@ def _identifying(elements: Elements, tag: int) -> str:
 
 def _uid_text(elements: Elements, tag: int) -> str:
     element = elements.get(tag)
-    return _text(element.value) if element and isinstance(element.value, bytes) else ""
+    value = value_of(element) if element else None
+    return _text(value) if isinstance(value, bytes) else ""
 
 
 def _text(value: bytes) -> str:

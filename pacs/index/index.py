@@ -31,6 +31,7 @@ from pacs.index.records import (
     StoredInstance,
     SubOperationRecord,
 )
+from pacs.index.redo_rows import RedoRows, delete_redo
 from pacs.index.remote_ae import RemoteAEs
 from pacs.index.rewrite import rewrite
 from pacs.index.search import Search
@@ -57,6 +58,8 @@ class Index:
         self._search = Search(engine)
         self._journal = Journal(engine)
         self._remote_aes = RemoteAEs(engine)
+        #: Bytes that the storage may not have on its disk yet.
+        self.redo = RedoRows(engine)
 
     @classmethod
     def open(cls, url: str, *, upgrade: bool = True) -> Index:
@@ -132,6 +135,7 @@ class Index:
             if row is None:
                 return None
             remove_empty(connection, series=[row.series_pk])
+            delete_redo(connection, [row.location])
             return str(row.location)
 
         return self._engine.transact(work)

@@ -20,6 +20,7 @@ from pacs.index.known_insert import KnownInsert
 from pacs.index.parent_rows import remove_empty
 from pacs.index.parents import KnownSeries, ParentMemory, resolve
 from pacs.index.records import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
+from pacs.index.redo_rows import delete_redo
 from pacs.index.statistics import Statistics
 
 #: Instances in one statement; below SQLite's limit of 32,766 variables.
@@ -69,7 +70,8 @@ class Ingest:
         if not records or None in known:
             return Attempt.ROLLED_BACK
         rows = [instance_row(r, k) for r, k in zip(records, known, strict=True) if k is not None]
-        return self._engine.attempt(lambda cursor: self._known_insert(cursor, rows))
+        contents = [(r.location, r.content) for r in records if r.content is not None]
+        return self._engine.attempt(lambda cursor: self._known_insert(cursor, rows, contents))
 
     def _decide_and_write(
         self, records: Sequence[InstanceRecord], policy: DuplicatePolicy, attempt: Attempt
@@ -194,6 +196,16 @@ class _Batch:
         result = self.connection.execute(_INSERT, rows)
         if result.rowcount != len(rows):
             raise StaleState
+        self._keep_contents([write.record for write, _ in pairs])
+
+    def _keep_contents(self, records: Sequence[InstanceRecord]) -> None:
+        rows = [
+            {"location": record.location, "content": record.content}
+            for record in records
+            if record.content is not None
+        ]
+        if rows:
+            self.connection.execute(sa.insert(tables.redo), rows)
 
     def _replace(self, pairs: list[tuple[_Write, KnownSeries]]) -> None:
         left_series: set[int] = set()
@@ -211,6 +223,8 @@ class _Batch:
                 superseded_location=write.existing.location,
                 notes=self.results[write.index].notes,
             )
+            delete_redo(self.connection, [write.existing.location])
+        self._keep_contents([write.record for write, _ in pairs])
         remove_empty(self.connection, series=left_series)
 
 

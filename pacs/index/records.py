@@ -13,7 +13,7 @@ from pacs.dicom.instance import InstanceHeader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRecord:
-    """A SOP Instance whose bytes are durable in the storage and that is to be indexed."""
+    """A SOP Instance whose bytes are in the storage and that is to be indexed."""
 
     header: InstanceHeader
     location: str
@@ -25,6 +25,8 @@ class InstanceRecord:
     #: Aware UTC.
     received_at: datetime
     source_ae: str
+    #: The stored file, if the storage has not made it durable: the index keeps it until that is done.
+    content: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pacs.index.records import RemoteAE, Service
 from pacs.index.tables import remote_ae
 
 _HIGHEST_PORT = 65_535
-_MOST_ASSOCIATIONS = 64
+_MOST_ASSOCIATIONS = 16
 
 
 class RemoteAEs:

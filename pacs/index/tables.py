@@ -141,6 +141,15 @@ instance = sa.Table(
     sqlite_autoincrement=True,
 )
 
+redo = sa.Table(
+    "redo",
+    metadata,
+    # The bytes of small files that are in the storage but maybe not yet on its disk (pacs.archive.redo). The row is
+    # written with the instance's and goes when the file is durable, so the table is nearly empty.
+    sa.Column("location", ValueText, primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
 ENTITIES: dict[Level, sa.Table] = {
     Level.PATIENT: patient,
     Level.STUDY: study,

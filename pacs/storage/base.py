@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,62 @@ class Spooled:
     data_set_size: int
     #: SHA-256 of the data set, lower-case hexadecimal.
     digest: str
+    #: The first bytes of the file: all of it, or enough for reading the header without opening the file.
+    head: bytes
+    #: Whether the bytes are on stable storage already (the name is not).
+    is_synced: bool
+
+    @property
+    def content(self) -> bytes | None:
+        """The whole file, if it is small."""
+        return self.head if len(self.head) == self.size else None
+
+    @property
+    def size(self) -> int:
+        """The bytes of the file."""
+        return self.data_set_offset + self.data_set_size
+
+    def open(self) -> BinaryIO:
+        """Open the file for reading; what is in ``head`` costs no system call.
+
+        Raises:
+            OSError: reading raises it when the file is gone.
+        """
+        return io.BytesIO(self.head) if self.content else cast("BinaryIO", _HeadFirst(self))
+
+
+class _HeadFirst(io.RawIOBase):
+    """A spooled file that is opened when somebody reads behind its head."""
+
+    def __init__(self, spooled: Spooled) -> None:
+        self._spooled = spooled
+        self._position = 0
+        self._file: BinaryIO | None = None
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._spooled.size}
+        self._position = base[whence] + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        begin = self._position
+        end = self._spooled.size if size < 0 else begin + size
+        if end <= len(self._spooled.head):
+            data = self._spooled.head[begin:end]
+        else:
+            self._file = self._file or self._spooled.path.open("rb")
+            self._file.seek(begin)
+            data = self._file.read(size)
+        self._position += len(data)
+        return data
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        super().close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +101,32 @@ class Storage(Protocol):
         Raises:
             StorageFull: no space or quota is left.
             StorageUnavailable: the storage cannot be written.
+        """
+        ...
+
+    def place(self, spooled: Spooled) -> str:
+        """Move a spooled file to its location and return that, without waiting for the disk.
+
+        For whoever keeps a copy of the bytes until ``settle`` has made the file durable.
+
+        Raises:
+            StorageFull, StorageUnavailable: as for ``put``.
+        """
+        ...
+
+    def settle(self, locations: Iterable[str]) -> None:
+        """Make files that were placed durable; one that was removed since is no error.
+
+        Raises:
+            StorageFull, StorageUnavailable: which of them are durable is not known.
+        """
+        ...
+
+    def restore(self, location: str, content: bytes) -> bool:
+        """Make a file durable with this content; return whether it had another one, or was missing.
+
+        Raises:
+            StorageFull, StorageUnavailable: the file is as it was.
         """
         ...
 

@@ -6,7 +6,8 @@ back up by day. Files are written once and never changed.
 
 What makes ``put`` durable, in this order: the file's bytes (fsync), the directories above it, the
 rename out of the spool, and the directory that has the new name (fsync). The file is fsynced before
-the rename so that no crash leaves half an instance under a final name.
+the rename so that no crash leaves half an instance under a final name. ``place`` does the rename
+alone, for files of which somebody else keeps the bytes until ``settle``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from pacs.errors import InvalidSetting, StorageUnavailable
 from pacs.storage.base import Spooled, StoredFile
-from pacs.storage.directories import DIRECTORY_MODE, make_directories, sync, sync_directory
+from pacs.storage.durability import DIRECTORY_MODE, make_directories, sync, sync_directory
 from pacs.storage.faults import storage_faults
 from pacs.storage.spool import Spool
 
@@ -48,6 +49,8 @@ class FilesystemStorage:
         self.spool = Spool(self._root / _SPOOL_DIRECTORY)
         self._guard = threading.Lock()
         self._last_microseconds = 0
+        self._minute = -1
+        self._minute_directory = ""
         # The directory of the current minute, once it is known to be durable.
         self._durable_directory = ""
 
@@ -64,17 +67,10 @@ class FilesystemStorage:
             StorageUnavailable: the storage cannot be written.
         """
         with storage_faults("write to the storage"):
-            sync(spooled.path)
-            directory, name = self._next_name()
-            self._make_durable(directory)
-            target = self._root / directory / name
-            try:
-                _rename_to_new(spooled.path, target)
-            except FileNotFoundError:
-                # An operator removed the empty directory after it was made.
-                self._durable_directory = ""
-                self._make_durable(directory)
-                _rename_to_new(spooled.path, target)
+            if not spooled.is_synced:
+                sync(spooled.path)
+            location = self._move(spooled)
+            target = self._root / location
             try:
                 sync_directory(target.parent)
             except OSError:
@@ -82,7 +78,54 @@ class FilesystemStorage:
                 with suppress(OSError):
                     target.unlink()
                 raise
-        return f"{directory}/{name}"
+        return location
+
+    def place(self, spooled: Spooled) -> str:
+        """Move a spooled file to its location, not yet durably (``base.Storage.place``).
+
+        Raises:
+            StorageFull, StorageUnavailable: as for ``put``.
+        """
+        with storage_faults("write to the storage"):
+            return self._move(spooled)
+
+    def settle(self, locations: Iterable[str]) -> None:
+        """Make files that were placed durable (``base.Storage.settle``).
+
+        Raises:
+            StorageFull, StorageUnavailable: which of them are durable is not known.
+        """
+        with storage_faults("write to the storage"):
+            directories = set()
+            for location in locations:
+                path = self.path(location)
+                with suppress(FileNotFoundError):
+                    sync(path)
+                    directories.add(path.parent)
+            for directory in directories:
+                with suppress(FileNotFoundError):
+                    sync_directory(directory)
+
+    def restore(self, location: str, content: bytes) -> bool:
+        """Make a file durable with this content (``base.Storage.restore``).
+
+        Raises:
+            StorageFull, StorageUnavailable: the file is as it was.
+        """
+        path = self.path(location)
+        with storage_faults(f"restore {location}"):
+            is_sound = path.is_file() and path.read_bytes() == content
+        if is_sound:
+            self.settle([location])
+            return False
+        with self.spool.create(content) as writer:
+            spooled = writer.finish()
+        with storage_faults(f"restore {location}"):
+            sync(spooled.path)
+            make_directories(path.parent)
+            spooled.path.replace(path)
+            sync_directory(path.parent)
+        return True
 
     def open(self, location: str) -> BinaryIO:
         """Open a stored file for reading; the caller closes it.
@@ -135,6 +178,20 @@ class FilesystemStorage:
             raise StorageUnavailable(f"{location[:80]!r} is not a location of this storage")
         return self._root / location
 
+    def _move(self, spooled: Spooled) -> str:
+        directory, name = self._next_name()
+        self._make_durable(directory)
+        location = f"{directory}/{name}"
+        target = f"{self._root}/{location}"
+        try:
+            _rename_to_new(spooled.path, target)
+        except FileNotFoundError:
+            # An operator removed the empty directory after it was made.
+            self._durable_directory = ""
+            self._make_durable(directory)
+            _rename_to_new(spooled.path, target)
+        return location
+
     def _next_name(self) -> tuple[str, str]:
         # Never earlier than the name before, whatever the clock does: of two versions of an instance
         # ``reindex`` takes the one with the later name.
@@ -142,9 +199,11 @@ class FilesystemStorage:
             now = time.time_ns() // 1000
             self._last_microseconds = max(now, self._last_microseconds + 1)
             microseconds = self._last_microseconds
-        received_at = _EPOCH + timedelta(microseconds=microseconds)
-        name = f"{microseconds:016x}{secrets.token_hex(8)}.dcm"
-        return f"{received_at:%Y/%m/%d/%H%M}", name
+            minute = microseconds // 60_000_000
+            if minute != self._minute:
+                received_at = _EPOCH + timedelta(minutes=minute)
+                self._minute, self._minute_directory = minute, f"{received_at:%Y/%m/%d/%H%M}"
+            return self._minute_directory, f"{microseconds:016x}{secrets.token_hex(8)}.dcm"
 
     def _make_durable(self, directory: str) -> None:
         if directory == self._durable_directory:
@@ -221,9 +280,9 @@ def _stored_file(directory: str, entry: os.DirEntry[str]) -> StoredFile | None:
     return StoredFile(f"{directory}/{entry.name}", size, stored_at)
 
 
-def _rename_to_new(source: Path, target: Path) -> None:
+def _rename_to_new(source: Path, target: str) -> None:
     # rename replaces silently, but 64 random bits and a microsecond do not come twice; the check is
     # for a broken random source, and costs 2 us.
-    if target.exists():
-        raise FileExistsError(None, "a file of that name is there", str(target))
-    source.rename(target)
+    if os.path.exists(target):  # noqa: PTH110 - a Path costs as much as the rename
+        raise FileExistsError(None, "a file of that name is there", target)
+    os.rename(source, target)  # noqa: PTH104 - as above

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pacs.storage.directories import DIRECTORY_MODE, sync_directory
+from pacs.storage.durability import DIRECTORY_MODE, sync_directory
 from pacs.storage.faults import storage_faults
 from pacs.storage.filesystem import FilesystemStorage
 

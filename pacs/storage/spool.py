@@ -25,9 +25,13 @@ from types import TracebackType
 from typing import Self
 
 from pacs.storage.base import Spooled
-from pacs.storage.directories import DIRECTORY_MODE, make_directories
+from pacs.storage.durability import DIRECTORY_MODE, make_directories, start_writeback
 from pacs.storage.faults import storage_faults
 
+#: A file of up to this size is handed over with its content, and not synced.
+SMALL_BYTES = 64 * 1024
+#: The disk begins to write when so much has come in, so that little is left for the final sync.
+_WRITEBACK_BYTES = 256 * 1024
 _LOCK_SUFFIX = ".lock"
 _FILE_SUFFIX = ".part"
 _FILE_MODE = 0o640  # as DIRECTORY_MODE
@@ -49,7 +53,7 @@ class Spool:
             StorageFull, StorageUnavailable: nothing is left behind.
         """
         with storage_faults("write to the spool"):
-            path = self._own_directory() / (secrets.token_hex(16) + _FILE_SUFFIX)
+            path = self._own_directory() / f"{secrets.token_hex(16)}{_FILE_SUFFIX}"
             return SpoolWriter(path, meta)
 
     def discard(self, spooled: Spooled) -> None:
@@ -97,9 +101,12 @@ class SpoolWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._path = path
         self._descriptor = os.open(path, flags, _FILE_MODE)
+        self._is_over = False
         self._data_set_offset = len(meta)
         self._data_set_size = 0
         self._digest = hashlib.sha256()
+        self._head = bytearray(meta)
+        self._unwritten = 0
         try:
             self._append(memoryview(meta))
         except OSError:
@@ -128,45 +135,59 @@ class SpoolWriter:
             self._append(view)
         self._digest.update(view)
         self._data_set_size += len(view)
+        if len(self._head) < SMALL_BYTES:
+            self._head += view[: SMALL_BYTES - len(self._head)]
 
     def finish(self) -> Spooled:
-        """Close the file and hand it over; it is complete, but not yet durable.
+        """Close the file and hand it over: complete, and synced unless it is small.
 
         Raises:
             StorageFull, StorageUnavailable: the file is discarded.
         """
+        is_small = self._data_set_offset + self._data_set_size <= SMALL_BYTES
         try:
             # Some file systems report a failed write no earlier than here.
             with storage_faults("write to the spool"):
+                if not is_small:
+                    os.fsync(self._descriptor)
                 self._close()
         except BaseException:
-            self._remove()
+            self.discard()
             raise
+        self._is_over = True
         return Spooled(
-            self._path, self._data_set_offset, self._data_set_size, self._digest.hexdigest()
+            self._path,
+            self._data_set_offset,
+            self._data_set_size,
+            self._digest.hexdigest(),
+            bytes(self._head),
+            is_synced=not is_small,
         )
 
     def discard(self) -> None:
         """Remove the file; does nothing after ``finish`` or a second time."""
-        if self._descriptor < 0:
+        if self._is_over:
             return
         with suppress(OSError):
             self._close()
-        self._remove()
-
-    def _append(self, view: memoryview) -> None:
-        while view:
-            # A full disk or a signal may cut a write short.
-            view = view[os.write(self._descriptor, view) :]
-
-    def _close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        os.close(descriptor)
-
-    def _remove(self) -> None:
+        self._is_over = True
         # What cannot be removed now, the next sweep removes.
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+    def _append(self, view: memoryview) -> None:
+        self._unwritten += len(view)
+        while view:
+            # A full disk or a signal may cut a write short.
+            view = view[os.write(self._descriptor, view) :]
+        if self._unwritten >= _WRITEBACK_BYTES:
+            start_writeback(self._descriptor)
+            self._unwritten = 0
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _make_directory(root: Path) -> tuple[int, Path]:

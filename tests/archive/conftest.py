@@ -16,5 +16,7 @@ from pacs.storage.filesystem import FilesystemStorage
 def archive(index: Index, tmp_path: Path) -> Iterator[Archive]:
     """An empty archive that replaces duplicates."""
     storage = FilesystemStorage(tmp_path / "storage")
-    yield Archive(storage, index)
+    archive = Archive(storage, index)
+    yield archive
+    archive.redo.close()
     storage.spool.close()

@@ -46,8 +46,10 @@ def spool(archive: Archive, data: bytes) -> Spooled:
 
 
 def keep(archive: Archive, instance: Dataset) -> StoreOutcome:
-    """Store an instance."""
-    return store(archive, spool(archive, part10(instance)), Origin("CT1", EXPLICIT))
+    """Store an instance, and wait until nothing but its file has its bytes."""
+    outcome = store(archive, spool(archive, part10(instance)), Origin("CT1", EXPLICIT))
+    archive.redo.flush()
+    return outcome
 
 
 def put_orphan(archive: Archive, data: bytes) -> str:

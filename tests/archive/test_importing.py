@@ -394,16 +394,16 @@ def test_import_stops_when_the_disk_is_full(archive: Archive, tmp_path: Path) ->
 def test_import_one_thread_in_trouble_stops_the_others(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
-    put = FilesystemStorage.put
+    place = FilesystemStorage.place
     count = itertools.count(1)
 
     def fail_later(storage: FilesystemStorage, spooled: object) -> str:
         if next(count) == 10:
             raise StorageUnavailable("Input/output error")
-        return put(storage, spooled)  # type: ignore[arg-type]
+        return place(storage, spooled)  # type: ignore[arg-type]
 
     write_slices(tmp_path / "in", 60)
-    monkeypatch.setattr(FilesystemStorage, "put", fail_later)
+    monkeypatch.setattr(FilesystemStorage, "place", fail_later)
     work = Import(archive, scan([tmp_path / "in"]), source_ae="IMPORT")
 
     with pytest.raises(StorageUnavailable):

@@ -80,10 +80,11 @@ def test_store_syncs_the_bytes_before_the_row_is_committed(
     monkeypatch.setattr(filesystem.os, "fsync", lambda fd: (steps.append("sync"), sync(fd))[1])
     monkeypatch.setattr(Index, "ingest", lambda *args: (steps.append("commit"), ingest(*args))[1])
 
-    keep(archive, make_slice())
+    keep(archive, make_slice(TextValue="x" * 100_000))
 
     assert steps[0] == "sync"
     assert steps[-1] == "commit"
+    assert archive.index.redo.after("", 10) == []
 
 
 def test_store_identical_instance_again_changes_nothing(archive: Archive) -> None:

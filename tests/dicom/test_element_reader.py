@@ -19,6 +19,7 @@ from pacs.dicom.element_reader import (
     ElementReader,
     Elements,
     Encoding,
+    value_of,
 )
 from pacs.errors import InvalidInstance
 
@@ -62,11 +63,11 @@ def read(data_set: bytes, encoding: Encoding = EXPLICIT_LITTLE) -> Elements:
 
 
 def values(elements: Elements) -> dict[int, object]:
-    return {int(tag): element.value for tag, element in elements.items()}
+    return {int(tag): value_of(element) for tag, element in elements.items()}
 
 
 def items_of(elements: Elements, tag: int = REQUESTS) -> list[dict[int, object]]:
-    sequence = {int(element_tag): element.value for element_tag, element in elements.items()}[tag]
+    sequence = values(elements)[tag]
     assert all(isinstance(one, Dataset) for one in sequence)
     return [{int(key): one.get_item(key).value for key in sorted(one.keys())} for one in sequence]
 

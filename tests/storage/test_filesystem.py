@@ -240,7 +240,7 @@ from pacs.storage import filesystem
 root, step, survived = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 storage = filesystem.FilesystemStorage(root)
 with storage.spool.create(b"meta") as writer:
-    writer.write(b"x" * 100000)
+    writer.write(b"x" * 10000)
     spooled = writer.finish()
 original, calls = getattr(filesystem, step), 0
 def die(*arguments):
@@ -262,7 +262,7 @@ os._exit(0)
         deaths += status == 9
         storage = FilesystemStorage(root)
         assert storage.spool.sweep() == 1
-        assert [stored.size_bytes for stored in storage.files()] in ([], [100_004])
+        assert [stored.size_bytes for stored in storage.files()] in ([], [10_004])
         assert len(stored_paths(storage)) == len(list(root.rglob("*.*")))
         if status == 0:
             break

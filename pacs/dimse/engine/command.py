@@ -68,6 +68,7 @@ def decode(data: bytes | bytearray) -> tuple[dict[str, CommandValue], tuple[str,
     """
     values: dict[str, CommandValue] = {}
     ill_typed: list[str] = []
+    data = bytes(data)
     position, end = 0, len(data)
     while position < end:
         if end - position < 8:
@@ -80,7 +81,7 @@ def decode(data: bytes | bytearray) -> tuple[dict[str, CommandValue], tuple[str,
             raise InvalidCommand(f"element (0000,{element:04x}) is longer than the command set")
         if element in ELEMENTS:
             keyword, vr = ELEMENTS[element]
-            value = _decode_value(vr, bytes(data[position : position + length]))
+            value = _decode_value(vr, data[position : position + length])
             if value is None:
                 ill_typed.append(keyword)
             else:

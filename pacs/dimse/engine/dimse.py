@@ -6,6 +6,7 @@ import logging
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -72,6 +73,15 @@ _UID_NAMES = {
 }
 #: Set in the command layer itself, never on a primitive.
 _NOT_PARAMETERS = {"CommandField", "CommandDataSetType"}
+#: The elements of a command set that each primitive has a place for.
+_PARAMETERS = {
+    kind: frozenset(
+        keyword
+        for keyword, _ in command.ELEMENTS.values()
+        if keyword not in _NOT_PARAMETERS and hasattr(kind(), keyword)
+    )
+    for kind in _PRIMITIVES.values()
+}
 
 #: Not in a response (PS3.7 9.3), although pynetdicom's primitives have one class for both.
 _REQUEST_PARAMETERS = {"MessageID", "Priority", "MoveDestination"}
@@ -331,8 +341,12 @@ def _read_exactly(stream: BinaryIO, target: memoryview) -> None:
 
 def assign_uid(primitive: Any, keyword: str, value: str | None) -> None:
     """Set a UID of a primitive as it is; the setter warns of each one with a leading zero, which are common."""
-    uid = None if value is None else UID(value, validation_mode=config.IGNORE)
-    setattr(primitive, _UID_NAMES[keyword], uid or None)
+    setattr(primitive, _UID_NAMES[keyword], _uid(value) if value else None)
+
+
+@lru_cache(maxsize=1024)
+def _uid(value: str) -> UID:
+    return UID(value, validation_mode=config.IGNORE)
 
 
 def _to_primitive(
@@ -344,8 +358,9 @@ def _to_primitive(
         raise ProtocolViolation(f"no DIMSE service has command field {field!r}")
     primitive = _PRIMITIVES[field & ~_RESPONSE]()
     problems = list(ill_typed)
+    parameters = _PARAMETERS[type(primitive)]
     for keyword, value in values.items():
-        if keyword in _NOT_PARAMETERS or not hasattr(primitive, keyword):
+        if keyword not in parameters:
             continue
         try:
             if keyword in _UID_NAMES:

@@ -36,14 +36,14 @@ def test_stop_lets_a_running_store_finish(
     service: RunningArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_storing, go_on = threading.Event(), threading.Event()
-    put = FilesystemStorage.put
+    place = FilesystemStorage.place
 
-    def slow_put(storage: FilesystemStorage, spooled: Any) -> str:
+    def slow_place(storage: FilesystemStorage, spooled: Any) -> str:
         is_storing.set()
         assert go_on.wait(5)
-        return put(storage, spooled)
+        return place(storage, spooled)
 
-    monkeypatch.setattr(FilesystemStorage, "put", slow_put)
+    monkeypatch.setattr(FilesystemStorage, "place", slow_place)
     instance = make_instance()
     uid = str(instance.SOPInstanceUID)
     url = service.archive.index._engine._url.render_as_string(hide_password=False)

@@ -1,0 +1,131 @@
+"""Make small files durable together, a moment after they were acknowledged.
+
+Theory of operation. To sync a file of 3 KB and the name it got takes longer than everything else that is done with it.
+So the bytes of a small instance are written to the index in the transaction that indexes it, whose commit is on the
+disk before the instance is acknowledged; the file itself gets its name and its content, but is not waited for. A
+thread then syncs such files, many at a time, and removes the copies. After a power loss ``recover`` writes those
+files again whose copy is still there. A process that is only killed leaves files that are sound and copies that are
+superfluous.
+
+Only one rule has to be kept by others: whoever removes an instance from the index, or lets its row point elsewhere,
+removes the copy in the same transaction, before the file goes (``pacs.index``).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+
+from pacs.errors import PacsError
+from pacs.index.index import Index
+from pacs.storage.base import Storage
+
+LOGGER = logging.getLogger(__name__)
+
+#: Files come together for so long before they are synced.
+_GATHER_SECONDS = 0.25
+#: After a failure.
+_PAUSE_SECONDS = 5.0
+#: Files synced, and copies removed, at a time: bounds how long the index's writer is kept.
+_BATCH = 500
+#: Copies in the index; beyond, instances are synced before they are acknowledged.
+_MOST_FILES = 10_000
+_MOST_BYTES = 64 * 1024 * 1024
+_ROWS_IN_MEMORY = 50
+
+
+class Redo:
+    """The files that one process has placed and not yet made durable; safe to share between threads."""
+
+    def __init__(self, storage: Storage, index: Index) -> None:
+        """Settle files of ``storage``, whose copies are in ``index``; starts no thread before there are any."""
+        self._storage = storage
+        self._index = index
+        self._changed = threading.Condition()
+        self._settling = threading.Lock()
+        self._waiting: deque[tuple[str, int]] = deque()
+        self._waiting_bytes = 0
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another file may wait: not when the disk falls behind."""
+        return len(self._waiting) < _MOST_FILES and self._waiting_bytes < _MOST_BYTES
+
+    def settle_later(self, location: str, size: int) -> None:
+        """Make a file durable soon, whose copy of ``size`` bytes is committed to the index."""
+        with self._changed:
+            self._waiting.append((location, size))
+            self._waiting_bytes += size
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="settler", daemon=True)
+                self._thread.start()
+            elif len(self._waiting) == 1:
+                self._changed.notify()
+
+    def recover(self) -> int:
+        """Write the files again that a power loss took; return how many.
+
+        Any process may do so at any time: a file that is sound stays as it is.
+
+        Raises:
+            PacsError: storage or index fail; what is left is done by the next call.
+        """
+        restored, last = 0, ""
+        while rows := self._index.redo.after(last, _ROWS_IN_MEMORY):
+            for row in rows:
+                last = row.location
+                was_lost = self._storage.restore(row.location, row.content)
+                if self._index.redo.remove([row.location]):
+                    restored += was_lost
+                elif was_lost:
+                    # The instance was removed or replaced meanwhile: its file has to stay away.
+                    self._storage.remove(row.location)
+        return restored
+
+    def flush(self) -> None:
+        """Make durable what waits.
+
+        Raises:
+            PacsError: storage or index fail; the copies stay.
+        """
+        with self._settling:
+            while self._waiting:
+                self._settle_batch()
+
+    def close(self) -> None:
+        """End the thread and settle what waits; a failure is logged, the copies stay."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            self.flush()
+        except PacsError as error:
+            LOGGER.error("%d stored files are not synced: %s", len(self._waiting), error)
+        self._thread, self._stopping = None, False
+
+    def _run(self) -> None:
+        while not self._stopping:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopping)
+                self._changed.wait_for(lambda: self._stopping, _GATHER_SECONDS)
+            try:
+                self.flush()
+            except PacsError as error:
+                LOGGER.error("%d stored files are not synced yet: %s", len(self._waiting), error)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping, _PAUSE_SECONDS)
+
+    def _settle_batch(self) -> None:
+        batch = [self._waiting[i] for i in range(min(_BATCH, len(self._waiting)))]
+        locations = [location for location, _ in batch]
+        self._storage.settle(locations)
+        self._index.redo.remove(locations)
+        with self._changed:
+            for _, size in batch:
+                self._waiting.popleft()
+                self._waiting_bytes -= size
