@@ -5,6 +5,7 @@ The settings are those a user gets: for PostgreSQL the server's defaults, ``fsyn
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -181,14 +182,15 @@ def opened(backend: str, postgres_url: str | None, directory: Path | None) -> It
         if backend == "sqlite":
             yield SqliteDatabase(scratch)
         else:
-            with _postgres_server(scratch / "data") as url:
+            with postgres_server(scratch / "data") as url:
                 yield PostgresDatabase(url)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
-def _postgres_server(data: Path) -> Iterator[str]:
+def postgres_server(data: Path) -> Iterator[str]:
+    """A PostgreSQL server of our own with its files in ``data``; its URL."""
     with warnings.catch_warnings():
         # It warns where there is no XDG_RUNTIME_DIR, as in a container.
         warnings.simplefilter("ignore")
@@ -199,3 +201,42 @@ def _postgres_server(data: Path) -> Iterator[str]:
         yield server.get_uri()
     finally:
         server.cleanup()
+
+
+class FreshDatabases:
+    """Empty databases of one PostgreSQL server; they stay until :meth:`drop`, so that nothing is deleted meanwhile."""
+
+    def __init__(self, url: str, data: Path | None = None) -> None:
+        """Use the server at ``url``, which may create databases; ``data`` are its files if it runs here."""
+        self._url = sa.make_url(url)
+        self._names: list[str] = []
+        #: The server's first process, if it runs on this machine.
+        self.processes = () if data is None else (_postmaster(data),)
+
+    def create(self) -> str:
+        """A new database; its URL."""
+        name = f"pacs_benchmark_{os.getpid()}_{len(self._names)}"
+        self._execute(f"CREATE DATABASE {name}")
+        self._names.append(name)
+        url = self._url.set(drivername="postgresql+psycopg", database=name)
+        return url.render_as_string(hide_password=False)
+
+    def drop(self) -> None:
+        """Remove all of them."""
+        for name in self._names:
+            self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self._names.clear()
+
+    def facts(self) -> dict[str, str]:
+        """Version and the settings that matter."""
+        return PostgresDatabase(self._url.render_as_string(hide_password=False)).facts()
+
+    def _execute(self, statement: str) -> None:
+        plain = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        # CREATE and DROP DATABASE run outside a transaction.
+        with psycopg.connect(plain, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+def _postmaster(data: Path) -> int:
+    return int((data / "postmaster.pid").read_text("utf-8").splitlines()[0])

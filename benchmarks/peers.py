@@ -1,23 +1,34 @@
-"""The archives that are compared: each starts fresh in a directory of its own and stops again."""
+"""How the programs that are compared are started and stopped, and the DCMTK tools that drive them."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import click
+
+from benchmarks.client import make_ae, verify
+from benchmarks.processes import cpu_seconds
+
+Environment = Mapping[str, str]
 #: DCMTK as Debian builds it leaves Nagle's algorithm on unless told otherwise.
-NODELAY = {"TCP_NODELAY": "1"}
+NODELAY: Environment = {"TCP_NODELAY": "1"}
+NAGLE: Environment = {}
 _READY_SECONDS = 30.0
+_TOOL_SECONDS = 300.0
+_LAST_WORDS = 300
+
+
+class WorkFailed(Exception):
+    """A peer did not do the work; there is no reading."""
 
 
 def free_port() -> int:
@@ -27,193 +38,201 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@cache
 def dcmtk(name: str) -> str:
     """The path of a DCMTK tool; Python packages install scripts of the same names."""
     for directory in ("/usr/bin", "/usr/local/bin", *os.environ.get("PATH", "").split(":")):
         path = Path(directory, name)
-        if (
-            path.exists()
-            and b"dcmtk"
-            in subprocess.run([path, "--version"], capture_output=True, check=False).stdout
-        ):
+        if path.exists() and "dcmtk" in version_line(str(path)):
             return str(path)
     raise SystemExit(f"DCMTK's {name} is not installed")
 
 
+def version_line(*program: str) -> str:
+    """The first line that ``--version`` prints."""
+    done = subprocess.run([*program, "--version"], capture_output=True, check=False)
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    return lines[0].strip("$ ") if lines else "unknown version"
+
+
+def _surroundings(environment: Environment) -> dict[str, str]:
+    base = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
+    return base | dict(environment)
+
+
+# Servers
+
+
 @dataclass(frozen=True)
 class Running:
-    """An archive that answers."""
+    """A server that answers."""
 
     title: str
     port: int
-    pid: int
+    #: Where its processes descend from: its own, and that of a database server that works for it.
+    roots: tuple[int, ...]
+    log: Path
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The processor time it has taken so far, children included."""
+        return cpu_seconds(self.roots)
 
 
 class Archive(ABC):
-    """One kind of archive."""
+    """A kind of server that is measured."""
 
     name: str
+    #: Roots of processes that work for it without being its children.
+    helpers: tuple[int, ...] = ()
 
     @contextmanager
     def run(
         self,
         directory: Path,
-        destinations: Mapping[str, int],
-        environment: Mapping[str, str] = NODELAY,
+        destinations: Mapping[str, int] | None = None,
+        environment: Environment = NODELAY,
     ) -> Iterator[Running]:
-        """Start a fresh archive that knows ``destinations`` (title to port); stop it afterwards."""
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
+        """Start a fresh one, in a new directory, that knows ``destinations`` (title to port)."""
         port = free_port()
-        command = self.command(directory, port, destinations)
-        log = (directory / "log").open("wb")
-        base = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
-        process = subprocess.Popen(
-            command, cwd=directory, stdout=log, stderr=log, env=base | dict(environment)
-        )
-        try:
-            _wait_until_open(port, process)
-            yield Running(self.title, port, process.pid)
-        finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            process.kill()
-            process.wait()
-            log.close()
+        command = self.command(directory, port, destinations or {})
+        log = directory / "log"
+        # What the last one left to be written to the disk is not this one's burden.
+        os.sync()
+        with serving(command, port, log, environment) as process:
+            yield Running(self.title, port, (process.pid, *self.helpers), log)
 
     @property
     def title(self) -> str:
         """The AE title it answers to."""
         return "PACS"
 
+    @property
+    def settings(self) -> str:
+        """What a reader should know of its version and settings."""
+        return ""
+
     @abstractmethod
     def command(self, directory: Path, port: int, destinations: Mapping[str, int]) -> list[str]:
         """Write its configuration and return what starts it."""
 
 
-class Pacs(Archive):
-    """This project."""
-
-    def __init__(self, database_url: str | None = None, workers: int = 1) -> None:
-        self.database_url = database_url
-        self.workers = workers
-        self.name = "pacs" if database_url is None else "pacs (PostgreSQL)"
-
-    def command(self, directory: Path, port: int, destinations: Mapping[str, int]) -> list[str]:
-        """See ``pacs serve --help``."""
-        remotes = ",".join(f"{title}=127.0.0.1:{where}" for title, where in destinations.items())
-        command = [sys.executable, "-m", "pacs", "serve", "--host", "127.0.0.1"]
-        command += ["--port", str(port), "--data-dir", str(directory / "data")]
-        command += ["--log-level", "warning"]
-        if remotes:
-            command += ["--remote-aes", remotes]
-        if self.database_url is not None:
-            command += ["--database-url", self.database_url]
-        if self.workers > 1:
-            command += ["--workers", str(self.workers)]
-        return command
-
-
-class Orthanc(Archive):
-    """Orthanc with its SQLite index and its defaults: files are fsynced (``SyncStorageArea``)."""
-
-    name = "Orthanc"
-
-    def command(self, directory: Path, port: int, destinations: Mapping[str, int]) -> list[str]:
-        """Write orthanc.json."""
-        configuration = {
-            "Name": "PACS",
-            "StorageDirectory": str(directory / "storage"),
-            "IndexDirectory": str(directory / "storage"),
-            "HttpServerEnabled": False,
-            "DicomAet": "PACS",
-            "DicomPort": port,
-            "DicomModalities": {
-                title: [title, "127.0.0.1", where] for title, where in destinations.items()
-            },
-            "DicomAlwaysAllowEcho": True,
-            "DicomAlwaysAllowStore": True,
-            "DicomAlwaysAllowFind": True,
-            "DicomAlwaysAllowGet": True,
-            "DicomAlwaysAllowMove": True,
-            "SynchronousCMove": True,
-            "Plugins": [],
-        }
-        (directory / "orthanc.json").write_text(json.dumps(configuration))
-        path = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
-        return [path, str(directory / "orthanc.json")]
-
-
-class Dcmqrscp(Archive):
-    """DCMTK's archive: no fsync, an index file."""
-
-    name = "dcmqrscp"
-
-    def command(self, directory: Path, port: int, destinations: Mapping[str, int]) -> list[str]:
-        """Write dcmqrscp.cfg."""
-        (directory / "storage").mkdir()
-        hosts = "\n".join(
-            f"{title.lower()} = ({title}, localhost, {where})"
-            for title, where in destinations.items()
+@contextmanager
+def serving(
+    command: Sequence[str], port: int, log: Path, environment: Environment
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server until the end of the block."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=log.parent, stdout=output, stderr=output, env=_surroundings(environment)
         )
-        (directory / "dcmqrscp.cfg").write_text(
-            "MaxPDUSize = 131072\nMaxAssociations = 120\n"
-            f"HostTable BEGIN\n{hosts}\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
-            f"AETable BEGIN\nPACS {directory}/storage RW (1000, 4096mb) ANY\nAETable END\n"
-        )
-        return [dcmtk("dcmqrscp"), "-c", str(directory / "dcmqrscp.cfg"), str(port)]
+    try:
+        _wait_until_open(port, process, log)
+        yield process
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        process.kill()
+        process.wait()
 
 
-class StockQrscp(Archive):
-    """The archive among pynetdicom's applications."""
-
-    name = "pynetdicom qrscp"
-
-    def command(self, directory: Path, port: int, destinations: Mapping[str, int]) -> list[str]:
-        """Write qrscp.ini."""
-        peers = "\n".join(
-            f"[{title}]\nae_title: {title}\naddress: 127.0.0.1\nport: {where}\n"
-            for title, where in destinations.items()
-        )
-        (directory / "storage").mkdir()
-        (directory / "qrscp.ini").write_text(
-            "[DEFAULT]\nae_title: PACS\n"
-            f"port: {port}\nmax_pdu: 16382\nacse_timeout: 30\ndimse_timeout: 30\n"
-            "network_timeout: 30\nbind_address: 127.0.0.1\n"
-            f"instance_location: {directory}/storage\n"
-            f"database_location: {directory}/instances.sqlite\n{peers}"
-        )
-        arguments = ["-c", str(directory / "qrscp.ini"), "-q"]
-        return [sys.executable, "-m", "pynetdicom", "qrscp", *arguments]
-
-
-def _wait_until_open(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_open(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise SystemExit(f"{process.args!r} ended with {process.returncode}")
+            raise WorkFailed(f"ended with {process.returncode}: {last_words(log)}")
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            time.sleep(0.3)  # the first association is not what is measured
-            return
+            break
         time.sleep(0.05)
-    raise SystemExit(f"{process.args!r} does not listen on port {port}")
+    else:
+        raise WorkFailed(f"does not listen on port {port}: {last_words(log)}")
+    try:
+        verify(make_ae(), port)  # the first association is not what is measured
+    except click.ClickException as error:
+        raise WorkFailed(f"does not answer: {error.message}; {last_words(log)}") from error
+
+
+def last_words(log: Path) -> str:
+    """The end of a log, as one line."""
+    try:
+        text = log.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+    return " ".join(text.split())[-_LAST_WORDS:]
 
 
 @contextmanager
-def destination(environment: Mapping[str, str] = NODELAY) -> Iterator[int]:
-    """DCMTK's storescp as Move Destination, throwing away what it receives; its port."""
+def destination(
+    directory: Path, environment: Environment = NODELAY, *, is_parallel: bool = False
+) -> Iterator[Running]:
+    """DCMTK's storescp as Move Destination, throwing away what it receives."""
     port = free_port()
-    base = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
-    process = subprocess.Popen(
-        [dcmtk("storescp"), "--ignore", "--max-pdu", "131072", "-aet", "DEST", str(port)],
-        env=base | dict(environment),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [dcmtk("storescp"), "--ignore", "--max-pdu", "131072", "-aet", "DEST", "+xa"]
+    command += ["--fork"] if is_parallel else []
+    log = directory / "destination.log"
+    with serving([*command, str(port)], port, log, environment) as process:
+        yield Running("DEST", port, (process.pid,), log)
+
+
+# Clients
+
+
+def run_tool(*command: str, environment: Environment = NODELAY) -> str:
+    """Run a DCMTK tool to its end; what it printed. A warning is a failure."""
     try:
-        _wait_until_open(port, process)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
+        done = subprocess.run(
+            command,
+            env=_surroundings(environment),
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=_TOOL_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WorkFailed(f"{Path(command[0]).name} took over {_TOOL_SECONDS:.0f} s") from error
+    printed = done.stdout + done.stderr
+    if done.returncode or any(mark in printed for mark in ("E: ", "F: ", "W: ")):
+        raise WorkFailed(f"{Path(command[0]).name}: {' '.join(printed.split())[-_LAST_WORDS:]}")
+    return printed
+
+
+def storescu(
+    running: Running, files: Sequence[Path], associations: int, environment: Environment
+) -> None:
+    """Send files with one storescu per association, all at once."""
+    command = [dcmtk("storescu"), "--max-pdu", "131072", "-aec", running.title]
+    command += ["127.0.0.1", str(running.port)]
+    senders = [
+        subprocess.Popen(
+            [*command, *map(str, files[first::associations])],
+            env=_surroundings(environment),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for first in range(associations)
+    ]
+    failure = ""
+    for sender in senders:
+        _, errors = sender.communicate(timeout=_TOOL_SECONDS)
+        if sender.returncode or errors:
+            failure = failure or " ".join(errors.decode("utf-8", "replace").split())
+    if failure:
+        raise WorkFailed(f"storescu: {failure[-_LAST_WORDS:]} | {last_words(running.log)}")
+
+
+_STUDY = ("-S", "-k", "QueryRetrieveLevel=STUDY", "-k")
+
+
+def movescu(running: Running, study: str, repeat: int, *options: str) -> str:
+    """C-MOVE one study to DEST over and over on one association; what movescu printed."""
+    command = [dcmtk("movescu"), *options, "--repeat", str(repeat), *_STUDY]
+    command += [f"StudyInstanceUID={study}", "-aec", running.title, "-aem", "DEST"]
+    return run_tool(*command, "127.0.0.1", str(running.port))
+
+
+def getscu(running: Running, study: str, repeat: int, *options: str) -> str:
+    """C-GET one study over and over on one association, ignoring what comes; what getscu printed."""
+    command = [dcmtk("getscu"), *options, "--ignore", "--max-pdu", "131072"]
+    command += ["--repeat", str(repeat), *_STUDY, f"StudyInstanceUID={study}"]
+    return run_tool(*command, "-aec", running.title, "127.0.0.1", str(running.port))
