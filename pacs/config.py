@@ -44,7 +44,8 @@ _DERIVED = "default_factory_not_called"
 _DATABASE_SCHEMES = ("sqlite", "postgresql+psycopg", "postgresql", "postgres")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\Z")
 _REMOTE_AE = re.compile(
-    r"(?P<title>.+)= *(?P<host>\[[^\[\]]+\]|[^:=\[\]]+):(?P<port>[0-9]{1,5})\Z", re.DOTALL
+    r"(?P<title>.+)= *(?P<host>\[[^\[\]]+\]|[^:=\[\]]+):(?P<port>[0-9]{1,5})(?P<tls>/tls)?\Z",
+    re.DOTALL,
 )
 
 
@@ -54,10 +55,11 @@ class RemoteAEAddress(NamedTuple):
     title: str
     host: str
     port: int
+    tls: bool = False
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.title}={host}:{self.port}"
+        return f"{self.title}={host}:{self.port}" + ("/tls" if self.tls else "")
 
 
 # Each check below raises ValueError with the words that follow "expected" in the message.
@@ -95,12 +97,6 @@ def _host(value: str) -> str:
     raise ValueError("an IP address or a host name, without a port")
 
 
-def _one_process(value: int) -> int:
-    if value != 1:
-        raise ValueError("1: this version serves with one process")
-    return value
-
-
 def _remote_ae(entry: str) -> RemoteAEAddress:
     if found := _REMOTE_AE.match(entry):
         title, host, port = (
@@ -109,7 +105,7 @@ def _remote_ae(entry: str) -> RemoteAEAddress:
             int(found["port"]),
         )
         if 1 <= port <= 65_535:
-            return RemoteAEAddress(title, host, port)
+            return RemoteAEAddress(title, host, port, found["tls"] is not None)
     raise ValueError(entry)
 
 
@@ -121,7 +117,7 @@ def _remote_aes(value: object) -> object:
         try:
             addresses.append(_remote_ae(entry))
         except ValueError:
-            expected = f"NAME=HOST:PORT entries separated by commas; {entry!r} is not one"
+            expected = f"NAME=HOST:PORT or NAME=HOST:PORT/tls entries separated by commas; {entry!r} is not one"
             raise ValueError(expected) from None
     if len({address.title for address in addresses}) < len(addresses):
         raise ValueError("each AE title once")
@@ -153,6 +149,23 @@ def _storage_url(value: str, info: ValidationInfo) -> str:
     return value if "://" in value else str(_path(Path(value), info))
 
 
+def _tls_path(value: Path | None, info: ValidationInfo) -> Path | None:
+    return None if value is None else _path(value, info)
+
+
+def _with_certificate(value: object, info: ValidationInfo) -> object:
+    field = Settings.model_fields[str(info.field_name)]
+    if value != field.default and info.data.get("tls_certificate", "bad") is None:
+        raise ValueError(f"{config_sources.text(field.default) or 'none'} without tls_certificate")
+    return value
+
+
+def _with_client_cas(value: bool, info: ValidationInfo) -> bool:
+    if value and (info.data.get("tls") == "off" or info.data.get("tls_ca", "bad") is None):
+        raise ValueError("false unless tls is on and tls_ca names whom to trust")
+    return value
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -162,6 +175,7 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(ge=0.1, le=86_400)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Duplicates = Literal["replace", "keep", "refuse"]
+TLS = Literal["off", "optional", "required"]
 
 
 class Settings(BaseModel):
@@ -194,8 +208,8 @@ class Settings(BaseModel):
         description="Address to listen on; 0.0.0.0 is every IPv4 interface, :: every interface.",
     )
     port: Port = Field(default=11_112, description="TCP port to listen on; 0 takes any free port.")
-    workers: Annotated[int, Field(ge=1, le=1_024), AfterValidator(_one_process)] = Field(
-        default=1, description="Number of serving processes; only 1 in this version."
+    workers: Annotated[int, Field(ge=1, le=1_024)] = Field(
+        default=1, description="Number of serving processes."
     )
     require_called_ae_title: bool = Field(
         default=True,
@@ -213,6 +227,36 @@ class Settings(BaseModel):
     remote_aes: Annotated[tuple[RemoteAEAddress, ...], BeforeValidator(_remote_aes)] = Field(
         default=(),
         description="Remote AEs to register at start, as NAME=HOST:PORT separated by commas.",
+    )
+    tls_certificate: Annotated[Path | None, AfterValidator(_tls_path)] = Field(
+        default=None,
+        description="PEM file with the certificate of this archive, shown to peers in both roles.",
+    )
+    tls_key: Annotated[
+        Path | None, AfterValidator(_tls_path), AfterValidator(_with_certificate)
+    ] = Field(
+        default=None,
+        description="PEM file with the private key of tls_certificate, if it is not in the same file.",
+    )
+    tls_key_password: Annotated[str | None, AfterValidator(_with_certificate)] = Field(
+        default=None, description="Password of the private key, if it is encrypted."
+    )
+    tls_ca: Annotated[Path | None, AfterValidator(_tls_path)] = Field(
+        default=None,
+        description="PEM file with the certificates of the CAs, or of the peers, that are trusted.",
+    )
+    tls_check_host_name: bool = Field(
+        default=True,
+        description="Call a peer only if its certificate is for the host that is called.",
+    )
+    tls: Annotated[TLS, BeforeValidator(_lower), AfterValidator(_with_certificate)] = Field(
+        default="off",
+        description="Whether peers call with TLS: off, optional (with or without, on one port) "
+        "or required.",
+    )
+    tls_require_client_certificate: Annotated[bool, AfterValidator(_with_client_cas)] = Field(
+        default=False,
+        description="Refuse peers that call with TLS and show no certificate that tls_ca vouches for.",
     )
     duplicate_policy: Annotated[Duplicates, BeforeValidator(_lower)] = Field(
         default="replace",
@@ -245,7 +289,7 @@ class Settings(BaseModel):
         default=0, description="Largest number of matches a C-FIND may return; 0 is no limit."
     )
     pending_interval_responses: Annotated[int, Field(ge=1, le=65_535)] = Field(
-        default=1, description="Sub-operations between two pending responses of C-MOVE and C-GET."
+        default=25, description="Sub-operations between two pending responses of C-MOVE and C-GET."
     )
     pending_interval_seconds: Seconds = Field(
         default=1, description="Most seconds between two pending responses of C-MOVE and C-GET."

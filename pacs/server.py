@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pacs import __version__
 from pacs.archive.archive import Archive
@@ -17,10 +20,16 @@ from pacs.dimse.access import AccessPolicy
 from pacs.dimse.ae import Options, handlers, make_ae, sink_opener
 from pacs.dimse.engine.ae import EngineAE, EngineServer, PendingCadence
 from pacs.dimse.remote import RemoteAEs
+from pacs.dimse.tls import (
+    TLSOptions,
+    acceptor_context,
+    certificate_problem,
+    requestor_context,
+)
 from pacs.errors import InvalidSetting, PacsError, StorageFull, StorageUnavailable
 from pacs.index import engine, migrate
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy, RemoteAE
+from pacs.index.records import DuplicatePolicy, RemoteAE, Stats
 from pacs.storage.durability import make_directories
 from pacs.storage.filesystem import storage_from_url
 
@@ -81,7 +90,7 @@ def make_directory(path: Path) -> None:
 def configured_remotes(settings: Settings) -> list[RemoteAE]:
     """The remote AEs named by the ``remote_aes`` setting."""
     return [
-        RemoteAE(title=remote.title, host=remote.host, port=remote.port)
+        RemoteAE(title=remote.title, host=remote.host, port=remote.port, tls=remote.tls)
         for remote in settings.remote_aes
     ]
 
@@ -102,7 +111,138 @@ def options_of(settings: Settings) -> Options:
         pending=PendingCadence(
             settings.pending_interval_responses, settings.pending_interval_seconds
         ),
+        tls=TLSOptions(
+            certificate=settings.tls_certificate,
+            key=settings.tls_key,
+            key_password=settings.tls_key_password,
+            ca=settings.tls_ca,
+            require_client_certificate=settings.tls_require_client_certificate,
+            check_host_name=settings.tls_check_host_name,
+        ),
     )
+
+
+def sweep_leftovers(archive: Archive) -> None:
+    """Clear up after ended processes: the spool, files not yet on the disk, retrieves that were under way.
+
+    Raises:
+        IndexUnavailable, StorageUnavailable: it could not be done.
+    """
+    if swept := archive.storage.spool.sweep():
+        LOGGER.warning("%d unfinished transfers of an earlier process removed", swept)
+    if restored := archive.redo.recover():
+        LOGGER.warning("%d stored files written again that an earlier process lost", restored)
+    if interrupted := archive.index.mark_interrupted():
+        LOGGER.warning("%d retrieves of an earlier process were interrupted", interrupted)
+
+
+def prepare(archive: Archive) -> None:
+    """What is done once, before an archive is served, whatever number of processes then serves it.
+
+    Raises:
+        PacsError: the archive cannot be served.
+    """
+    sweep_leftovers(archive)
+    _prove_storage(archive)
+    if archive.index.attribute_set_version() != ATTRIBUTE_SET_VERSION:
+        LOGGER.warning(
+            "this release indexes other Attributes than the index holds: run 'pacs reindex'"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scp:
+    """The DIMSE edge over an open archive, ready for connections."""
+
+    ae: EngineAE
+    handlers: list[tuple[Any, Any, list[Any]]]
+    open_sink: Any
+
+
+def make_scp(settings: Settings, archive: Archive) -> Scp:
+    """Build the DIMSE edge.
+
+    Raises:
+        InvalidSetting: a file that TLS needs cannot be used.
+    """
+    options = options_of(settings)
+    remotes = RemoteAEs(archive.index, configured_remotes(settings), options.tls)
+    access = AccessPolicy(
+        remotes,
+        allow_any=settings.allow_any,
+        verify_calling_host=settings.verify_calling_host,
+    )
+    bound = handlers(archive, remotes, access, options)
+    ae = make_ae(options)
+    _set_up_tls(settings, ae, options.tls)
+    return Scp(ae, bound, sink_opener(archive))
+
+
+def _set_up_tls(settings: Settings, ae: EngineAE, options: TLSOptions) -> None:
+    if options.certificate is not None or options.ca is not None:
+        requestor_context(options)  # so that a bad file is reported now, not by the first C-MOVE
+    if settings.tls == "off":
+        return
+    ae.ssl_context = acceptor_context(options)
+    ae.requires_tls = settings.tls == "required"
+    if problem := certificate_problem(options):
+        # No reason not to start: other peers may be served, some do not look.
+        LOGGER.error("tls_certificate: peers will refuse it: %s", problem)
+
+
+@contextmanager
+def refused_address(settings: Settings) -> Iterator[None]:
+    """Turn the system's refusal of the address to listen on into InvalidSetting."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidSetting(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}"
+        ) from error
+
+
+def summary(settings: Settings, stats: Stats, port: int) -> list[tuple[str, str]]:
+    """What an operator wants to see at start-up: (what, value) lines; the last one names the port."""
+    shown = settings.describe()
+    lines = [
+        ("pacs", __version__),
+        ("AE title", shown["ae_title"]),
+        ("index", shown["database_url"]),
+        ("storage", shown["storage_url"]),
+        ("holds", f"{stats.studies} studies, {stats.instances} instances"),
+        ("access", _access(settings)),
+        ("TLS", _tls(settings)),
+        ("listening on", f"{settings.host}:{port}"),
+    ]
+    if settings.workers > 1:
+        lines.insert(-1, ("workers", shown["workers"]))
+    return lines
+
+
+class Housekeeper:
+    """Removes old records of retrieves now and then; one process of an archive does so."""
+
+    def __init__(self, archive: Archive, retrieve_record_days: int) -> None:
+        self._archive = archive
+        self._days = retrieve_record_days
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="housekeeper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it; waits for what it is doing, but not for long."""
+        self._stopping.set()
+        self._thread.join(5)
+
+    def _work(self) -> None:
+        while self._days:
+            try:
+                before = datetime.now(UTC) - timedelta(days=self._days)
+                self._archive.index.prune_retrieves(before)
+            except PacsError as error:
+                LOGGER.error("old retrieve records cannot be removed: %s", error)
+            if self._stopping.wait(_PRUNE_INTERVAL_SECONDS):
+                return
 
 
 @dataclass(slots=True)
@@ -110,16 +250,15 @@ class _Running:
     archive: Archive
     ae: EngineAE
     server: EngineServer
+    housekeeper: Housekeeper
 
 
 class Server:
-    """One serving process."""
+    """An archive served by this process alone; ``pacs.workers`` is the one with several."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._running: _Running | None = None
-        self._stopping = threading.Event()
-        self._housekeeper: threading.Thread | None = None
 
     def start(self) -> None:
         """Open the archive, sweep what a killed process left, and listen.
@@ -129,50 +268,19 @@ class Server:
         """
         archive = open_archive(self.settings)
         try:
-            swept = archive.storage.spool.sweep()
-            _prove_storage(archive)
-            restored = archive.redo.recover()
-            interrupted = archive.index.mark_interrupted()
-            self._listen(archive)
+            prepare(archive)
+            scp = make_scp(self.settings, archive)
+            with refused_address(self.settings):
+                server = scp.ae.listen(
+                    (self.settings.host, self.settings.port),
+                    scp.handlers,
+                    open_sink=scp.open_sink,
+                )
         except BaseException:
             archive.close()
             raise
-        if archive.index.attribute_set_version() != ATTRIBUTE_SET_VERSION:
-            LOGGER.warning(
-                "this release indexes other Attributes than the index holds: run 'pacs reindex'"
-            )
-        if swept:
-            LOGGER.warning("%d unfinished transfers of an earlier process removed", swept)
-        if restored:
-            LOGGER.warning("%d stored files written again that an earlier process lost", restored)
-        if interrupted:
-            LOGGER.warning("%d retrieves of an earlier process were interrupted", interrupted)
-        self._housekeeper = threading.Thread(
-            target=self._housekeep, args=(archive,), name="housekeeper", daemon=True
-        )
-        self._housekeeper.start()
-
-    def _listen(self, archive: Archive) -> None:
-        settings = self.settings
-        options = options_of(settings)
-        remotes = RemoteAEs(archive.index, configured_remotes(settings))
-        access = AccessPolicy(
-            remotes,
-            allow_any=settings.allow_any,
-            verify_calling_host=settings.verify_calling_host,
-        )
-        ae = make_ae(options)
-        try:
-            server = ae.listen(
-                (settings.host, settings.port),
-                handlers(archive, remotes, access, options),
-                open_sink=sink_opener(archive),
-            )
-        except OSError as error:
-            raise InvalidSetting(
-                f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}"
-            ) from error
-        self._running = _Running(archive, ae, server)
+        housekeeper = Housekeeper(archive, self.settings.retrieve_record_days)
+        self._running = _Running(archive, scp.ae, server, housekeeper)
 
     @property
     def archive(self) -> Archive:
@@ -187,41 +295,23 @@ class Server:
         return self._running.server.port
 
     def summary(self) -> list[tuple[str, str]]:
-        """What an operator wants to see at start-up: (what, value) lines."""
-        stats = self.archive.index.stats()
-        shown = self.settings.describe()
-        return [
-            ("pacs", __version__),
-            ("AE title", shown["ae_title"]),
-            ("index", shown["database_url"]),
-            ("storage", shown["storage_url"]),
-            ("holds", f"{stats.studies} studies, {stats.instances} instances"),
-            ("access", _access(self.settings)),
-            ("listening on", f"{self.settings.host}:{self.port}"),
-        ]
+        """See :func:`summary`."""
+        return summary(self.settings, self.archive.index.stats(), self.port)
+
+    def wait(self, stop_signals: int) -> None:
+        """Serve until there is a byte to read from this descriptor."""
+        os.read(stop_signals, 1)
 
     def stop(self) -> int:
         """Stop listening, let running operations finish (bounded), close; return how many were cut off."""
-        self._stopping.set()
         if self._running is None:
             return 0
         running, self._running = self._running, None
         running.server.stop()
         cut_off = running.ae.drain(self.settings.drain_timeout_seconds)
-        if self._housekeeper is not None:
-            self._housekeeper.join(5)
+        running.housekeeper.stop()
         running.archive.close()
         return cut_off
-
-    def _housekeep(self, archive: Archive) -> None:
-        days = self.settings.retrieve_record_days
-        while days:
-            try:
-                archive.index.prune_retrieves(datetime.now(UTC) - timedelta(days=days))
-            except PacsError as error:
-                LOGGER.error("old retrieve records cannot be removed: %s", error)
-            if self._stopping.wait(_PRUNE_INTERVAL_SECONDS):
-                return
 
 
 def _prove_storage(archive: Archive) -> None:
@@ -236,6 +326,11 @@ def _prove_storage(archive: Archive) -> None:
         LOGGER.error("%s; nothing can be stored until there is space", error)
     except StorageUnavailable as error:
         raise StorageUnavailable(f"{archive.storage.root}: {error.message}") from error
+
+
+def _tls(settings: Settings) -> str:
+    clients = ", peers must show a certificate" if settings.tls_require_client_certificate else ""
+    return settings.tls + clients
 
 
 def _access(settings: Settings) -> str:

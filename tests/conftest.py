@@ -24,6 +24,7 @@ import sqlalchemy as sa
 
 from pacs.index.index import Index
 from pacs.server import Server
+from tests.certificates import Authority
 from tests.peers import Destination, RunningArchive, StockServer
 from tests.serving import SERVED, Serve, settings
 
@@ -127,6 +128,12 @@ def serve_module(
 def service(serve: Serve) -> RunningArchive:
     """A running archive with the default settings."""
     return serve()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The certification authority that peers and archive trust."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture

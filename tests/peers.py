@@ -7,6 +7,7 @@ compared with. ``Destination`` is a storage SCP that does what the test tells it
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from pacs.dimse.access import AccessPolicy
 from pacs.dimse.ae import handlers
 from pacs.dimse.negotiation import message_contexts
 from pacs.dimse.remote import RemoteAEs
+from pacs.dimse.tls import acceptor_context
 from pacs.index.records import InstanceRecord, RemoteAE, Service
 from pacs.server import Server, configured_remotes, open_archive, options_of
 from tests.factories import part10
@@ -87,7 +89,7 @@ class StockServer:
         """Open the archive and listen."""
         settings, options = self._settings, options_of(self._settings)
         self.archive = open_archive(settings)
-        remotes = RemoteAEs(self.archive.index, configured_remotes(settings))
+        remotes = RemoteAEs(self.archive.index, configured_remotes(settings), options.tls)
         access = AccessPolicy(
             remotes,
             allow_any=settings.allow_any,
@@ -96,9 +98,10 @@ class StockServer:
         self._ae = stock_ae(settings.ae_title)
         self._ae.require_called_aet = options.require_called_ae_title
         self._ae.maximum_associations = options.maximum_associations
-        self._ae.supported_contexts = message_contexts()
+        self._ae.supported_contexts = list(message_contexts())
         bound = handlers(self.archive, remotes, access, options)
-        self._server = listen(self._ae, bound, settings.ae_title)
+        context = None if settings.tls == "off" else acceptor_context(options.tls)
+        self._server = listen(self._ae, bound, settings.ae_title, context=context)
         self.port = int(self._server.server_address[1])
 
     def stop(self) -> int:
@@ -213,13 +216,18 @@ def stock_ae(title: str) -> pynetdicom.AE:
 
 
 def listen(
-    ae: pynetdicom.AE, bound: Sequence[Any], title: str, port: int = 0
+    ae: pynetdicom.AE,
+    bound: Sequence[Any],
+    title: str,
+    port: int = 0,
+    context: ssl.SSLContext | None = None,
 ) -> ThreadedAssociationServer:
     """Serve on a free port of the loopback interface; quicker to stop than ``AE.start_server``."""
     server = ae.make_server(
         ("127.0.0.1", port),
         title,
         ae.supported_contexts,
+        ssl_context=context,
         evt_handlers=list(bound),
         server_class=ThreadedAssociationServer,
     )
@@ -248,12 +256,21 @@ def association(
     called: str = CALLED,
     bound: Sequence[Any] = (),
     get: bool = False,
+    context: ssl.SSLContext | None = None,
 ) -> Iterator[Association]:
     """An established association of a stock AE, released at the end unless it has ended.
 
     With ``get`` the storage contexts are proposed in the SCP role, as C-GET needs it (PS3.4 C.4.3.2).
     """
-    assoc = associate(running, *contexts, calling=calling, called=called, bound=bound, get=get)
+    assoc = associate(
+        running,
+        *contexts,
+        calling=calling,
+        called=called,
+        bound=bound,
+        get=get,
+        context=context,
+    )
     assert assoc.is_established, "no association"
     try:
         yield assoc
@@ -270,8 +287,9 @@ def associate(
     called: str = CALLED,
     bound: Sequence[Any] = (),
     get: bool = False,
+    context: ssl.SSLContext | None = None,
 ) -> Association:
-    """Request an association as a stock AE; it may have been refused."""
+    """Request an association as a stock AE; it may have been refused. With ``context`` it uses TLS."""
     requested = [build_context(one) if isinstance(one, str) else one for one in contexts]
     roles = []
     if get:
@@ -286,6 +304,7 @@ def associate(
         ae_title=called,
         ext_neg=roles or None,
         evt_handlers=list(bound) or None,
+        tls_args=None if context is None else (context, "127.0.0.1"),
     )
 
 
@@ -403,6 +422,8 @@ class Destination:
     proposed: list[int] = field(default_factory=list)
     rejects: bool = False
     port: int = 0
+    #: For a destination that is called with TLS.
+    context: ssl.SSLContext | None = None
 
     def start(self) -> None:
         """Listen."""
@@ -416,7 +437,7 @@ class Destination:
             (evt.EVT_ABORTED, self._count, ["aborted"]),
             (evt.EVT_C_STORE, self._on_store),
         ]
-        self._server = listen(self._ae, bound, self.title, self.port)
+        self._server = listen(self._ae, bound, self.title, self.port, self.context)
         self.port = int(self._server.server_address[1])
 
     def stop(self) -> None:

@@ -171,7 +171,7 @@ def test_load_several_problems_are_reported_together(load: Load) -> None:
         ("port", "1.5", "a whole number from 0 to 65535"),
         ("port", "9" * 5000, "a whole number from 0 to 65535"),
         ("port", "tcp://10.0.0.1:11112", "a whole number from 0 to 65535"),
-        ("workers", "2", "1: this version serves with one process"),
+        ("workers", "0", "a whole number from 1 to 1024"),
         ("workers", "x", "a whole number from 1 to 1024"),
         ("acse_timeout_seconds", "nan", "a number from 0.1 to 86400"),
         ("acse_timeout_seconds", "inf", "a number from 0.1 to 86400"),
@@ -247,23 +247,80 @@ def test_load_host_may_be_an_address_or_a_name(load: Load, host: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("A=h:104", (("A", "h", 104),)),
-        (" A = h:104 , B=[::1]:11112,", (("A", "h", 104), ("B", "::1", 11112))),
-        ("ODD=TITLE=10.0.0.1:1", (("ODD=TITLE", "10.0.0.1", 1),)),
+        ("A=h:104", (("A", "h", 104, False),)),
+        (
+            " A = h:104 , B=[::1]:11112,",
+            (("A", "h", 104, False), ("B", "::1", 11112, False)),
+        ),
+        ("ODD=TITLE=10.0.0.1:1", (("ODD=TITLE", "10.0.0.1", 1, False),)),
+        ("A=h:104, B=[::1]:2762/tls", (("A", "h", 104, False), ("B", "::1", 2762, True))),
     ],
-    ids=["one", "spaces and IPv6", "equals sign in the title"],
+    ids=["one", "spaces and IPv6", "equals sign in the title", "TLS"],
 )
 def test_remote_aes_are_parsed(
-    load: Load, text: str, expected: tuple[tuple[str, str, int], ...]
+    load: Load, text: str, expected: tuple[tuple[str, str, int, bool], ...]
 ) -> None:
     assert load(PACS_REMOTE_AES=text).remote_aes == expected
 
 
 def test_remote_aes_in_toml_may_be_an_array(load: Load) -> None:
-    settings = load(toml='remote_aes = ["A=h:1", "B=[::1]:2"]')
+    settings = load(toml='remote_aes = ["A=h:1", "B=[::1]:2", "C=h:3/tls"]')
 
-    assert settings.remote_aes == (RemoteAEAddress("A", "h", 1), RemoteAEAddress("B", "::1", 2))
-    assert settings.describe()["remote_aes"] == "A=h:1,B=[::1]:2"
+    assert settings.remote_aes == (
+        RemoteAEAddress("A", "h", 1),
+        RemoteAEAddress("B", "::1", 2),
+        RemoteAEAddress("C", "h", 3, tls=True),
+    )
+    assert settings.describe()["remote_aes"] == "A=h:1,B=[::1]:2,C=h:3/tls"
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({"PACS_TLS": "required"}, "tls: expected off without tls_certificate, got 'required'"),
+        ({"PACS_TLS": "on"}, "tls: expected one of off, optional, required, got 'on'"),
+        ({"PACS_TLS_KEY": "/key.pem"}, "tls_key: expected none without tls_certificate"),
+        (
+            {"PACS_TLS_KEY_PASSWORD": "correct-horse"},
+            "tls_key_password: expected none without tls_certificate, got '***'",
+        ),
+        (
+            {"PACS_TLS_REQUIRE_CLIENT_CERTIFICATE": "true", "PACS_TLS_CA": "/ca.pem"},
+            "tls_require_client_certificate: expected false unless tls is on and tls_ca names",
+        ),
+        (
+            {
+                "PACS_TLS_REQUIRE_CLIENT_CERTIFICATE": "true",
+                "PACS_TLS_CERTIFICATE": "/pacs.pem",
+                "PACS_TLS": "Required",
+            },
+            "tls_require_client_certificate: expected false unless tls is on and tls_ca names",
+        ),
+    ],
+    ids=["no certificate", "unknown", "key alone", "password alone", "tls is off", "no CA"],
+)
+def test_load_tls_settings_that_do_not_go_together(
+    load: Load, variables: dict[str, str], complaint: str
+) -> None:
+    (line,) = problems(load, **variables)
+
+    assert line.startswith(complaint)
+    assert "correct-horse" not in line
+
+
+def test_load_tls_settings_that_go_together(load: Load, tmp_path: Path) -> None:
+    settings = load(
+        PACS_TLS="required",
+        PACS_TLS_CERTIFICATE="pacs.pem",
+        PACS_TLS_KEY="pacs.key",
+        PACS_TLS_KEY_PASSWORD="correct-horse",
+        PACS_TLS_CA="ca.pem",
+        PACS_TLS_REQUIRE_CLIENT_CERTIFICATE="true",
+    )
+
+    assert settings.tls_certificate == tmp_path / "pacs.pem"
+    assert settings.tls_key_password == "correct-horse"
+    assert "correct-horse" not in repr(settings)
 
 
 @pytest.mark.parametrize(
@@ -422,5 +479,8 @@ def test_settings_cannot_be_changed(load: Load) -> None:
 def test_every_name_has_a_variable_a_flag_and_a_description() -> None:
     assert environment_variable("ae_title") == "PACS_AE_TITLE"
     assert flag("ae_title") == "--ae-title"
-    assert [name for name in names() if is_secret(name)] == ["database_password"]
+    assert [name for name in names() if is_secret(name)] == [
+        "database_password",
+        "tls_key_password",
+    ]
     assert all(field.description for field in Settings.model_fields.values())

@@ -114,6 +114,10 @@ def test_configuration_example_is_accepted(name: str, tmp_path: Path) -> None:
     environ = {variable: value}
     if name == "database_password":
         environ["PACS_DATABASE_URL"] = "postgresql+psycopg://pacs@db/pacs"
+    if name.startswith("tls"):
+        environ = {"PACS_TLS_CERTIFICATE": "pacs.pem", "PACS_TLS": "optional"} | environ
+    if name == "tls_require_client_certificate":
+        environ["PACS_TLS_CA"] = "ca.pem"
 
     settings = Settings.load(environ=environ, cwd=tmp_path)
 

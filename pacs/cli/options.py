@@ -21,6 +21,10 @@ SCU_SETTINGS = (
     "acse_timeout_seconds",
     "dimse_timeout_seconds",
     "connect_timeout_seconds",
+    "tls_certificate",
+    "tls_key",
+    "tls_ca",
+    "tls_check_host_name",
 )
 ALL_SETTINGS = tuple(name for name in names() if not is_secret(name))
 

@@ -16,12 +16,16 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 #: Wider than any table; rich has no notion of "as wide as it takes".
 _UNLIMITED_COLUMNS = 10_000
-_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+_FORMAT = "%(asctime)s %(levelname)-7s {origin}%(message)s"
 
 
-def configure_logging(level: str, *, identifiers: bool = False) -> None:
-    """Log to standard error at ``level``; Identifiers only if asked for, since they hold patient data."""
-    logging.basicConfig(format=_FORMAT, stream=sys.stderr, force=True)
+def configure_logging(level: str, *, identifiers: bool = False, origin: str = "") -> None:
+    """Log to standard error at ``level``; Identifiers only if asked for, since they hold patient data.
+
+    ``origin`` names the process in each line, where there are several.
+    """
+    prefix = f"{origin}: " if origin else ""
+    logging.basicConfig(format=_FORMAT.format(origin=prefix), stream=sys.stderr, force=True)
     logging.getLogger("pacs").setLevel(level.upper())
     logging.getLogger("pacs.identifiers").disabled = not identifiers
     for library in ("pynetdicom", "pydicom", "alembic", "sqlalchemy"):

@@ -48,6 +48,7 @@ _FIND_EXAMPLE = "\b\nExample: pacs find PACS@localhost:11112 PatientName='DOE*' 
 _MOVE_EXAMPLE = "\b\nExample: pacs move PACS@localhost:11112 --to RESEARCH StudyInstanceUID=1.2.3"
 
 _peer = click.argument("peer", metavar="TITLE@HOST:PORT")
+_tls = click.option("--tls/--no-tls", "with_tls", default=False, help="Call the peer with TLS.")
 _keys = click.argument("keys", nargs=-1, metavar="[KEY[=VALUE]]...")
 _level = click.option(
     "-L",
@@ -69,16 +70,15 @@ _model = click.option(
 
 @click.command("echo")
 @_peer
+@_tls
 @with_settings(*SCU_SETTINGS, default_log_level="warning")
-def echo_command(settings: Settings, peer: str) -> int:
+def echo_command(settings: Settings, peer: str, with_tls: bool) -> int:
     """Send a C-ECHO: is the remote AE there, and does it let us in?"""
-    remote = query_scu.Peer.parse(peer)
-    return verify(settings, remote.title, remote.host, remote.port)
+    return verify(settings, query_scu.Peer.parse(peer, tls=with_tls))
 
 
-def verify(settings: Settings, title: str, host: str, port: int) -> int:
+def verify(settings: Settings, peer: query_scu.Peer) -> int:
     """C-ECHO to one AE and say how long it took."""
-    peer = query_scu.Peer(title, host, port)
     started = time.monotonic()
     query_scu.echo(options_of(settings), peer)
     console.print(f"{peer} answered in {(time.monotonic() - started) * 1000:.1f} ms", markup=False)
@@ -90,10 +90,17 @@ def verify(settings: Settings, title: str, host: str, port: int) -> int:
 @_keys
 @_level
 @_model
+@_tls
 @click.option("--json", "as_json", is_flag=True, help="Print the matches as DICOM JSON.")
 @with_settings(*SCU_SETTINGS, default_log_level="warning")
 def find_command(
-    settings: Settings, peer: str, keys: tuple[str, ...], level: str, model: str, as_json: bool
+    settings: Settings,
+    peer: str,
+    keys: tuple[str, ...],
+    level: str,
+    model: str,
+    with_tls: bool,
+    as_json: bool,
 ) -> int:
     """Send a C-FIND and list the matches.
 
@@ -106,7 +113,10 @@ def find_command(
     shown = _columns(query_level, asked)
     identifier = query_scu.identifier(query_level.name, dict.fromkeys(shown, "") | asked)
     found = query_scu.find(
-        options_of(settings), query_scu.Peer.parse(peer), _model_for(query_level, model), identifier
+        options_of(settings),
+        query_scu.Peer.parse(peer, tls=with_tls),
+        _model_for(query_level, model),
+        identifier,
     )
     if as_json:
         print_json([match.to_json_dict() for match in found])
@@ -152,6 +162,7 @@ def _model_for(level: Level, model: str) -> InformationModel:
 @_keys
 @_level
 @_model
+@_tls
 @click.option("--to", "destination", required=True, metavar="TITLE", help="Move Destination.")
 @click.option("--json", "as_json", is_flag=True, help="Print the final response as JSON.")
 @with_settings(*SCU_SETTINGS, default_log_level="warning")
@@ -161,6 +172,7 @@ def move_command(
     keys: tuple[str, ...],
     level: str,
     model: str,
+    with_tls: bool,
     destination: str,
     as_json: bool,
 ) -> int:
@@ -172,7 +184,7 @@ def move_command(
     identifier = query_scu.identifier(query_level.name, _parse_keys(keys))
     responses = query_scu.move(
         options_of(settings),
-        query_scu.Peer.parse(peer),
+        query_scu.Peer.parse(peer, tls=with_tls),
         _model_for(query_level, model),
         identifier,
         destination,

@@ -10,6 +10,7 @@ from pacs.cli.options import ARCHIVE_SETTINGS, SCU_SETTINGS, with_settings
 from pacs.cli.output import console, print_json, print_table
 from pacs.cli.query import verify
 from pacs.config import Settings
+from pacs.dimse.query_scu import Peer
 from pacs.errors import InvalidSetting
 from pacs.index.records import RemoteAE, Service
 from pacs.server import configured_remotes, open_archive
@@ -40,6 +41,20 @@ def ae_group() -> None:
     metavar="TITLE",
     help="Move Destination it may name; repeat for several.  [any]",
 )
+@click.option(
+    "--tls/--no-tls",
+    "with_tls",
+    default=False,
+    show_default=True,
+    help="Call it with TLS, and let it in with TLS only.",
+)
+@click.option(
+    "--parallel-associations",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    help="Associations that one C-MOVE to it may use at a time.",
+)
 @click.option("--description", default="", help="A note for people.")
 @with_settings(*ARCHIVE_SETTINGS)
 def ae_add(
@@ -49,6 +64,8 @@ def ae_add(
     port: int,
     services: tuple[str, ...],
     destinations: tuple[str, ...],
+    with_tls: bool,
+    parallel_associations: int,
     description: str,
 ) -> int:
     """Register AE TITLE at HOST:PORT, or change what is registered.
@@ -61,6 +78,8 @@ def ae_add(
         port=port,
         services=frozenset(map(Service, services)) or frozenset(Service),
         destinations=frozenset(destinations) or None,
+        tls=with_tls,
+        parallel_associations=parallel_associations,
         description=description,
     )
     with closing(open_archive(settings)) as archive:
@@ -88,11 +107,23 @@ def ae_remove(settings: Settings, title: str) -> int:
 def ae_list(settings: Settings, as_json: bool) -> int:
     """List the registered AEs and those of the remote_aes setting."""
     rows = [_row(remote, source) for remote, source in _known(settings)]
-    headings = ("title", "host", "port", "may", "may move to", "from", "description")
+    headings = (
+        "title",
+        "host",
+        "port",
+        "may",
+        "may move to",
+        "from",
+        "TLS",
+        "associations",
+        "description",
+    )
     if as_json:
         print_json([dict(zip(headings, row, strict=True)) for row in rows])
     else:
-        print_table("", headings, rows)
+        words = {True: "yes", False: "no"}
+        shown = ([words[cell] if isinstance(cell, bool) else cell for cell in row] for row in rows)
+        print_table("", headings, shown)
     return 0
 
 
@@ -103,7 +134,7 @@ def ae_echo(settings: Settings, title: str) -> int:
     """Send a C-ECHO to the registered AE TITLE."""
     for remote, _ in _known(settings):
         if remote.title == title:
-            return verify(settings, remote.title, remote.host, remote.port)
+            return verify(settings, Peer(remote.title, remote.host, remote.port, remote.tls))
     raise InvalidSetting(f"no remote AE {title!r} is registered; see: pacs ae list")
 
 
@@ -116,7 +147,7 @@ def _known(settings: Settings) -> list[tuple[RemoteAE, str]]:
     return sorted(known, key=lambda pair: pair[0].title)
 
 
-def _row(remote: RemoteAE, source: str) -> tuple[str, str, int, str, str, str, str]:
+def _row(remote: RemoteAE, source: str) -> tuple[str | int, ...]:
     services = (
         "all"
         if remote.services == frozenset(Service)
@@ -130,5 +161,7 @@ def _row(remote: RemoteAE, source: str) -> tuple[str, str, int, str, str, str, s
         services,
         destinations,
         source,
+        remote.tls,
+        remote.parallel_associations,
         remote.description,
     )

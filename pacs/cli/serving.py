@@ -11,9 +11,10 @@ from contextlib import contextmanager
 import click
 
 from pacs.cli.options import ALL_SETTINGS, with_settings
-from pacs.cli.output import console
+from pacs.cli.output import configure_logging, console
 from pacs.config import Settings
 from pacs.server import Server
+from pacs.workers.supervisor import Supervisor
 
 LOGGER = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def serve_command(settings: Settings) -> int:
 
     Without any configuration: AE title PACS on port 11112, everything under ./pacs-data.
     """
-    server = Server(settings)
+    server = _server(settings)
     server.start()
     with _stop_signals() as stop_signals:
         # The summary is for people; a process that waits for the server reads its last line.
@@ -35,13 +36,23 @@ def serve_command(settings: Settings) -> int:
             console.print(f"{what} {value}", markup=False)
         if settings.allow_any:
             LOGGER.warning("allow_any is on: every host may read, write and move everything")
-        os.read(stop_signals, 1)
+        server.wait(stop_signals)
     LOGGER.info("stopping: waiting for running operations")
     cut_off = server.stop()
     if cut_off:
         LOGGER.warning("%d associations were still busy and have been cut off", cut_off)
     LOGGER.info("stopped")
     return 0
+
+
+def _server(settings: Settings) -> Server | Supervisor:
+    if settings.workers == 1:
+        return Server(settings)
+
+    def begin_worker(name: str) -> None:
+        configure_logging(settings.log_level, identifiers=settings.log_identifiers, origin=name)
+
+    return Supervisor(settings, begin_worker)
 
 
 @contextmanager

@@ -64,11 +64,13 @@ class AccessPolicy:
         self._verify_calling_host = verify_calling_host
         self._resolved: dict[str, tuple[float, frozenset[str]]] = {}
 
-    def rights_of(self, calling_ae: str, host: str) -> Rights | None:
+    def rights_of(self, calling_ae: str, host: str, *, with_tls: bool = False) -> Rights | None:
         """The rights of an AE calling from ``host`` (an IP address); None if it is to be rejected."""
         calling_ae = calling_ae.strip()
         remote = self._remotes.get(calling_ae)
         if remote is not None and self._calls_from(remote, host):
+            if remote.tls and not with_tls:
+                return None
             return Rights(calling_ae, host, remote.services, remote.destinations)
         if self._allow_any or _is_loopback(host):
             return Rights(calling_ae, host)
@@ -77,6 +79,8 @@ class AccessPolicy:
     def explain_refusal(self, calling_ae: str, host: str) -> str:
         """What an operator can do about a rejected association."""
         remote = self._remotes.get(calling_ae.strip())
+        if remote is not None and self._calls_from(remote, host):
+            return f"AE {calling_ae!r} at {host} is registered with --tls but called without TLS"
         if remote is not None:
             return (
                 f"AE {calling_ae!r} is registered for host {remote.host} but called from {host}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,15 +14,18 @@ from pynetdicom.presentation import PresentationContext
 from pacs.archive.archive import Archive
 from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dimse.access import AccessPolicy
+from pacs.dimse.destinations import GetDestination, MoveDestination
 from pacs.dimse.engine.ae import EngineAE, PendingCadence
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.services import Destination
 from pacs.dimse.find_scp import handle_find
 from pacs.dimse.negotiation import message_contexts, on_requested
+from pacs.dimse.parallel import ParallelDestination
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.retrieve_scp import handle_get, handle_move
 from pacs.dimse.storage_scp import handle_store, open_sink
-from pacs.dimse.storage_scu import GetDestination, MoveDestination, MoveOriginator
+from pacs.dimse.storage_scu import MoveOriginator
+from pacs.dimse.tls import TLSOptions
 from pacs.dimse.verification_scp import handle_echo
 
 LOGGER = logging.getLogger(__name__)
@@ -42,6 +46,7 @@ class Options:
     find_limit: int = 0
     destination_retries: int = 2
     pending: PendingCadence = field(default_factory=PendingCadence)
+    tls: TLSOptions = field(default_factory=TLSOptions)
 
 
 def make_ae(options: Options) -> EngineAE:
@@ -57,7 +62,7 @@ def make_ae(options: Options) -> EngineAE:
     ae.network_timeout = options.network_timeout_seconds
     ae.connection_timeout = options.connect_timeout_seconds
     ae.pending_cadence = options.pending
-    ae.supported_contexts = message_contexts()
+    ae.supported_contexts = list(message_contexts())
     ae.open_destination = partial(_open_destination, ae, options)
     return ae
 
@@ -91,11 +96,19 @@ def _open_destination(
     contexts: list[PresentationContext] = kwargs.pop("contexts", [])
     title = str(kwargs.setdefault("ae_title", request.MoveDestination))
 
-    def associate(some: list[PresentationContext]) -> EngineAssociation:
-        return ae.associate(host, port, contexts=some, **kwargs)
-
+    parallel = int(kwargs.pop("parallel_associations", 1))
     # Move Originator is the AE that sent the C-MOVE, not this one (PS3.7 9.1.1.1.6).
     originator = MoveOriginator(str(assoc.requestor.ae_title), int(request.MessageID))
-    return MoveDestination(
-        associate, title, contexts, originator, request.Priority, options.destination_retries
-    )
+    retries = options.destination_retries
+
+    def associate(some: list[PresentationContext], bound: Sequence[Any] = ()) -> EngineAssociation:
+        return ae.associate(host, port, contexts=some, evt_handlers=bound, **kwargs)
+
+    def destination(request_association: Any, **more: Any) -> MoveDestination:
+        return MoveDestination(
+            request_association, title, contexts, originator, request.Priority, retries, **more
+        )
+
+    if parallel == 1:
+        return destination(associate)
+    return ParallelDestination(parallel, associate, destination)

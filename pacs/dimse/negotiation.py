@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import ssl
+from functools import cache
 from typing import Any
 
 from pynetdicom.presentation import PresentationContext, build_context
@@ -31,10 +33,11 @@ _MESSAGE_TRANSFER_SYNTAXES = [
 _CALLING_AE_NOT_RECOGNISED = (0x01, 0x01, 0x03)
 
 
-def message_contexts() -> list[PresentationContext]:
-    """The contexts that do not depend on what the peer proposes."""
+@cache
+def message_contexts() -> tuple[PresentationContext, ...]:
+    """The contexts that do not depend on what the peer proposes; negotiation only reads them."""
     syntaxes = [VERIFICATION, *QUERY_RETRIEVE_SOP_CLASSES]
-    return [build_context(syntax, _MESSAGE_TRANSFER_SYNTAXES) for syntax in syntaxes]
+    return tuple(build_context(syntax, _MESSAGE_TRANSFER_SYNTAXES) for syntax in syntaxes)
 
 
 def on_requested(event: Any, access: AccessPolicy) -> None:
@@ -42,7 +45,8 @@ def on_requested(event: Any, access: AccessPolicy) -> None:
     assoc = event.assoc
     calling_ae = str(assoc.requestor.primitive.calling_ae_title)
     host = str(assoc.requestor.address_info.address)
-    rights = access.rights_of(calling_ae, host)
+    with_tls = isinstance(assoc.dul.socket.socket, ssl.SSLSocket)
+    rights = access.rights_of(calling_ae, host, with_tls=with_tls)
     if rights is None:
         LOGGER.warning("association rejected: %s", access.explain_refusal(calling_ae, host))
         assoc.acse.send_reject(*_CALLING_AE_NOT_RECOGNISED)
@@ -51,7 +55,7 @@ def on_requested(event: Any, access: AccessPolicy) -> None:
     assoc.rights = rights
     assoc.label = f"{calling_ae}@{host}"
     proposed = assoc.requestor.primitive.presentation_context_definition_list
-    assoc.acceptor.supported_contexts = message_contexts() + storage_contexts(proposed)
+    assoc.acceptor.supported_contexts = [*message_contexts(), *storage_contexts(proposed)]
 
 
 def storage_contexts(proposed: list[PresentationContext]) -> list[PresentationContext]:

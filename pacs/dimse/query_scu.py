@@ -19,6 +19,7 @@ from pacs.dicom.information_model import InformationModel, Operation, sop_class_
 from pacs.dimse.ae import Options, make_ae
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.negotiation import VERIFICATION
+from pacs.dimse.tls import requestor_context
 from pacs.errors import DestinationUnreachable, InvalidIdentifier, InvalidSetting, PeerAborted
 
 _PEER = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
@@ -37,9 +38,10 @@ class Peer:
     title: str
     host: str
     port: int
+    tls: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Peer:
+    def parse(cls, text: str, *, tls: bool = False) -> Peer:
         """Read ``TITLE@HOST:PORT``.
 
         Raises:
@@ -49,7 +51,7 @@ class Peer:
         title = normalised_ae_title(match["title"]) if match else None
         if match is None or title is None or not 0 < int(match["port"]) < 65_536:
             raise InvalidSetting(f"expected TITLE@HOST:PORT, got {text!r}")
-        return cls(title, match["host"].strip("[]"), int(match["port"]))
+        return cls(title, match["host"].strip("[]"), int(match["port"]), tls)
 
     def __str__(self) -> str:
         return f"{self.title}@{self.host}:{self.port}"
@@ -186,7 +188,10 @@ def _progress(status: Dataset, failed: Dataset | None) -> Progress:
 def _associate(options: Options, peer: Peer, abstract_syntax: str) -> EngineAssociation:
     ae = make_ae(options)
     contexts = [build_context(abstract_syntax)]
-    assoc = ae.associate(peer.host, peer.port, contexts=contexts, ae_title=peer.title)
+    tls_args = (requestor_context(options.tls), peer.host) if peer.tls else None
+    assoc = ae.associate(
+        peer.host, peer.port, contexts=contexts, ae_title=peer.title, tls_args=tls_args
+    )
     if assoc.is_established:
         return assoc
     if assoc.is_rejected:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Iterable
 
+from pacs.dimse.tls import TLSOptions, requestor_context
 from pacs.errors import PacsError
 from pacs.index.index import Index
 from pacs.index.records import RemoteAE
@@ -22,8 +24,11 @@ _UNKNOWN_REFRESH_SECONDS = 0.1
 class RemoteAEs:
     """A cached view of the known remote AEs, safe to share between threads."""
 
-    def __init__(self, index: Index, configured: Iterable[RemoteAE] = ()) -> None:
+    def __init__(
+        self, index: Index, configured: Iterable[RemoteAE] = (), tls: TLSOptions | None = None
+    ) -> None:
         self._index = index
+        self._tls = tls or TLSOptions()
         self._configured = {remote.title: remote for remote in configured}
         self._known: dict[str, RemoteAE] = dict(self._configured)
         self._read_at = float("-inf")
@@ -37,6 +42,14 @@ class RemoteAEs:
     def titles(self) -> list[str]:
         """All known titles, sorted."""
         return sorted(self._current())
+
+    def tls_args(self, remote: RemoteAE) -> tuple[ssl.SSLContext, str] | None:
+        """How to call ``remote``, as ``pynetdicom.AE.associate`` wants it: the context and the host name to check.
+
+        Raises:
+            InvalidSetting: a file that TLS needs cannot be used.
+        """
+        return (requestor_context(self._tls), remote.host) if remote.tls else None
 
     def _current(self, refresh_seconds: float | None = None) -> dict[str, RemoteAE]:
         if refresh_seconds is None:

@@ -19,12 +19,13 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 
 from pacs.dicom.information_model import InformationModel
 from pacs.dimse import query_scu
 from pacs.dimse.ae import Options
+from pacs.dimse.engine.command import StoreRequests
+from pacs.dimse.engine.store_message import StoreMessage
 from tests.acceptance.peers import Destination, association, store
 from tests.acceptance.processes import (
     DEADLINE_SECONDS,
@@ -270,11 +271,11 @@ class HeldBack(io.BytesIO):
         self.half_read = threading.Event()
         self.may_go_on = threading.Event()
 
-    def read(self, size: int | None = -1) -> bytes:
-        if self.tell() > 0:
+    def readinto(self, buffer: Any) -> int:
+        if self.tell() > 1 << 20:
             self.half_read.set()
             assert self.may_go_on.wait(DEADLINE_SECONDS)
-        return super().read(size)
+        return super().readinto(buffer)
 
 
 def test_second_server_starting_spares_what_the_first_receives(processes: Processes) -> None:
@@ -283,17 +284,16 @@ def test_second_server_starting_spares_what_the_first_receives(processes: Proces
     encoded = encode(instance, is_implicit_vr=False, is_little_endian=True)
     assert encoded is not None
     stream = HeldBack(encoded)
-    request = C_STORE()
-    request.MessageID, request.Priority = 1, 0
-    request.AffectedSOPClassUID = instance.SOPClassUID
-    request.AffectedSOPInstanceUID = instance.SOPInstanceUID
+    request = StoreRequests(0).encode(instance.SOPClassUID, instance.SOPInstanceUID, 1)
     first = processes.serve()
 
     def send() -> int:
         with association(first.peer) as assoc:
             context_id = assoc.accepted_contexts[0].context_id
             assert context_id is not None
-            assoc.dimse.send_file(request, context_id, stream, len(encoded))
+            message = StoreMessage(assoc)
+            message.prepare(request, context_id, stream, len(encoded))
+            message.send()
             return int(assoc.dimse.take_response(1).Status)
 
     with ThreadPoolExecutor(1) as executor:

@@ -28,6 +28,8 @@ from pydicom.uid import (
 )
 
 from pacs.index.records import RetrieveState
+from pacs.server import Server
+from tests.certificates import Authority
 from tests.dimse.retrieving import STUDY, make_study, recorded, store_study, uids_of
 from tests.factories import make_instance, part10
 from tests.peers import (
@@ -42,6 +44,7 @@ from tests.peers import (
     stored_bytes,
     wait_until,
 )
+from tests.serving import settings
 
 TOOLS = ("echoscu", "storescu", "storescp", "findscu", "movescu", "getscu")
 
@@ -106,17 +109,17 @@ def _peer(server: RunningArchive, calling: str = "DCMTK") -> list[str | int]:
 
 
 @contextmanager
-def _storescp(directory: Path, *options: str) -> Iterator[int]:
+def _storescp(directory: Path, *options: str, tls: tuple[str | Path, ...] = ()) -> Iterator[int]:
     """A storescp that keeps what it receives in the directory, bit by bit."""
     port = closed_port()
     process = subprocess.Popen(
-        _command("storescp", "-od", directory, "-aet", "STORESCP", *options, port),
+        _command("storescp", "-od", directory, "-aet", "STORESCP", *options, *tls, port),
         env=_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: _run("echoscu", "-to", 1, "127.0.0.1", port).returncode == 0)
+        wait_until(lambda: _run("echoscu", "-to", 1, *tls, "127.0.0.1", port).returncode == 0)
         yield port
     finally:
         process.terminate()
@@ -423,3 +426,111 @@ def test_sender_with_nagles_algorithm_is_not_stalled(
 
     # 40 ms for each delayed acknowledgement would be 6 s and more.
     assert time.monotonic() - started < 4.5
+
+
+# TLS. Of DCMTK 3.6.7's tools movescu and getscu are without.
+
+
+@pytest.fixture
+def tls(authority: Authority) -> tuple[str | Path, ...]:
+    """The options of a tool that shows a certificate and wants one (profile: Non-Downgrading BCP 195)."""
+    peer = authority.issue("dcmtk")
+    return ("+tls", peer.key, peer.certificate, "+cf", authority.certificate)
+
+
+@pytest.fixture
+def tls_server(authority: Authority, tmp_path: Path) -> Iterator[Server]:
+    """An archive that wants certificates of those that call with TLS, and lets the others be."""
+    identity = authority.issue("archive-for-dcmtk")
+    server = Server(
+        settings(
+            tmp_path,
+            tls="optional",
+            tls_certificate=identity.certificate,
+            tls_key=identity.key,
+            tls_ca=authority.certificate,
+            tls_require_client_certificate=True,
+        )
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("profile", ["+py", "+px", "+pz"])
+def test_echoscu_with_tls_is_answered(
+    tls_server: Server, tls: tuple[str | Path, ...], profile: str
+) -> None:
+    shown = _run("echoscu", *tls, profile, *_peer(tls_server))
+
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_echoscu_with_a_certificate_nobody_knows_is_refused(
+    tls_server: Server, authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = Authority(tmp_path, "Strange CA").issue("stranger")
+
+    shown = _run(
+        *("echoscu", "+tls", stranger.key, stranger.certificate),
+        *("+cf", authority.certificate, *_peer(tls_server)),
+    )
+
+    assert shown.returncode != 0
+    assert "unable to get local issuer certificate" in caplog.text
+
+
+def test_echoscu_with_old_ciphers_only_is_refused(
+    tls_server: Server, tls: tuple[str | Path, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    shown = _run("echoscu", *tls, "+pa", *_peer(tls_server))
+
+    assert shown.returncode != 0
+    assert "no cipher suite in common" in caplog.text
+
+
+def test_storescu_with_tls_sends_a_large_instance_byte_for_byte(
+    tls_server: Server, tls: tuple[str | Path, ...], folder: Path
+) -> None:
+    (instance,) = make_study(1, PixelData=bytes(range(256)) * 20_000)
+    (folder / "large.dcm").write_bytes(part10(instance))
+
+    shown = _run("storescu", "-xe", *tls, *_peer(tls_server), folder / "large.dcm")
+
+    assert shown.returncode == 0, shown.stderr
+    assert stored_bytes(tls_server.archive, instance.SOPInstanceUID) == data_set_bytes(instance)
+
+
+def test_movescu_to_storescp_with_tls_delivers_every_byte(
+    tls_server: Server, tls: tuple[str | Path, ...], folder: Path
+) -> None:
+    instances = make_study(2, PixelData=bytes(range(256)) * 20_000)
+    deposit(tls_server.archive, *instances)
+    with _storescp(folder, "+xa", "+B", tls=tls) as port:
+        register(tls_server.archive, "STORESCP", port, tls=True)
+
+        shown = _run("movescu", "-S", *_study_keys(), "-aem", "STORESCP", *_peer(tls_server))
+
+    assert shown.returncode == 0, shown.stderr
+    received = {str(dcmread(one).SOPInstanceUID): one.read_bytes() for one in folder.iterdir()}
+    assert {uid: data_set_of_file(file) for uid, file in received.items()} == {
+        str(one.SOPInstanceUID): data_set_bytes(one) for one in instances
+    }
+
+
+def test_movescu_to_storescp_whose_certificate_nobody_knows_fails(
+    tls_server: Server, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    strange = Authority(tmp_path, "Strange CA")
+    stranger = strange.issue("stranger")
+    deposit(tls_server.archive, *make_study(1))
+    options = ("+tls", stranger.key, stranger.certificate, "+cf", strange.certificate)
+    with _storescp(folder, tls=options) as port:
+        register(tls_server.archive, "STORESCP", port, tls=True)
+
+        shown = _run("movescu", "-d", "-S", *_study_keys(), "-aem", "STORESCP", *_peer(tls_server))
+
+    assert "0xa702" in (shown.stdout + shown.stderr).lower()
+    # storescp sends the certificate of its CA along.
+    assert "the certificate is not valid: self-signed certificate in certificate" in caplog.text
+    assert list(folder.iterdir()) == []

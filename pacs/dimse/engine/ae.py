@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import pydicom.config
 from pynetdicom import _config, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.transport import (
@@ -20,6 +23,7 @@ from pynetdicom.transport import (
     ThreadedAssociationServer,
 )
 
+from pacs.dimse import tls
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.dimse import DataSetSink
 from pacs.dimse.engine.services import Destination
@@ -32,15 +36,20 @@ _LISTEN_BACKLOG = 128
 #: Connections beyond twice ``maximum_associations`` are closed at once. Up to there, those over the limit
 #: get their rejection (PS3.8 9.3.4, local limit exceeded).
 _SPARE_CONNECTIONS = 16
-#: The longest that ``EngineServer.stop`` waits for the accept loop to notice.
-_POLL_SECONDS = 0.1
+#: How long to wait when no connection can be accepted.
+_ACCEPT_PAUSE_SECONDS = 0.1
+#: How long the accept loop may take to notice that it is to end, before it is given a connection to accept.
+_WAKE_SECONDS = 0.5
+#: How long a peer whose TLS handshake failed may take to close the connection (seconds).
+_LINGER_SECONDS = 2.0
+_SCRAP_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class PendingCadence:
     """How often a retrieve answers Pending: after so many sub-operations or so much time."""
 
-    sub_operations: int = 1
+    sub_operations: int = 25
     seconds: float = 1.0
 
 
@@ -50,11 +59,18 @@ class EngineAE(ApplicationEntity):
     #: Opens the destination of a C-MOVE (``address`` as its handler yielded it) or C-GET (None).
     open_destination: Callable[[EngineAssociation, Any, Any], Destination]
     pending_cadence = PendingCadence()
+    #: For the connections that are accepted; None is without TLS.
+    ssl_context: ssl.SSLContext | None = None
+    #: Whether peers without TLS are refused; else both kinds are served on one port.
+    requires_tls = True
 
     def __init__(self, ae_title: str) -> None:
         super().__init__(ae_title)
         # The stock log handlers format every PDU; our log lines are written where an operation ends.
         _config.LOG_HANDLER_LEVEL = "none"
+        # Each of the forty UIDs of a negotiation would be matched with a regular expression three times, to warn of
+        # what peers send; what matters is checked where it is used.
+        pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         self._live: set[EngineAssociation] = set()
         self._live_lock = threading.Condition()
         self._is_draining = False
@@ -67,7 +83,6 @@ class EngineAE(ApplicationEntity):
         handlers: Sequence[Any],
         *,
         open_sink: Any = None,
-        ssl_context: ssl.SSLContext | None = None,
     ) -> EngineServer:
         """Bind ``address`` and serve associations in threads until ``EngineServer.stop``.
 
@@ -79,17 +94,11 @@ class EngineAE(ApplicationEntity):
             address,
             self.ae_title,
             self.supported_contexts,
-            ssl_context,
             evt_handlers=list(handlers),
             request_handler=EngineRequestHandler,
             open_sink=open_sink,
         )
-        thread = threading.Thread(
-            target=server.serve_forever,
-            kwargs={"poll_interval": _POLL_SECONDS},
-            name="listener",
-            daemon=True,
-        )
+        thread = threading.Thread(target=server.serve_forever, name="listener", daemon=True)
         thread.start()
         self._servers.append(server)
         return server
@@ -108,6 +117,20 @@ class EngineAE(ApplicationEntity):
         with self._live_lock:
             self._live.discard(assoc)
             self._live_lock.notify_all()
+        if isinstance(assoc._server, EngineServer):
+            assoc._server.connection_ended()
+
+    @property
+    def maximum_associations(self) -> int:
+        """How many acceptor associations this process may have: those of other processes count as well."""
+        servers: list[Any] = self._servers
+        elsewhere: int = sum(server.connections_elsewhere for server in servers)
+        return int(super().maximum_associations) - elsewhere
+
+    @maximum_associations.setter
+    def maximum_associations(self, value: int) -> None:
+        stock: Any = ApplicationEntity.maximum_associations
+        stock.fset(self, value)
 
     @property
     def active_associations(self) -> list[Any]:
@@ -181,11 +204,41 @@ class EngineAE(ApplicationEntity):
         return assoc
 
 
+def connection_limit(maximum_associations: int) -> int:
+    """How many connections are worth an answer, be it a rejection; further ones are closed at once."""
+    return 2 * maximum_associations + _SPARE_CONNECTIONS
+
+
+def listening_socket(address: tuple[str, int]) -> socket.socket:
+    """Bind ``address`` for a process that accepts connections for others.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    family = AddressInformation.from_tuple(address).address_family
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_LISTEN_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
 class EngineRequestHandler(RequestHandler):
     """Makes our association for a new connection."""
 
     server: EngineServer
     ae: EngineAE
+
+    def handle(self) -> None:
+        """Serve the association in this thread, which was started for the connection."""
+        assoc = self._create_association()
+        evt.trigger(assoc, evt.EVT_CONN_OPEN, {"address": self.client_address})
+        threading.current_thread().name = assoc.name
+        assoc.run_reactor()
 
     def _create_association(self) -> EngineAssociation:
         assoc = EngineAssociation(self.ae, "acceptor")
@@ -200,7 +253,8 @@ class EngineRequestHandler(RequestHandler):
         acceptor.address_info = self.local
         acceptor.implementation_class_uid = self.ae.implementation_class_uid
         acceptor.implementation_version_name = self.ae.implementation_version_name
-        acceptor.supported_contexts = deepcopy(self.server.contexts)
+        # Not copied, as stock does: negotiation only reads them, and copies of ten take 0.3 ms.
+        acceptor.supported_contexts = self.server.contexts
         assoc.requestor.address_info = self.remote
         bound: Any
         for event, bound in self.server._handlers.items():
@@ -217,13 +271,19 @@ class EngineRequestHandler(RequestHandler):
 class EngineServer(ThreadedAssociationServer):
     """Accepts connections; a TLS handshake happens in the connection's thread, never in the accept loop."""
 
+    ae: EngineAE
     request_queue_size = _LISTEN_BACKLOG
     daemon_threads = True
 
     def __init__(self, *args: Any, open_sink: Any = None, **kwargs: Any) -> None:
         #: ``open_sink(association, request, context_id)`` makes the sink of a C-STORE data set.
         self.open_sink = open_sink
+        self._stopping = threading.Event()
+        self._stopped = threading.Event()
+        self._handshakes = 0
+        self._handshakes_lock = threading.Lock()
         super().__init__(*args, **kwargs)
+        self.ssl_context = self.ssl_context or self.ae.ssl_context
 
     def sink_opener(self, assoc: EngineAssociation) -> Any:
         """Bind the association to ``open_sink``."""
@@ -240,6 +300,14 @@ class EngineServer(ThreadedAssociationServer):
         return int(self.server_address[1])
 
     @property
+    def connections_elsewhere(self) -> int:
+        """How many connections to this port other processes serve."""
+        return 0
+
+    def connection_ended(self) -> None:
+        """A connection has ended, with or without having been an association; nobody needs to know."""
+
+    @property
     def active_associations(self) -> list[Any]:
         """The associations accepted by this server."""
         return [assoc for assoc in self.ae.active_associations if assoc._server is self]
@@ -251,7 +319,8 @@ class EngineServer(ThreadedAssociationServer):
 
     def verify_request(self, _: Any, client_address: Any) -> bool:
         """Refuse connections far beyond the limit before they cost a thread each."""
-        if len(self.ae.active_associations) < 2 * self.ae.maximum_associations + _SPARE_CONNECTIONS:
+        begun = len(self.ae.active_associations) + self._handshakes
+        if begun < connection_limit(self.ae.maximum_associations):
             return True
         LOGGER.warning("connection from %s dropped: too many connections", client_address[0])
         return False
@@ -259,24 +328,111 @@ class EngineServer(ThreadedAssociationServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Shake hands if TLS is on, then start the association."""
         if self.ssl_context is not None:
-            request.settimeout(self.ae.acse_timeout)
-            try:
-                request = self.ssl_context.wrap_socket(request, server_side=True)
-            except (OSError, ssl.SSLError) as error:
-                LOGGER.warning("TLS handshake with %s failed: %s", client_address[0], error)
-                self.shutdown_request(request)
+            with self._counted_handshake():
+                secured = self._secure(self.ssl_context, request, client_address[0])
+            if secured is None:
+                self.connection_ended()
                 return
+            request = secured
         super().finish_request(request, client_address)
+
+    @contextlib.contextmanager
+    def _counted_handshake(self) -> Iterator[None]:
+        with self._handshakes_lock:
+            self._handshakes += 1
+        try:
+            yield
+        finally:
+            with self._handshakes_lock:
+                self._handshakes -= 1
+
+    def _secure(self, context: ssl.SSLContext, request: Any, host: str) -> Any:
+        """The connection to go on with; None if there is none. The peer has as long as for its request (ARTIM)."""
+        request.settimeout(self.ae.acse_timeout)
+        try:
+            first = request.recv(1, socket.MSG_PEEK)
+            if first == bytes((tls.HANDSHAKE_RECORD,)):
+                request = context.wrap_socket(
+                    request, server_side=True, do_handshake_on_connect=False
+                )
+                request.do_handshake()
+                return request
+        except OSError as error:
+            LOGGER.warning("TLS handshake with %s failed: %s", host, tls.explain(error))
+            # Nobody is there to read our alert if the time is up.
+            _close_after_alert(request, 0 if isinstance(error, TimeoutError) else _LINGER_SECONDS)
+            return None
+        if first and not self.ae.requires_tls:
+            return request
+        if first:
+            LOGGER.warning("connection from %s refused: it is without TLS, which is required", host)
+        else:
+            LOGGER.debug("connection from %s: closed without a word", host)
+        self.shutdown_request(request)
+        return None
 
     def handle_error(self, _: Any, client_address: Any) -> None:
         """Log what went wrong while a connection was set up (called while the exception is handled)."""
         LOGGER.error(
             "connection from %s could not be served", client_address[0], exc_info=sys.exception()
         )
+        self.connection_ended()
 
     def service_actions(self) -> None:
         """Nothing: stock pynetdicom collects garbage here, which stops the process for a while."""
 
+    def serve_forever(self, poll_interval: float = 0.0) -> None:  # noqa: ARG002 - there is no polling
+        """Accept connections until ``shutdown``; the base class looks twice a second whether it is to go on."""
+        assert self.socket is not None
+        self.socket.settimeout(None)
+        while not self._stopping.is_set():
+            try:
+                request, address = self.get_request()
+            except OSError as error:
+                if not self._stopping.is_set():
+                    # No descriptor left, for one; the next attempt would fail as fast.
+                    LOGGER.error("cannot accept a connection: %s", error)
+                    self._stopping.wait(_ACCEPT_PAUSE_SECONDS)
+                continue
+            self._accepted(request, address)
+        self._stopped.set()
+
+    def _accepted(self, request: Any, address: Any) -> None:
+        if self._stopping.is_set() or not self.verify_request(request, address):
+            self.shutdown_request(request)
+            return
+        try:
+            self.process_request(request, address)
+        except Exception:  # noqa: BLE001 - no thread, for one; logged by handle_error
+            self.handle_error(request, address)
+            self.shutdown_request(request)
+
+    def shutdown(self) -> None:
+        """Stop accepting connections and close the socket; running associations go on."""
+        self._stopping.set()
+        assert self.socket is not None
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes up accept() on Linux
+        if not self._stopped.wait(_WAKE_SECONDS):
+            with contextlib.suppress(OSError):
+                socket.create_connection(self.server_address[:2], timeout=_WAKE_SECONDS).close()
+            self._stopped.wait(_WAKE_SECONDS)
+        self.server_close()
+        if self in self.ae._servers:
+            self.ae._servers.remove(self)
+
     def stop(self) -> None:
         """Stop accepting connections; running associations go on."""
         self.shutdown()
+
+
+def _close_after_alert(sock: socket.socket, linger_seconds: float) -> None:
+    """Close once the peer has, so that it can read why; bytes left unread would make it a reset."""
+    deadline = time.monotonic() + linger_seconds
+    with sock, contextlib.suppress(OSError):
+        # The methods of an SSLSocket would go on with the handshake.
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+        while (left := deadline - time.monotonic()) > 0:
+            sock.settimeout(left)
+            if not socket.socket.recv(sock, _SCRAP_BYTES):
+                return

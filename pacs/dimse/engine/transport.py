@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pynetdicom.transport import AddressInformation, AssociationSocket
+
+from pacs.dimse import tls
 
 if TYPE_CHECKING:
     from pacs.dimse.engine.association import EngineAssociation
@@ -28,6 +31,8 @@ _SCRAP_BYTES = 16 * 1024
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 #: Linux takes at most 1,024 buffers in one sendmsg.
 _MAX_BUFFERS = 512
+#: A TLS socket counts its time-out once for a whole write, however much of it gets through.
+_TLS_WRITE_BYTES = 64 * 1024
 
 
 class ConnectionLost(OSError):
@@ -36,6 +41,10 @@ class ConnectionLost(OSError):
 
 class OversizedPDU(ValueError):
     """The peer announced a PDU that is longer than anything it may send."""
+
+
+class UnexpectedTLS(OversizedPDU):
+    """What came is a TLS record, on a connection without TLS; read as a PDU it is far too long."""
 
 
 class Connection(AssociationSocket):
@@ -79,11 +88,20 @@ class Connection(AssociationSocket):
             if not self._is_connected:
                 # connect() comes here while it handles what it then keeps to itself.
                 error = sys.exception()
-                reason = error.strerror or str(error) if isinstance(error, OSError) else ""
-                self._assoc.connect_error = reason
+                self._assoc.connect_error = _reason(error) if isinstance(error, OSError) else ""
+            elif isinstance(self.socket, ssl.SSLSocket):
+                _send_close_notify(self.socket)
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.socket.close()
+
+    def shut_reading(self) -> None:
+        """Wake up the thread that reads, which finds the end of the stream; called from another thread."""
+        sock = self.socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                # Not SSLSocket's own method: that forgets the keys, and an A-ABORT would follow in plain text.
+                socket.socket.shutdown(sock, socket.SHUT_RD)
 
     # Reading
 
@@ -92,13 +110,43 @@ class Connection(AssociationSocket):
         if self._end > self._start:
             return True
         sock = self._configure()
-        pending = getattr(sock, "pending", None)  # a TLS socket may hold decrypted bytes
-        if pending is not None and pending():
-            return True
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        milliseconds = None if timeout_seconds is None else max(0, int(timeout_seconds * 1000))
-        return bool(poll.poll(milliseconds))
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        if isinstance(sock, ssl.SSLSocket):
+            return self._wait_decrypted(sock, deadline)
+        return _wait_for(sock, select.POLLIN, deadline)
+
+    def _wait_decrypted(self, sock: ssl.SSLSocket, deadline: float | None) -> bool:
+        """Wait under TLS, where only reading tells whether there is something to read.
+
+        A record may be there in part, hold no data (a session ticket, a key update), or lie decrypted in OpenSSL
+        where poll() does not see it.
+        """
+        # Without a buffer the association idles: it gets one when there is something to put into it.
+        wanted = 0 if self._buffer or sock.pending() else select.POLLIN
+        sock.settimeout(0)
+        try:
+            while True:
+                if wanted and not _wait_for(sock, wanted, deadline):
+                    return False
+                wanted = self._try_decrypt(sock)
+                if not wanted:
+                    return True
+        finally:
+            sock.settimeout(self._time_limit)
+
+    def _try_decrypt(self, sock: ssl.SSLSocket) -> int:
+        """Take what there is into the buffer; 0 for data or the end of the stream, else the event to wait for."""
+        if self._end == len(self._buffer):
+            self._make_room(PDU_HEADER_BYTES)
+        try:
+            self._end += self._receive(sock, memoryview(self._buffer)[self._end :])
+        except ssl.SSLWantReadError:
+            return select.POLLIN
+        except ssl.SSLWantWriteError:  # OpenSSL has something to say itself
+            return select.POLLOUT
+        if _QUICK_ACK is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+        return 0
 
     def read_pdu(self, max_p_data_bytes: int) -> tuple[int, memoryview]:
         """Read one PDU: its type and its body. The body is valid until the next read.
@@ -107,16 +155,25 @@ class Connection(AssociationSocket):
             ConnectionLost: the stream ended or broke.
             TimeoutError: the peer stalled inside the PDU.
             OversizedPDU: the announced length is over the limit; nothing of it is read.
+            UnexpectedTLS: the reason for that is that the peer speaks TLS and we do not, or it does not either.
         """
         self._ensure(PDU_HEADER_BYTES)
         pdu_type, _, length = struct.unpack_from(">BBI", self._buffer, self._start)
         limit = max_p_data_bytes if pdu_type == P_DATA_TF else MAX_ASSOCIATE_PDU_BYTES
         if length > limit:
+            self._check_for_tls(pdu_type)
             raise OversizedPDU(f"PDU type {pdu_type:#04x} announces {length} bytes")
         self._ensure(PDU_HEADER_BYTES + length)
         begin = self._start + PDU_HEADER_BYTES
         self._start = begin + length
         return pdu_type, memoryview(self._buffer)[begin : begin + length]
+
+    def _check_for_tls(self, pdu_type: int) -> None:
+        if pdu_type == tls.HANDSHAKE_RECORD:
+            raise UnexpectedTLS("the peer calls with TLS, and this port is without")
+        if pdu_type == tls.ALERT_RECORD and self._assoc.is_requestor:
+            self._assoc.connect_error = "the peer wants TLS"
+            raise UnexpectedTLS("the peer wants TLS, and was called without")
 
     def _ensure(self, count: int) -> None:
         """Have at least ``count`` unread bytes in the buffer."""
@@ -142,10 +199,13 @@ class Connection(AssociationSocket):
     def _receive(self, sock: socket.socket, target: memoryview) -> int:
         try:
             return sock.recv_into(target)
-        except TimeoutError:
+        except (TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except OSError as error:
-            raise ConnectionLost(str(error)) from error
+            if isinstance(error, ssl.SSLError) and not self._assoc.is_established:
+                # With TLS 1.3 our side of the handshake is done before the peer judges our certificate.
+                self._assoc.connect_error = tls.explain(error)
+            raise ConnectionLost(_reason(error)) from error
 
     def _make_room(self, count: int) -> None:
         unread = bytes(memoryview(self._buffer)[self._start : self._end])
@@ -184,6 +244,24 @@ class Connection(AssociationSocket):
         except OSError:
             self.event_queue.put("Evt17")
 
+    def send_block(self, block: memoryview) -> None:
+        """Send one piece of memory.
+
+        Raises:
+            ConnectionLost: the stream broke.
+            TimeoutError: the peer stopped reading.
+        """
+        sock = self._configure()
+        step = _TLS_WRITE_BYTES if isinstance(sock, ssl.SSLSocket) else len(block)
+        try:
+            # Not sendall: its time-out is for the whole block, however slowly that gets through.
+            while block:
+                block = block[sock.send(block[:step]) :]
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ConnectionLost(_reason(error)) from error
+
     def send_gathered(self, buffers: Sequence[bytes | memoryview]) -> None:
         """Send buffers in order, as few system calls as possible.
 
@@ -192,18 +270,38 @@ class Connection(AssociationSocket):
             TimeoutError: the peer stopped reading.
         """
         sock = self._configure()
+        if isinstance(sock, ssl.SSLSocket):  # which has no gathered write
+            self.send_block(memoryview(b"".join(buffers)))
+            return
         try:
-            if not hasattr(sock, "sendmsg") or hasattr(
-                sock, "pending"
-            ):  # TLS has no gathered write
-                sock.sendall(b"".join(buffers))
-                return
             for first in range(0, len(buffers), _MAX_BUFFERS):
                 _send_all(sock, buffers[first : first + _MAX_BUFFERS])
         except TimeoutError:
             raise
         except OSError as error:
-            raise ConnectionLost(str(error)) from error
+            raise ConnectionLost(_reason(error)) from error
+
+
+def _wait_for(sock: socket.socket, event: int, deadline: float | None) -> bool:
+    poll = select.poll()
+    poll.register(sock, event)
+    left = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
+    return bool(poll.poll(left))
+
+
+def _reason(error: OSError) -> str:
+    # A time-out of the handshake is an ordinary TimeoutError, with the line number of a C file in its text.
+    if isinstance(error, ssl.SSLError) or "handshake" in str(error):
+        return tls.explain(error)
+    return error.strerror or str(error)
+
+
+def _send_close_notify(sock: ssl.SSLSocket) -> None:
+    # RFC 8446 6.1: without it the peer has to suspect that somebody has cut the stream short. Its answer is not
+    # waited for: who wants us to close first, or is gone, does not get to keep the thread.
+    with contextlib.suppress(OSError, ValueError):
+        sock.settimeout(0)
+        sock.unwrap()
 
 
 def _send_all(sock: socket.socket, buffers: Sequence[bytes | memoryview]) -> None:

@@ -1,0 +1,1 @@
+"""Several processes that serve one archive on one port: the supervisor, and the workers it starts."""
