@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -24,6 +22,8 @@ LOGGER = logging.getLogger(__name__)
 
 #: How long the peer may take to close the connection after a release or an abort before we do (seconds).
 _LINGER_SECONDS = 2.0
+#: An association that was silent for so long idles.
+_BUSY_SECONDS = 1.0
 
 
 class EngineAssociation(Association):
@@ -109,10 +109,16 @@ class EngineAssociation(Association):
                 return
 
     def _wait(self) -> None:
+        timeout = self.network_timeout
+        busy = _BUSY_SECONDS if timeout is None else min(timeout, _BUSY_SECONDS)
+        if self.dul.pump(busy):
+            return
+        # It idles: a buffer for each of hundreds that do would add up, and a busy one is not given a new one
+        # for each message.
         if self.dul.socket is not None:
             self.dul.socket.release_buffer()
-        timeout = self.network_timeout
-        if not self.dul.pump(timeout) and self.dul.is_connected:
+        left = None if timeout is None else timeout - busy
+        if self.dul.is_connected and not self.dul.pump(left) and self.dul.is_connected:
             LOGGER.info("%s: idle for %s s; aborting", self.label, timeout)
             self.abort()
 
@@ -150,6 +156,15 @@ class EngineAssociation(Association):
         if self._stopping.is_set() and self.is_established:
             self.abort()
 
+    def on_no_longer_established(self) -> None:
+        """The peer released, aborted or vanished, or broke the protocol.
+
+        An acceptor's loop sees to it when the service is done; a requestor has no loop.
+        """
+        if self.is_requestor and self.is_established and not self._sent_abort:
+            self._ended_by_peer()
+            self.dul.close(0.0)
+
     def stop(self) -> None:
         """Ask the association to end: at once if it idles, else after the operation it is serving.
 
@@ -163,18 +178,15 @@ class EngineAssociation(Association):
                 self._serving.release()
 
     def _shut_reading(self) -> None:
-        connection = self.dul.socket
-        sock = None if connection is None else connection.socket
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                # Our own thread wakes up, the peer notices nothing yet.
-                sock.shutdown(socket.SHUT_RD)
+        if self.dul.socket is not None:
+            # Our own thread wakes up, the peer notices nothing yet.
+            self.dul.socket.shut_reading()
 
     # Ending
 
     def _abort_blocking(self, block: bool = True) -> None:  # noqa: ARG002 - pynetdicom's signature
         # ``abort()`` comes here; pynetdicom's event trigger rebinds that name on the instance.
-        if self._sent_abort or self.is_released:
+        if self._sent_abort or self.is_released or self.is_aborted:
             return
         self._sent_abort = True
         self.acse.send_abort(0x00)
@@ -198,18 +210,41 @@ class EngineAssociation(Association):
 
     def request(self) -> None:
         """Negotiate an association as requestor."""
-        super().request()
+        try:
+            super().request()
+        except Exception as error:
+            if self.acceptor.primitive is None:  # there was no answer yet: the caller's mistake
+                self.dul.close(0.0)
+                raise
+            LOGGER.warning("%s: cannot negotiate: %r; aborting", self.label, error)
+            self.is_established = False
+            self.abort()
+        self._drop_unasked_contexts()
         if self.is_rejected:
             primitive = self.acceptor.primitive
             self.rejection = "" if primitive is None else primitive.reason_str
         if not self.is_established:
             self.dul.close(0.0)
 
+    def _drop_unasked_contexts(self) -> None:
+        """Forget contexts accepted with a transfer syntax that was not proposed (PS3.8 9.3.3.2.1)."""
+        proposed = {
+            one.context_id: one.transfer_syntax for one in self.requestor.requested_contexts
+        }
+        for context_id, context in list(self._accepted_cx.items()):
+            accepted = context.transfer_syntax
+            if not accepted or accepted[0] not in proposed[context_id]:
+                LOGGER.warning(
+                    "%s: context %d came back with another transfer syntax", self.label, context_id
+                )
+                del self._accepted_cx[context_id]
+        if self.is_established and not self._accepted_cx:
+            self.abort()
+
     # Service dispatch
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         started = time.monotonic()
-        self.dimse.cancel_req = {}
         self.dimse.serving_message_id = msg.MessageID
         try:
             services.serve(self, msg, self._accepted_cx[context_id])
@@ -217,6 +252,6 @@ class EngineAssociation(Association):
             LOGGER.exception("%s: serving %s failed; aborting", self.label, type(msg).__name__)
             self.abort()
         finally:
-            self.dimse.cancel_req = {}
+            self.dimse.cancel_req.pop(msg.MessageID, None)
             self.dimse.serving_message_id = None
         LOGGER.debug("%s: served in %.3f s", self.label, time.monotonic() - started)

@@ -10,11 +10,16 @@ from __future__ import annotations
 import logging
 import queue
 import time
+from copy import copy
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pynetdicom.dul import DULServiceProvider
+from pynetdicom import evt
+from pynetdicom.dul import _PDU_TYPES, DULServiceProvider
 from pynetdicom.fsm import TRANSITION_TABLE
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
+from pacs.dimse.engine.associate_items import without_unknown_items
 from pacs.dimse.engine.transport import P_DATA_TF, Connection, ConnectionLost, OversizedPDU
 
 if TYPE_CHECKING:
@@ -29,6 +34,10 @@ _TRANSPORT_CLOSED = "Evt17"
 _INVALID_PDU = "Evt19"
 #: PDU types that pynetdicom decodes: A-ASSOCIATE-RQ/AC/RJ, P-DATA, A-RELEASE-RQ/RP, A-ABORT.
 _KNOWN_PDU_TYPES = range(0x01, 0x08)
+_ASSOCIATE_RQ = 0x01
+_ASSOCIATE_PDUS = (_ASSOCIATE_RQ, 0x02)
+#: The longest A-ASSOCIATE-RQ PDU that is remembered: about 128 presentation contexts of one transfer syntax.
+_REMEMBERED_BYTES = 16 * 1024
 #: How much longer a P-DATA PDU may be than what we announced before it is refused. Some peers count the
 #: six bytes of the PDU header, or the PDV header, as not part of the maximum length.
 _P_DATA_TOLERANCE_BYTES = 64
@@ -86,6 +95,13 @@ class SynchronousDUL(DULServiceProvider):
 
     def settle(self) -> None:
         """Run the state machine until nothing is queued."""
+        was_established = self.is_established
+        self._run_state_machine()
+        state = self.state_machine.current_state
+        if was_established and state not in (_ESTABLISHED, _RELEASE_REQUESTED):
+            self.assoc.on_no_longer_established()
+
+    def _run_state_machine(self) -> None:
         while True:
             try:
                 event = self.event_queue.get_nowait()
@@ -105,7 +121,8 @@ class SynchronousDUL(DULServiceProvider):
 
     def pump(self, timeout_seconds: float | None) -> bool:
         """Process one PDU; False if none came in the time. A broken connection counts as an event."""
-        self.settle()
+        if self.event_queue.queue or self.to_provider_queue.queue:
+            self.settle()
         if self.socket is None or not self.is_connected:
             return False
         try:
@@ -147,11 +164,10 @@ class SynchronousDUL(DULServiceProvider):
             LOGGER.warning("%s: unknown PDU type %#04x; aborting", self.assoc.label, pdu_type)
             self.event_queue.put(_INVALID_PDU)
             return
-        encoded = bytearray((pdu_type, 0)) + len(body).to_bytes(4, "big") + body
+        content = without_unknown_items(bytes(body)) if pdu_type in _ASSOCIATE_PDUS else bytes(body)
+        encoded = bytes((pdu_type, 0)) + len(content).to_bytes(4, "big") + content
         try:
-            pdu, event = self._decode_pdu(encoded)
-            # The state machine will do that; there is no way back if it fails.
-            pdu.to_primitive()
+            pdu, event = self._decode(encoded)
         except Exception as error:  # noqa: BLE001 - whatever a decoder raises on hostile bytes
             LOGGER.warning(
                 "%s: cannot decode PDU type %#04x: %r", self.assoc.label, pdu_type, error
@@ -160,6 +176,22 @@ class SynchronousDUL(DULServiceProvider):
             return
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
+
+    def _decode(self, encoded: bytes) -> tuple[Any, str]:
+        if encoded[0] == _ASSOCIATE_RQ and len(encoded) <= _REMEMBERED_BYTES:
+            evt.trigger(self.assoc, evt.EVT_DATA_RECV, {"data": encoded})
+            pdu, primitive, event = _remembered_request(encoded)
+            # The state machine writes to the primitive when it rejects; the items of both are only read.
+            pdu, primitive = copy(pdu), copy(primitive)
+            evt.trigger(self.assoc, evt.EVT_PDU_RECV, {"pdu": pdu})
+        else:
+            pdu, event = self._decode_pdu(bytearray(encoded))
+            # The state machine will do that; there is no way back if it fails.
+            primitive = pdu.to_primitive()
+            _check(primitive)
+        # The state machine asks for it again, and making it takes as long as the decoding.
+        pdu.to_primitive = lambda: primitive
+        return pdu, event
 
     def _invalid(self) -> None:
         self.event_queue.put(_INVALID_PDU)
@@ -180,3 +212,30 @@ class SynchronousDUL(DULServiceProvider):
         if self.state_machine.current_state == _AWAITING_CLOSE:
             self.socket.drain(linger_seconds)
         self.socket.close()
+
+
+@lru_cache(maxsize=64)
+def _remembered_request(encoded: bytes) -> tuple[Any, Any, str]:
+    """An A-ASSOCIATE-RQ PDU, its primitive and its event: a peer that comes again proposes the same.
+
+    Decoding one takes half a millisecond, half of all that opening an association takes.
+    """
+    kind, event = _PDU_TYPES[encoded[:1]]
+    pdu: Any = kind()
+    pdu.decode(encoded)
+    primitive = pdu.to_primitive()
+    _check(primitive)
+    return pdu, primitive, event
+
+
+def _check(primitive: Any) -> None:
+    """Refuse what pynetdicom decodes and then stumbles over.
+
+    Raises:
+        ProtocolViolation: a proposed presentation context lacks a syntax (PS3.8 9.3.2.2).
+    """
+    if not isinstance(primitive, A_ASSOCIATE) or primitive.result is not None:
+        return
+    for context in primitive.presentation_context_definition_list:
+        if context.abstract_syntax is None or not context.transfer_syntax:
+            raise ProtocolViolation(f"presentation context {context.context_id} lacks a syntax")

@@ -19,7 +19,7 @@ from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dul import DULServiceProvider
+from pynetdicom.dul import _PDU_TYPES, DULServiceProvider
 from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
 from pynetdicom.transport import (
     AddressInformation,
@@ -188,6 +188,13 @@ def test_intervention_events_of_the_services_take_what_the_engine_passes() -> No
     source = inspect.getsource(evt.Event)
     assert "_is_cancelled" in source
     assert hasattr(_config, "LOG_HANDLER_LEVEL")
+
+
+def test_pdu_types_are_looked_up_as_the_stock_decoder_does() -> None:
+    kind, event = _PDU_TYPES[b"\x01"]
+
+    assert (kind.__name__, event) == ("A_ASSOCIATE_RQ", "Evt6")
+    assert "_PDU_TYPES[b[0:1]]" in inspect.getsource(DULServiceProvider._decode_pdu)
 
 
 def test_signatures_that_are_overridden_have_not_changed() -> None:

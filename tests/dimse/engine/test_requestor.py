@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from pynetdicom import evt
 from pynetdicom.presentation import build_context
 
 from pacs.dimse.ae import Options, make_ae
 from pacs.dimse.engine.association import EngineAssociation
 from tests.dimse.engine.wire import (
+    ABORT,
     ABORT_PDU,
     ASSOCIATE_AC,
     IMPLICIT,
+    P_DATA,
     RELEASE_ANSWER_PDU,
     RELEASE_PDU,
     RELEASE_RP,
@@ -58,11 +61,11 @@ def _acceptor(script: Script) -> Iterator[int]:
     assert problems == []
 
 
-def _accept(wire: Wire) -> None:
+def _accept(wire: Wire, syntax: str = IMPLICIT) -> None:
     """Answer an association request: its only context is accepted."""
     pdu_type, body = wire.receive()
     assert pdu_type == 0x01
-    result = struct.pack(">BBH", 0x40, 0, len(IMPLICIT)) + IMPLICIT.encode()
+    result = struct.pack(">BBH", 0x40, 0, len(syntax)) + syntax.encode()
     context = struct.pack(">BBHBBBB", 0x21, 0, 4 + len(result), 1, 0, 0, 0) + result
     name = b"1.2.840.10008.3.1.1.1"
     application = struct.pack(">BBH", 0x10, 0, len(name)) + name
@@ -178,3 +181,50 @@ def test_peer_that_aborts_while_idle_is_noticed_at_the_next_message() -> None:
 
     assert not status
     assert not assoc.is_usable
+
+
+@pytest.mark.parametrize("ending", [ABORT_PDU, b"", pdu(0x09, b"?")], ids=["abort", "close", "?"])
+def test_peer_that_goes_instead_of_answering_aborts_the_association_once(ending: bytes) -> None:
+    def script(wire: Wire) -> None:
+        _accept(wire)
+        assert wire.receive()[0] == P_DATA
+        wire.send(ending)
+        if ending:
+            wire.ends()
+
+    aborted: list[bool] = []
+    with _acceptor(script) as port:
+        assoc = _associate(port)
+        assoc.bind(evt.EVT_ABORTED, lambda _: aborted.append(True))
+        assert not assoc.send_c_echo()
+        assoc.release()
+
+    assert (assoc.is_aborted, assoc.is_established, aborted) == (True, False, [True])
+    assert not assoc.dul.is_connected
+
+
+def test_peer_that_releases_instead_of_answering_gets_its_answer() -> None:
+    def script(wire: Wire) -> None:
+        _accept(wire)
+        assert wire.receive()[0] == P_DATA
+        wire.send(RELEASE_PDU)
+        assert wire.receive()[0] == RELEASE_RP
+
+    with _acceptor(script) as port:
+        assoc = _associate(port)
+        assert not assoc.send_c_echo()
+
+    assert (assoc.is_released, assoc.is_aborted, assoc.is_established) == (True, False, False)
+
+
+def test_acceptance_with_a_transfer_syntax_of_its_own_is_aborted() -> None:
+    def script(wire: Wire) -> None:
+        _accept(wire, "1.2.3.4")
+        assert wire.ends() == ABORT
+
+    with _acceptor(script) as port:
+        assoc = _associate(port)
+
+    assert assoc.is_aborted
+    assert not assoc.is_established
+    assert assoc.accepted_contexts == []

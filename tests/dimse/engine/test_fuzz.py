@@ -1,0 +1,220 @@
+"""Hostile bytes: the kept corpus, and seeded mutations of it (``PACSTEST_FUZZ_INPUTS`` sets how many).
+
+After any input the association is over, its socket closed and its data set sink finished or dropped; nothing
+was raised that nobody foresaw; and the next peer is served.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import psutil
+import pytest
+from pynetdicom.presentation import build_context
+
+from pacs.archive.archive import Archive
+from pacs.dimse.ae import Options, make_ae
+from pacs.dimse.engine import command
+from pacs.dimse.engine.ae import EngineAE
+from pacs.dimse.engine.association import EngineAssociation
+from tests.dimse.engine.fuzzing import corpus, mutate
+from tests.dimse.engine.inline import InlineServer, Recorder, archive_server, recording_server
+from tests.dimse.engine.wire import IMPLICIT, RELEASE_PDU, associate_pdu, echo_command, message
+from tests.peers import STUDY_ROOT_FIND, VERIFICATION, identifier, spool_files
+
+_INPUTS = int(os.environ.get("PACSTEST_FUZZ_INPUTS", "1500"))
+#: The archive and the requestor take several times as long for each input.
+_FEWER = _INPUTS // 6
+_SEED = int(os.environ.get("PACSTEST_FUZZ_SEED", "1"))
+_PEAK_BYTES = 3 << 20
+_ECHO = associate_pdu({1: (VERIFICATION, IMPLICIT)}) + message(1, echo_command(1)) + RELEASE_PDU
+ACCEPTOR_CORPUS = {
+    name: data for name, data in corpus().items() if not name.startswith("acceptor-")
+}
+#: What an acceptor sends to us as requestor.
+REQUESTOR_CORPUS = {name: data for name, data in corpus().items() if name.startswith("acceptor-")}
+
+pytestmark = pytest.mark.timeout(60 + _INPUTS)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[tuple[InlineServer, Recorder]]:
+    """A server whose handlers only record."""
+    with recording_server() as running:
+        running[1].looks_for_cancel = True
+        yield running
+
+
+@pytest.fixture
+def fuzzed_archive(tmp_path: Path, sqlite_template: Path) -> Iterator[tuple[InlineServer, Archive]]:
+    """A server in front of a real archive."""
+    with archive_server(tmp_path, sqlite_template) as running:
+        yield running
+
+
+def _is_served(server: InlineServer) -> bool:
+    answer = server.converse(_ECHO)
+    return answer[:1] == b"\x02" and answer[-10:-9] == b"\x06"
+
+
+def _unforeseen(caplog: pytest.LogCaptureFixture) -> list[str]:
+    # pynetdicom logs a traceback of its own for text that is not ASCII, and goes on.
+    ours = [one for one in caplog.records if one.exc_info and one.name.startswith("pacs")]
+    raised = [repr(one.exc_info and one.exc_info[1]) for one in ours]
+    caplog.clear()
+    return raised
+
+
+def test_corpus_is_there() -> None:
+    assert len(ACCEPTOR_CORPUS) > 20
+    assert len(REQUESTOR_CORPUS) > 3
+
+
+@pytest.mark.parametrize("name", ACCEPTOR_CORPUS)
+def test_kept_input_ends_the_association_in_bounded_memory(
+    bench: tuple[InlineServer, Recorder], caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    server, recorder = bench
+    recorder.sinks.clear()
+
+    tracemalloc.start()
+    server.converse(ACCEPTOR_CORPUS[name])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert not _unforeseen(caplog)
+    assert all(sink.ending == "discarded" for sink in recorder.sinks)
+    assert peak < _PEAK_BYTES
+    assert _is_served(server)
+
+
+def test_kept_inputs_leave_nothing_in_the_archive_s_spool(
+    fuzzed_archive: tuple[InlineServer, Archive], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, archive = fuzzed_archive
+    for name, data in ACCEPTOR_CORPUS.items():
+        server.converse(data)
+        assert not _unforeseen(caplog), name
+        assert spool_files(archive) == [], name
+
+    assert _is_served(server)
+
+
+def test_mutated_streams_end_their_association_and_nothing_else(
+    bench: tuple[InlineServer, Recorder], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, recorder = bench
+    random, seeds = Random(_SEED), list(ACCEPTOR_CORPUS.values())
+    before = threading.active_count(), psutil.Process().num_fds()
+
+    for number in range(_INPUTS):
+        data = mutate(random, seeds)
+        recorder.sinks.clear()
+        recorder.seen.clear()
+        server.converse(data)
+        assert not _unforeseen(caplog), (number, data.hex())
+        assert all(sink.ending == "discarded" for sink in recorder.sinks), (number, data.hex())
+        assert server.ae.active_associations == []
+
+    assert (threading.active_count(), psutil.Process().num_fds()) == before
+    assert _is_served(server)
+
+
+def test_mutated_streams_leave_nothing_in_the_archive_s_spool(
+    fuzzed_archive: tuple[InlineServer, Archive], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, archive = fuzzed_archive
+    random, seeds = Random(_SEED + 1), list(ACCEPTOR_CORPUS.values())
+
+    for number in range(_FEWER):
+        data = mutate(random, seeds)
+        server.converse(data)
+        assert not _unforeseen(caplog), (number, data.hex())
+        assert spool_files(archive) == [], (number, data.hex())
+
+    assert _is_served(server)
+
+
+def test_mutated_command_sets_are_a_value_or_invalid_command() -> None:
+    random = Random(_SEED + 2)
+    seeds = [echo_command(), command.encode({"OffendingElement": (1, 2), "ErrorComment": "x"})]
+
+    for _ in range(10 * _INPUTS):
+        data = mutate(random, seeds)
+        try:
+            values, ill_typed = command.decode(data)
+        except command.InvalidCommand:
+            continue
+        known = {keyword for keyword, _ in command.ELEMENTS.values()}
+        assert set(values) | set(ill_typed) <= known
+
+
+# As requestor
+
+
+class _Acceptor:
+    """A peer that answers whoever connects with the next bytes of its list, and closes."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+
+    def answer_with(self, data: bytes) -> threading.Thread:
+        """Serve one connection in a thread."""
+        thread = threading.Thread(target=self._serve, args=(data,))
+        thread.start()
+        return thread
+
+    def _serve(self, data: bytes) -> None:
+        connection, _ = self._listener.accept()
+        with connection:
+            try:
+                connection.settimeout(5)
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65_536):
+                    pass
+            except OSError:
+                return  # the requestor has hung up, as it may
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.close()
+
+
+def _ask_everything(ae: EngineAE, port: int) -> EngineAssociation:
+    contexts = [build_context(VERIFICATION, IMPLICIT), build_context(STUDY_ROOT_FIND, IMPLICIT)]
+    assoc = ae.associate("127.0.0.1", port, contexts=contexts)
+    as_scu = {str(one.abstract_syntax) for one in assoc.accepted_contexts if one.as_scu}
+    if assoc.is_usable and VERIFICATION in as_scu:
+        assoc.send_c_echo()
+    if assoc.is_usable and STUDY_ROOT_FIND in as_scu:
+        for _ in assoc.send_c_find(identifier("STUDY"), STUDY_ROOT_FIND):
+            pass
+    assoc.release()
+    return assoc
+
+
+@pytest.mark.parametrize("number_of_inputs", [0, _FEWER], ids=["kept", "mutated"])
+def test_hostile_acceptor_costs_one_association(
+    caplog: pytest.LogCaptureFixture, number_of_inputs: int
+) -> None:
+    random, seeds = Random(_SEED + 3), list(REQUESTOR_CORPUS.values())
+    inputs = [mutate(random, seeds) for _ in range(number_of_inputs)] or seeds
+    ae = make_ae(Options(acse_timeout_seconds=2, dimse_timeout_seconds=2))
+
+    with closing(_Acceptor()) as acceptor:
+        for number, data in enumerate(inputs):
+            thread = acceptor.answer_with(data)
+            assoc = _ask_everything(ae, acceptor.port)
+            thread.join(10)
+            assert not thread.is_alive()
+            assert not assoc.dul.is_connected, (number, data.hex())
+            assert not _unforeseen(caplog), (number, data.hex())

@@ -1,0 +1,70 @@
+"""pynetdicom's own tests, run with our engine as acceptor or as requestor and a stock association as its peer.
+
+They come with pynetdicom's wheel (``pynetdicom/tests``). Where a distribution leaves them out, ``pip install
+pynetdicom`` from PyPI has them, as has the tag of the release in its repository. ``pynetdicom_table.py`` says
+what is not run, and why.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pynetdicom
+import pytest
+
+from tests.dimse.engine.pynetdicom_table import APPLIED, DESELECTED, LEFT_OUT
+
+_ROOT = Path(__file__).parents[3]
+_SUITE = Path(pynetdicom.__file__).parent / "tests"
+#: Modules that take more than ten seconds; as requestor all do, waiting for stock acceptors.
+_SLOW = ("test_acse", "test_ae", "test_assoc", "test_assoc_n")
+_RUNS = [
+    pytest.param(
+        module, role, marks=pytest.mark.slow if module in _SLOW or role == "requestor" else ()
+    )
+    for module, roles in APPLIED.items()
+    for role in roles
+]
+
+pytestmark = [
+    pytest.mark.skipif(not _SUITE.is_dir(), reason="this pynetdicom was installed without tests"),
+    pytest.mark.timeout(420),
+]
+
+
+@pytest.mark.parametrize(("module", "role"), _RUNS)
+def test_pynetdicom_module_passes_with_our_engine(module: str, role: str, tmp_path: Path) -> None:
+    options = (
+        "-q -c /dev/null -p no:randomly -p no:cacheprovider -p no:xdist --tb=short --no-header"
+    )
+    command = [sys.executable, "-m", "pytest", *options.split(), f"--rootdir={tmp_path}"]
+    # A hanging test is interrupted, the others go on.
+    command += ["--timeout=30", "--timeout-method=signal"]
+    command += ["-p", "tests.dimse.engine.pynetdicom_plugin", str(_SUITE / f"{module}.py")]
+    environment = os.environ | {"PACSTEST_ENGINE_ROLE": role, "PYTHONPATH": str(_ROOT)}
+
+    finished = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert finished.returncode == 0, finished.stdout[-4000:]
+    passed = re.search(r"(\d+) passed", finished.stdout)
+    assert passed is not None
+    assert int(passed[1]) >= 10
+
+
+def test_every_module_of_the_suite_is_in_the_table() -> None:
+    modules = {path.stem for path in _SUITE.glob("test_*.py")}
+
+    assert modules == set(APPLIED) | set(LEFT_OUT)
+
+
+def test_every_deselected_test_is_there() -> None:
+    for module, _, pattern in DESELECTED:
+        name = re.escape(pattern.rsplit(".", 1)[-1]).replace(r"\*", r"\w*")
+        text = (_SUITE / f"{module}.py").read_text(encoding="utf-8")
+        assert re.search(rf"def {name}\(", text), (module, pattern)
