@@ -67,6 +67,7 @@ def reindex(archive: Archive) -> Iterator[Reindexed]:
         IndexUnavailable: the index cannot be read or written.
         StorageUnavailable: the storage cannot be listed.
     """
+    archive.redo.recover()
     pending: list[_Work] = []
     for entry in entries(archive):
         step = _read(archive, entry)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from pacs.archive.archive import Archive
 from pacs.archive.sub_operations import Outcome, SubOperations
@@ -23,7 +23,8 @@ from pacs.storage.base import Storage
 
 LOGGER = logging.getLogger(__name__)
 
-#: Instances looked up in the index at a time.
+#: Instances looked up in the index at a time: few at first, for the first to be on its way at once.
+_FIRST_BATCH_INSTANCES = 16
 _BATCH_INSTANCES = 256
 #: Outcomes are written to the index in batches of this many, or after this long, and at the end.
 _JOURNAL_BATCH = 256
@@ -76,6 +77,13 @@ class OutgoingInstance:
         return stream
 
 
+class Completed(NamedTuple):
+    """One sub-operation that is over."""
+
+    instance: OutgoingInstance
+    outcome: Outcome
+
+
 def plan(archive: Archive, query: Query) -> RetrievePlan:
     """Find the instances that ``query`` asks for.
 
@@ -91,8 +99,9 @@ def outgoing(archive: Archive, retrieve_plan: RetrievePlan) -> Iterator[Outgoing
     Raises:
         IndexUnavailable: the next batch cannot be looked up.
     """
-    for first in range(0, len(retrieve_plan.keys), _BATCH_INSTANCES):
-        keys = retrieve_plan.keys[first : first + _BATCH_INSTANCES]
+    first, count = 0, min(_FIRST_BATCH_INSTANCES, _BATCH_INSTANCES)
+    while keys := retrieve_plan.keys[first : first + count]:
+        first, count = first + count, min(2 * count, _BATCH_INSTANCES)
         for stored in archive.index.instances(keys):
             yield OutgoingInstance(stored, archive.storage)
 
@@ -147,7 +156,6 @@ class Journal:
         if self._is_finished:
             return
         self._is_finished = True
-        self._write()
         operations = self.operations
         outcome = RetrieveOutcome(
             status=status,
@@ -159,9 +167,14 @@ class Journal:
         )
         if self._key is not None:
             try:
-                self._index.finish_retrieve(self._key, outcome)
+                self._index.finish_retrieve(self._key, outcome, self._pending)
             except PacsError as error:
-                LOGGER.error("the end of retrieve %d is not recorded: %s", self._key, error)
+                LOGGER.error(
+                    "the end of retrieve %d and %d outcomes are not recorded: %s",
+                    self._key,
+                    len(self._pending),
+                    error,
+                )
 
     def _write(self) -> None:
         batch, self._pending = self._pending, []

@@ -2,9 +2,9 @@
 
 The handlers follow the contract that pynetdicom documents for ``evt.EVT_C_MOVE`` and ``evt.EVT_C_GET``: yield
 the destination (MOVE only), the number of sub-operations, then (status, data set) pairs. On our engine the
-data set is an :class:`OutgoingInstance`, streamed from storage, and ``yield`` evaluates to the outcome of
-the sub-operation. On a stock ``pynetdicom.AE`` it is a decoded data set, and the outcome is read from the
-C-STORE response that passes by on the destination association.
+data set is an :class:`OutgoingInstance`, streamed from storage, and ``yield`` evaluates to the sub-operations
+that were completed meanwhile. On a stock ``pynetdicom.AE`` it is a decoded data set, and the outcome is read
+from the C-STORE response that passes by on the destination association.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from pydicom import dcmread
@@ -23,7 +25,7 @@ from pynetdicom import evt
 from pynetdicom.presentation import build_context
 
 from pacs.archive.archive import Archive
-from pacs.archive.retrieve import Journal, OutgoingInstance, outgoing, plan
+from pacs.archive.retrieve import Completed, Journal, OutgoingInstance, outgoing, plan
 from pacs.archive.sub_operations import Outcome
 from pacs.dicom.identifier import Query, parse_retrieve
 from pacs.dicom.information_model import model_of
@@ -86,7 +88,7 @@ def handle_move(event: Any, archive: Archive, remotes: RemoteAEs) -> Generator[A
         query = _parse(event)
         retrieve_plan = None if remote is None else plan(archive, query)
     except PacsError as error:
-        yield _refused_address(remote)
+        yield _refused_address(remotes, remote)
         yield from _refuse(event, archive, Service.MOVE, title, error)
         return
     if remote is None or retrieve_plan is None:
@@ -104,7 +106,7 @@ def handle_move(event: Any, archive: Archive, remotes: RemoteAEs) -> Generator[A
         yield _UNKNOWN
         return
     stock = None if isinstance(event.assoc, EngineAssociation) else _StockOutcomes()
-    yield _address(remote, retrieve_plan, stock)
+    yield _address(remotes, remote, retrieve_plan, stock)
     yield from _carry_out(event, archive, Service.MOVE, title, query, retrieve_plan, stock)
 
 
@@ -129,21 +131,31 @@ def _parse(event: Any) -> Query:
     return parse_retrieve(identifier_of(event), model)
 
 
-def _refused_address(remote: RemoteAE | None) -> _Address:
-    host, port = _NOWHERE if remote is None else (remote.host, remote.port)
+def _refused_address(remotes: RemoteAEs, remote: RemoteAE | None) -> _Address:
     # A stock AE associates before it asks for the status, and cannot without a context. Ours does not.
-    return host, port, {"contexts": [build_context(VERIFICATION)]}
+    kwargs: dict[str, Any] = {"contexts": [build_context(VERIFICATION)]}
+    if remote is None:
+        return *_NOWHERE, kwargs
+    return remote.host, remote.port, kwargs | {"tls_args": remotes.tls_args(remote)}
 
 
 def _address(
-    remote: RemoteAE, retrieve_plan: RetrievePlan, stock: _StockOutcomes | None
+    remotes: RemoteAEs,
+    remote: RemoteAE,
+    retrieve_plan: RetrievePlan,
+    stock: _StockOutcomes | None,
 ) -> _Address:
-    kwargs: dict[str, Any] = {"ae_title": remote.title}
+    kwargs: dict[str, Any] = {"ae_title": remote.title, "tls_args": remotes.tls_args(remote)}
     contexts = contexts_for(retrieve_plan.contexts)
     if stock is not None:
         # A stock AE opens one association, which has room for 128 contexts.
         kwargs["evt_handlers"] = [(evt.EVT_DIMSE_RECV, stock.on_message)]
         contexts = contexts[:128]
+    else:
+        # What our engine needs beyond the contract: not more associations than there are instances.
+        kwargs["parallel_associations"] = min(
+            remote.parallel_associations, max(1, len(retrieve_plan.keys))
+        )
     if contexts:
         kwargs["contexts"] = contexts
     return remote.host, remote.port, kwargs
@@ -191,47 +203,82 @@ def _send_all(
     retrieve: _Retrieve, retrieve_plan: RetrievePlan, stock: _StockOutcomes | None
 ) -> Generator[_Pair, Any, None]:
     """Yield each instance and record its outcome; conclude the retrieve."""
-    journal = retrieve.journal
     instances = outgoing(retrieve.archive, retrieve_plan)
+    sending = _Sending(retrieve, stock)
+    try:
+        final = yield from _hand_over(retrieve, sending, instances)
+        yield from sending.drain()
+    except DestinationUnreachable as error:
+        yield _unreachable(retrieve, chain(sending.under_way, instances), error)
+        return
+    if final is not None:
+        yield final(retrieve)
+        return
+    # An instance that left the index since it was planned was never yielded: it counts as failed.
+    retrieve.journal.operations.fail_remaining()
+    # The engine sends the same by its own counters; here it is for the record.
+    retrieve.conclude(*concluding_status(retrieve.journal.operations))
+
+
+def _hand_over(
+    retrieve: _Retrieve, sending: _Sending, instances: Iterator[OutgoingInstance]
+) -> Generator[_Pair, Any, Callable[[_Retrieve], _Pair] | None]:
+    """Yield one instance after the other; return what makes the final response if that is before the last."""
     while True:
         try:
             instance = next(instances, None)
         except PacsError as error:
-            yield _cut_short(retrieve, error)
-            return
+            return partial(_cut_short, error=error)
         if instance is None:
-            break
+            return None
         if retrieve.event.is_cancelled:
-            retrieve.conclude(Status.CANCEL, "Cancelled by the requester")
-            yield Status.CANCEL, failed_list(journal.operations.failed_uids)
-            return
-        try:
-            outcome = yield from _send_one(instance, stock)
-        except DestinationUnreachable as error:
-            yield _unreachable(retrieve, instance, instances, error)
-            return
-        journal.add(instance, outcome)
-        if outcome.comment:
-            LOGGER.warning(
-                "%s: sub-operation for %s %s: %s",
-                rights_of(retrieve.event),
-                instance.sop_instance_uid,
-                outcome.result.value,
-                outcome.comment,
-            )
-    # An instance that left the index since it was planned was never yielded: it counts as failed.
-    journal.operations.fail_remaining()
-    # The engine sends the same by its own counters; here it is for the record.
-    retrieve.conclude(*concluding_status(journal.operations))
+            return _cancelled
+        yield from sending.hand_over(instance)
 
 
-def _send_one(
-    instance: OutgoingInstance, stock: _StockOutcomes | None
-) -> Generator[_Pair, Outcome | None, Outcome]:
-    if stock is None:
-        outcome = yield Status.PENDING, instance
-        assert outcome is not None
-        return outcome
+class _Sending:
+    """The instances that were handed to the engine, until their outcomes are known and recorded."""
+
+    def __init__(self, retrieve: _Retrieve, stock: _StockOutcomes | None) -> None:
+        self._retrieve = retrieve
+        self._stock = stock
+        self.under_way: list[OutgoingInstance] = []
+
+    def hand_over(self, instance: OutgoingInstance) -> Generator[_Pair, Any, None]:
+        """Yield one instance."""
+        self.under_way.append(instance)
+        if self._stock is None:
+            completed = yield Status.PENDING, instance
+        else:
+            outcome = yield from _send_decoded(instance, self._stock)
+            completed = [Completed(instance, outcome)]
+        self._record(completed)
+
+    def drain(self) -> Generator[_Pair, Any, None]:
+        """Wait for those that are under way."""
+        while self.under_way:
+            completed = yield Status.PENDING, None
+            if not completed:
+                return
+            self._record(completed)
+
+    def _record(self, completed: Iterable[Completed]) -> None:
+        for instance, outcome in completed:
+            self.under_way.remove(instance)
+            self._retrieve.journal.add(instance, outcome)
+            if outcome.comment:
+                LOGGER.warning(
+                    "%s: sub-operation for %s %s: %s",
+                    rights_of(self._retrieve.event),
+                    instance.sop_instance_uid,
+                    outcome.result.value,
+                    outcome.comment,
+                )
+
+
+def _send_decoded(
+    instance: OutgoingInstance, stock: _StockOutcomes
+) -> Generator[_Pair, Any, Outcome]:
     dataset: Dataset
     try:
         with instance.open_file() as stream:
@@ -247,7 +294,13 @@ def _send_one(
     return stock.outcome()
 
 
-def _cut_short(retrieve: _Retrieve, error: PacsError) -> _Pair:
+def _cancelled(retrieve: _Retrieve) -> _Pair:
+    """The final response after C-CANCEL."""
+    retrieve.conclude(Status.CANCEL, "Cancelled by the requester")
+    return Status.CANCEL, failed_list(retrieve.journal.operations.failed_uids)
+
+
+def _cut_short(retrieve: _Retrieve, *, error: PacsError) -> _Pair:
     """The final response when the next instances cannot be looked up.
 
     Not 0xA701: the matches were calculated. Those that are left have failed, with UIDs nobody learned.
@@ -261,18 +314,14 @@ def _cut_short(retrieve: _Retrieve, error: PacsError) -> _Pair:
 
 
 def _unreachable(
-    retrieve: _Retrieve,
-    first: OutgoingInstance,
-    rest: Iterator[OutgoingInstance],
-    error: DestinationUnreachable,
+    retrieve: _Retrieve, instances: Iterable[OutgoingInstance], error: DestinationUnreachable
 ) -> _Pair:
     """The final response when nothing could be sent at all: every instance has failed, and is recorded so."""
     LOGGER.warning("%s: %s", rights_of(retrieve.event), error.message)
     status = status_of(error, retrieve.dimse_service)
     retrieve.conclude(status.Status, error.message)
     outcome = Outcome.failed(error.message)
-    retrieve.journal.add(first, outcome)
-    for instance in rest:
+    for instance in instances:
         retrieve.journal.add(instance, outcome)
     return status, failed_list(retrieve.journal.operations.failed_uids)
 

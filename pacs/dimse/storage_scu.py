@@ -1,38 +1,23 @@
-"""Storage SCU (PS3.4 Annex B): the C-STORE sub-operations of C-MOVE and C-GET.
-
-One destination may need several associations: a request has room for 128 presentation contexts. They are
-opened when an instance first needs one, and kept until the retrieve ends.
-"""
+"""Storage SCU (PS3.4 Annex B): what to propose to a peer, and sending it instances over one association."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from pydicom.uid import UID
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from pacs.archive.retrieve import OutgoingInstance
 from pacs.archive.sub_operations import Outcome
 from pacs.dimse.engine.association import EngineAssociation
-from pacs.dimse.engine.dimse import assign_uid
+from pacs.dimse.engine.command import StoreRequests
+from pacs.dimse.engine.store_message import StoreMessage
 from pacs.dimse.transcode import FALLBACK_TRANSFER_SYNTAXES, NotTranscodable, transcode
-from pacs.errors import DestinationUnreachable, PacsError
+from pacs.errors import PacsError
 from pacs.index.records import SubOperationOutcome
-
-LOGGER = logging.getLogger(__name__)
-
-MAX_CONTEXTS = 128
-#: After a destination was lost and could not be reached again, or was silent, sub-operations fail at once for
-#: this long: each of thousands would otherwise wait for the time-outs.
-_REST_SECONDS = 10.0
-#: So many instances in a row without an answer are not the fault of one of them.
-_SILENT_INSTANCES = 2
 
 
 def outcome_of_status(
@@ -65,58 +50,11 @@ def contexts_for(stored: Mapping[tuple[str, str], int]) -> list[PresentationCont
     return contexts
 
 
-@dataclass(frozen=True, slots=True)
-class MoveOriginator:
+class MoveOriginator(NamedTuple):
     """Who asked for a C-MOVE: its AE title and Message ID (PS3.7 9.1.1.1.6, 9.1.1.1.7)."""
 
     ae_title: str
     message_id: int
-
-
-def make_request(
-    message_id: int, priority: int, originator: MoveOriginator | None = None
-) -> C_STORE:
-    """The request of one sub-operation; its priority is that of the retrieve (PS3.4 C.4.2.1.2, C.4.3.1.2)."""
-    request = C_STORE()
-    request.MessageID = message_id
-    request.Priority = priority
-    if originator is not None:
-        request.MoveOriginatorApplicationEntityTitle = originator.ae_title
-        request.MoveOriginatorMessageID = originator.message_id
-    return request
-
-
-def send_instance(
-    assoc: EngineAssociation,
-    instance: OutgoingInstance,
-    context: PresentationContext,
-    request: C_STORE,
-) -> Outcome | None:
-    """Send one instance over an accepted context and wait for the response; None if there was none.
-
-    Raises:
-        StorageUnavailable: the stored file cannot be read; nothing was sent.
-        NotTranscodable: it cannot be converted to the context's transfer syntax; nothing was sent.
-        EOFError, OSError: the file broke off in the middle; the association is of no more use.
-    """
-    started = time.monotonic()
-    assign_uid(request, "AffectedSOPClassUID", instance.sop_class_uid)
-    assign_uid(request, "AffectedSOPInstanceUID", instance.sop_instance_uid)
-    stream, size_bytes = _data_set(instance, str(context.transfer_syntax[0]))
-    context_id, message_id = context.context_id, request.MessageID
-    assert context_id is not None
-    assert message_id is not None
-    with stream:
-        assoc.dimse.send_file(request, context_id, stream, size_bytes)
-    response = assoc.dimse.take_response(message_id)
-    if response is None or response.Status is None:
-        return None
-    return outcome_of_status(
-        int(response.Status),
-        str(response.ErrorComment or ""),
-        size_bytes=size_bytes,
-        duration_seconds=time.monotonic() - started,
-    )
 
 
 def _data_set(instance: OutgoingInstance, transfer_syntax: str) -> tuple[BinaryIO, int]:
@@ -143,48 +81,108 @@ def choose_context(
     return fallback
 
 
-class _MessageIds:
-    """Message IDs 1 to 65,535, over again."""
+class StorageLink:
+    """One association over which instances are sent, one at a time.
 
-    def __init__(self) -> None:
-        self._last = 0
+    The next instance may be prepared while the response to the one before is still to come.
+    """
 
-    def next(self) -> int:
-        self._last = self._last % 0xFFFF + 1
-        return self._last
-
-
-class GetDestination:
-    """The sub-operations of a C-GET: on the association that asked (PS3.4 C.4.3)."""
-
-    def __init__(self, assoc: EngineAssociation, request_message_id: int, priority: int) -> None:
+    def __init__(
+        self,
+        assoc: EngineAssociation,
+        who: str,
+        priority: int,
+        originator: MoveOriginator | None = None,
+        reserved_message_id: int | None = None,
+    ) -> None:
+        """Send over ``assoc`` to ``who``; ``reserved_message_id`` is that of the operation it serves."""
         self._assoc = assoc
-        self._priority = priority
-        self._ids = _MessageIds()
-        self._request_message_id = request_message_id
+        self._who = who
+        # The priority of a sub-operation is that of the retrieve (PS3.4 C.4.2.1.2, C.4.3.1.2).
+        self._requests = StoreRequests(priority, originator)
+        self._reserved_message_id = reserved_message_id
+        self._message = StoreMessage(assoc)
+        self._accepted = assoc.accepted_contexts
+        self._contexts: dict[tuple[str, str], PresentationContext | None] = {}
+        self._message_id = 0
+        self._prepared_bytes = 0
+        self._sent_message_id = 0
+        self._sent_bytes = 0
+        self._sent_at = 0.0
 
-    def send(self, instance: OutgoingInstance) -> Outcome:
-        """Send one instance to the requester."""
-        context = choose_context(self._assoc.accepted_contexts, instance)
-        if context is None:
-            return Outcome.failed(_not_accepted(instance, "The requester"))
-        message_id = self._ids.next()
-        if message_id == self._request_message_id:
-            message_id = self._ids.next()
+    @property
+    def is_usable(self) -> bool:
+        """Whether the association is still there."""
+        return self._assoc.is_usable
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long ago the last instance was sent."""
+        return time.monotonic() - self._sent_at
+
+    def prepare(self, instance: OutgoingInstance) -> Outcome | None:
+        """Lay out the request for ``instance``; the outcome if that cannot be: nothing was sent then."""
+        context = self._context_for(instance)
+        if context is None or context.context_id is None:
+            return Outcome.failed(_not_accepted(instance, self._who))
+        request = self._requests.encode(
+            instance.sop_class_uid, instance.sop_instance_uid, self._next_message_id()
+        )
         try:
-            request = make_request(message_id, self._priority)
-            outcome = send_instance(self._assoc, instance, context, request)
+            stream, size_bytes = _data_set(instance, str(context.transfer_syntax[0]))
+            self._message.prepare(request, context.context_id, stream, size_bytes)
         except (PacsError, NotTranscodable) as error:
             return Outcome.failed(str(error))
         except (OSError, EOFError) as error:
-            self._assoc.abort()
-            return Outcome.failed(f"The stored file broke off: {error}")
-        if outcome is None and self._assoc.is_usable:
-            self._assoc.abort()
-        return outcome or Outcome.failed("No C-STORE response")
+            return _broken_off(error)
+        self._prepared_bytes = size_bytes
+        return None
 
-    def close(self) -> None:
-        """Nothing was opened."""
+    def send(self) -> Outcome | None:
+        """Send what was prepared; the outcome if its file broke off, which ends the association."""
+        self._sent_bytes, self._sent_at = self._prepared_bytes, time.monotonic()
+        self._sent_message_id = self._message_id
+        try:
+            self._message.send()
+        except (OSError, EOFError, PacsError) as error:
+            self._assoc.abort()
+            return _broken_off(error)
+        return None
+
+    def receive(self) -> Outcome | None:
+        """Wait for the response to what was sent; None if there was none."""
+        response = self._assoc.dimse.take_response(self._sent_message_id)
+        if response is None or response.Status is None:
+            return None
+        return outcome_of_status(
+            int(response.Status),
+            str(response.ErrorComment or ""),
+            size_bytes=self._sent_bytes,
+            duration_seconds=self.waited_seconds,
+        )
+
+    def release(self) -> None:
+        """Release the association."""
+        self._message.discard()
+        self._assoc.release()
+
+    def abort(self) -> None:
+        """Abort the association."""
+        self._message.discard()
+        self._assoc.abort()
+
+    def _context_for(self, instance: OutgoingInstance) -> PresentationContext | None:
+        pair = (instance.sop_class_uid, instance.transfer_syntax_uid)
+        if pair not in self._contexts:
+            self._contexts[pair] = choose_context(self._accepted, instance)
+        return self._contexts[pair]
+
+    def _next_message_id(self) -> int:
+        # Message IDs 1 to 65,535, over again.
+        self._message_id = self._message_id % 0xFFFF + 1
+        if self._message_id == self._reserved_message_id:
+            return self._next_message_id()
+        return self._message_id
 
 
 def _not_accepted(instance: OutgoingInstance, who: str) -> str:
@@ -193,115 +191,5 @@ def _not_accepted(instance: OutgoingInstance, who: str) -> str:
     return f"{who} accepts no presentation context for {sop_class} in {syntax}"
 
 
-@dataclass(slots=True)
-class MoveDestination:
-    """The sub-operations of a C-MOVE: on associations with the Move Destination."""
-
-    #: Requests an association with these contexts (``EngineAE.associate`` with the address filled in).
-    associate: Callable[[list[PresentationContext]], EngineAssociation]
-    title: str
-    contexts: list[PresentationContext]
-    originator: MoveOriginator
-    priority: int
-    #: How often an instance whose association was lost is sent again.
-    retries: int
-    _open: dict[int, EngineAssociation] = field(default_factory=dict)
-    _ids: _MessageIds = field(default_factory=_MessageIds)
-    _reached: bool = False
-    _was_silent: bool = False
-    _silent_instances: int = 0
-    _resting_until: float = 0.0
-
-    def send(self, instance: OutgoingInstance) -> Outcome:
-        """Send one instance, again if the association is lost under it.
-
-        Raises:
-            DestinationUnreachable: not one association with the destination could be established so far.
-        """
-        outcome: Outcome | None = None
-        for _ in range(self.retries + 1):
-            if time.monotonic() < self._resting_until:
-                return Outcome.failed(f"Not tried: {self.title} was lost or silent just before")
-            try:
-                outcome = self._send_once(instance)
-            except DestinationUnreachable as error:
-                if not self._reached:
-                    raise
-                self._rest()
-                return Outcome.failed(error.message)
-            if outcome is not None:
-                self._silent_instances = 0
-                return outcome
-        self._silent_instances = self._silent_instances + 1 if self._was_silent else 0
-        if self._silent_instances >= _SILENT_INSTANCES:
-            self._rest()
-        return Outcome.failed(f"{self.title} did not answer the C-STORE request")
-
-    def _rest(self) -> None:
-        self._resting_until = time.monotonic() + _REST_SECONDS
-
-    def _send_once(self, instance: OutgoingInstance) -> Outcome | None:
-        """Send once; None when the association was lost and trying again may help."""
-        group = self._group_of(instance)
-        assoc = self._association(group)
-        context = choose_context(assoc.accepted_contexts, instance)
-        if context is None:
-            return Outcome.failed(_not_accepted(instance, self.title))
-        started = time.monotonic()
-        try:
-            request = make_request(self._ids.next(), self.priority, self.originator)
-            outcome = send_instance(assoc, instance, context, request)
-        except (PacsError, NotTranscodable) as error:
-            return Outcome.failed(str(error))
-        except (OSError, EOFError) as error:
-            self._drop(group)
-            return Outcome.failed(f"The stored file broke off: {error}")
-        if outcome is None:
-            # One that aborts costs no time. One that stops reading is not usable any more, after a long wait.
-            self._was_silent = assoc.is_usable or time.monotonic() - started > _REST_SECONDS
-            self._drop(group)
-        return outcome
-
-    def _group_of(self, instance: OutgoingInstance) -> int:
-        """The number of the association whose contexts include those of the instance's SOP Class."""
-        for position, context in enumerate(self.contexts):
-            if (
-                context.abstract_syntax == instance.sop_class_uid
-                and instance.transfer_syntax_uid in context.transfer_syntax
-            ):
-                return position // MAX_CONTEXTS
-        return 0
-
-    def _association(self, group: int) -> EngineAssociation:
-        assoc = self._open.get(group)
-        if assoc is not None and assoc.is_usable:
-            return assoc
-        first = group * MAX_CONTEXTS
-        assoc = self.associate(self.contexts[first : first + MAX_CONTEXTS])
-        if not assoc.is_established:
-            raise DestinationUnreachable(_why_not(self.title, assoc))
-        self._reached = True
-        self._open[group] = assoc
-        return assoc
-
-    def _drop(self, group: int) -> None:
-        assoc = self._open.pop(group, None)
-        if assoc is not None:
-            assoc.abort()
-
-    def close(self) -> None:
-        """Release the associations."""
-        for assoc in self._open.values():
-            assoc.release()
-        self._open.clear()
-
-
-def _why_not(title: str, assoc: EngineAssociation) -> str:
-    address = assoc.acceptor.address_info
-    where = "" if address is None else f" at {address.address}:{address.port}"
-    if assoc.is_rejected:
-        return f"{title}{where} rejected the association: {assoc.rejection}"
-    if assoc.accepted_contexts or assoc.rejected_contexts:
-        return f"{title}{where} accepted no presentation context"
-    reason = f": {assoc.connect_error}" if assoc.connect_error else ""
-    return f"No association with {title}{where}{reason}"
+def _broken_off(error: Exception) -> Outcome:
+    return Outcome.failed(f"The stored file broke off: {error}")

@@ -219,9 +219,11 @@ class Index:
         """Record what became of some sub-operations, in one transaction."""
         self._journal.record_sub_operations(key, batch)
 
-    def finish_retrieve(self, key: int, outcome: RetrieveOutcome) -> None:
-        """Record how a retrieve ended."""
-        self._journal.finish_retrieve(key, outcome)
+    def finish_retrieve(
+        self, key: int, outcome: RetrieveOutcome, batch: Sequence[SubOperationRecord] = ()
+    ) -> None:
+        """Record how a retrieve ended, and its last sub-operations, in one transaction."""
+        self._journal.finish_retrieve(key, outcome, batch)
 
     def retrieves(self, limit: int = 100) -> list[RetrieveRecord]:
         """The newest recorded retrieves, newest first."""

@@ -78,39 +78,23 @@ class Journal:
         Raises:
             IndexUnavailable: none of them was recorded.
         """
-        rows = [
-            {
-                "retrieve_pk": key,
-                "number": record.number,
-                "sop_class_uid": record.sop_class_uid,
-                "sop_instance_uid": record.sop_instance_uid,
-                "outcome": record.outcome.value,
-                "status": record.status,
-                "error_comment": record.error_comment,
-                "size_bytes": record.size_bytes,
-                "duration_seconds": record.duration_seconds,
-            }
-            for record in batch
-        ]
+        if not batch:
+            return
         active = sa.update(retrieve).where(retrieve.c.id == key).values(active_at=datetime.now(UTC))
-        numbers = sub_operation.c.number.in_([record.number for record in batch])
 
         def work(connection: sa.Connection) -> None:
-            # Run again after a commit that succeeded unnoticed, the rows are there already.
-            connection.execute(
-                sa.delete(sub_operation).where(sub_operation.c.retrieve_pk == key, numbers)
-            )
-            connection.execute(sa.insert(sub_operation), rows)
+            _insert(connection, key, batch)
             connection.execute(active)
 
-        if rows:
-            self._engine.transact(work)
+        self._engine.transact(work)
 
-    def finish_retrieve(self, key: int, outcome: RetrieveOutcome) -> None:
-        """Record how a retrieve ended.
+    def finish_retrieve(
+        self, key: int, outcome: RetrieveOutcome, batch: Sequence[SubOperationRecord] = ()
+    ) -> None:
+        """Record how a retrieve ended, and its last sub-operations, in one transaction.
 
         Raises:
-            IndexUnavailable: it was not recorded.
+            IndexUnavailable: neither was recorded.
         """
         now = datetime.now(UTC)
         statement = (
@@ -128,7 +112,13 @@ class Journal:
                 error_comment=outcome.error_comment,
             )
         )
-        self._engine.transact(lambda connection: connection.execute(statement).close())
+
+        def work(connection: sa.Connection) -> None:
+            if batch:
+                _insert(connection, key, batch)
+            connection.execute(statement)
+
+        self._engine.transact(work)
 
     def retrieves(self, limit: int = 100) -> list[RetrieveRecord]:
         """The newest records, newest first.
@@ -239,6 +229,35 @@ class ProcessToken:
             os.kill(self.pid, 0)
             return True
         return False
+
+
+def _insert(connection: sa.Connection, key: int, batch: Sequence[SubOperationRecord]) -> None:
+    """Insert consecutive sub-operations of a retrieve."""
+    rows = [
+        {
+            "retrieve_pk": key,
+            "number": record.number,
+            "sop_class_uid": record.sop_class_uid,
+            "sop_instance_uid": record.sop_instance_uid,
+            "outcome": record.outcome.value,
+            "status": record.status,
+            "error_comment": record.error_comment,
+            "size_bytes": record.size_bytes,
+            "duration_seconds": record.duration_seconds,
+        }
+        for record in batch
+    ]
+    # Run again after a commit that succeeded unnoticed, the rows are there already.
+    earlier = {"key": key, "first": batch[0].number, "last": batch[-1].number}
+    connection.execute(_DELETE_SUB_OPERATIONS, earlier)
+    connection.execute(_INSERT_SUB_OPERATION, rows)
+
+
+_DELETE_SUB_OPERATIONS = sa.delete(sub_operation).where(
+    sub_operation.c.retrieve_pk == sa.bindparam("key"),
+    sub_operation.c.number.between(sa.bindparam("first"), sa.bindparam("last")),
+)
+_INSERT_SUB_OPERATION = sa.insert(sub_operation)
 
 
 def _has_ended(process: ProcessToken, is_silent: bool) -> bool:

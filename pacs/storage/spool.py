@@ -53,7 +53,8 @@ class Spool:
             StorageFull, StorageUnavailable: nothing is left behind.
         """
         with storage_faults("write to the spool"):
-            path = self._own_directory() / f"{secrets.token_hex(16)}{_FILE_SUFFIX}"
+            # A Path for each costs as much as opening the file.
+            path = f"{self._own_directory()}/{secrets.token_hex(16)}{_FILE_SUFFIX}"
             return SpoolWriter(path, meta)
 
     def discard(self, spooled: Spooled) -> None:
@@ -97,7 +98,7 @@ class SpoolWriter:
     once.
     """
 
-    def __init__(self, path: Path, meta: bytes) -> None:
+    def __init__(self, path: str, meta: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._path = path
         self._descriptor = os.open(path, flags, _FILE_MODE)
@@ -156,7 +157,7 @@ class SpoolWriter:
             raise
         self._is_over = True
         return Spooled(
-            self._path,
+            Path(self._path),
             self._data_set_offset,
             self._data_set_size,
             self._digest.hexdigest(),
@@ -173,7 +174,7 @@ class SpoolWriter:
         self._is_over = True
         # What cannot be removed now, the next sweep removes.
         with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            os.unlink(self._path)  # noqa: PTH108 - it is no Path
 
     def _append(self, view: memoryview) -> None:
         self._unwritten += len(view)

@@ -117,8 +117,9 @@ def test_retrieve_sends_every_instance_and_counts_to_the_end(
 
 @engine_only
 def test_retrieve_answers_pending_before_the_first_instance_and_no_remaining_at_the_end(
-    service: RunningArchive, retriever: Retriever
+    serve: Serve, retriever: Retriever
 ) -> None:
+    service = serve(pending_interval_responses=1)
     retriever.prepare(service)
     store_study(service, 3)
 

@@ -38,6 +38,7 @@ from tests.dimse.retrieving import (
     recorded,
     store_study,
     study_query,
+    uids_of,
 )
 from tests.factories import make_instance
 from tests.peers import (
@@ -388,10 +389,7 @@ def test_move_with_stored_file_cut_short_fails_it_and_sends_the_rest(
     destination = start_destination()
     register(service.archive, "DEST", destination.port)
     uids = store_study(service, 3)
-    stored = service.archive.index.find_by_uid(uids[1])
-    assert stored is not None
-    path = service.archive.storage.path(stored.location)
-    path.write_bytes(path.read_bytes()[:-20])
+    _cut_short(service, uids[1])
 
     outcome = _move(service)
 
@@ -403,14 +401,28 @@ def test_move_with_stored_file_cut_short_fails_it_and_sends_the_rest(
 
 
 @engine_on_sqlite
-def test_get_with_stored_file_cut_short_ends_the_association_and_is_recorded(
+def test_get_with_stored_file_cut_short_in_what_is_read_ahead_fails_it_alone(
     service: RunningArchive,
 ) -> None:
-    uids = store_study(service, 2)
-    stored = service.archive.index.find_by_uid(uids[0])
-    assert stored is not None
-    path = service.archive.storage.path(stored.location)
-    path.write_bytes(path.read_bytes()[:-20])
+    uids = store_study(service, 3)
+    _cut_short(service, uids[1])
+
+    outcome = Getter().retrieve(service, study_query(), contexts=[CT_CONTEXT])
+
+    assert outcome.final.status == WARNING
+    assert outcome.final.failed_uids == [uids[1]]
+    assert outcome.uids == [uids[0], uids[2]]
+    _, operations = recorded(service)
+    assert [one.sop_instance_uid for one in operations] == uids
+    assert "broke off" in operations[1].error_comment
+
+
+@engine_on_sqlite
+def test_get_with_large_file_cut_short_ends_the_association_and_is_recorded(
+    service: RunningArchive,
+) -> None:
+    uids = _store_large(service, 2)
+    _cut_short(service, uids[0])
 
     with pytest.raises(AssertionError, match="without a final response"):
         Getter().retrieve(service, study_query(), contexts=[CT_CONTEXT])
@@ -419,7 +431,44 @@ def test_get_with_stored_file_cut_short_ends_the_association_and_is_recorded(
     record, operations = recorded(service)
     assert record.outcome is not None
     assert record.outcome.status != SUCCESS
-    assert [one.sop_instance_uid for one in operations] == [uids[0]]
+    assert operations[0].sop_instance_uid == uids[0]
+    assert "broke off" in operations[0].error_comment
+    assert {one.outcome for one in operations} == {SubOperationOutcome.FAILED}
+
+
+@engine_on_sqlite
+def test_move_with_large_file_cut_short_fails_it_and_sends_the_rest(
+    service: RunningArchive, start_destination: StartDestination
+) -> None:
+    destination = start_destination()
+    register(service.archive, "DEST", destination.port)
+    uids = _store_large(service, 3)
+    _cut_short(service, uids[1])
+
+    outcome = _move(service)
+
+    assert outcome.final.status == WARNING
+    assert outcome.final.failed_uids == [uids[1]]
+    assert destination.uids == [uids[0], uids[2]]
+    assert destination.established == 2
+    _, operations = recorded(service)
+    assert "broke off" in operations[1].error_comment
+
+
+def _store_large(service: RunningArchive, count: int) -> list[str]:
+    """Store what takes several blocks to send."""
+    instances = make_study(count)
+    for instance in instances:
+        instance["PixelData"].value = bytes(3_000_000)
+    deposit(service.archive, *instances)
+    return uids_of(instances)
+
+
+def _cut_short(service: RunningArchive, uid: str) -> None:
+    stored = service.archive.index.find_by_uid(uid)
+    assert stored is not None
+    path = service.archive.storage.path(stored.location)
+    path.write_bytes(path.read_bytes()[:-20])
 
 
 @engine_on_sqlite

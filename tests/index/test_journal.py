@@ -91,8 +91,11 @@ def test_record_sub_operations_again_after_a_lost_commit_keeps_one_of_each(index
     for _ in range(2):
         index.record_sub_operations(key, [sub_operation(1), sub_operation(2)])
     index.record_sub_operations(key, [])
+    for _ in range(2):
+        index.finish_retrieve(key, OUTCOME, [sub_operation(3), sub_operation(4)])
 
-    assert [record.number for record in index.sub_operations(key)] == [1, 2]
+    assert [record.number for record in index.sub_operations(key)] == [1, 2, 3, 4]
+    assert index.retrieve(key).outcome == OUTCOME
 
 
 def test_sub_operations_of_two_retrieves_are_kept_apart(index: Index) -> None:

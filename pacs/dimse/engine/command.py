@@ -39,18 +39,19 @@ ELEMENTS: dict[int, tuple[str, str]] = {
     0x1031: ("MoveOriginatorMessageID", "US"),
 }
 _BY_KEYWORD = {keyword: (element, vr) for element, (keyword, vr) in ELEMENTS.items()}
-_ORDER = tuple(keyword for keyword, _ in ELEMENTS.values())
 
 #: Command Data Set Type when no data set follows (PS3.7 E.1).
 NO_DATA_SET = 0x0101
 #: Any other value says that one does.
 HAS_DATA_SET = 0x0001
+_C_STORE_RQ = 0x0001
 #: Error Comment is LO (PS3.7 C): at most 64 characters.
 MAX_COMMENT_CHARACTERS = 64
 
 # Leading zeros and empty components are common and harmless; anything else is no UID (PS3.5 9.1).
 _UID = re.compile(r"(?:[0-9][0-9.]{0,63})?\Z")
 _HEADER = struct.Struct("<HHI")
+_GROUP_LENGTH = struct.Struct("<HHII")
 _US = struct.Struct("<H")
 
 
@@ -111,15 +112,56 @@ def _decode_value(vr: str, raw: bytes) -> CommandValue | None:
 
 def encode(values: Mapping[str, CommandValue | None]) -> bytes:
     """Write a command set, Command Group Length included; None leaves an element out."""
-    parts: list[bytes] = []
-    for keyword in _ORDER:
-        value = values.get(keyword)
-        if value is not None:
-            element, vr = _BY_KEYWORD[keyword]
-            raw = _encode_value(vr, value)
-            parts.append(_HEADER.pack(0, element, len(raw)) + raw)
-    body = b"".join(parts)
-    return _HEADER.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
+    parts = [
+        (_BY_KEYWORD[keyword][0], _element(keyword, value))
+        for keyword, value in values.items()
+        if value is not None
+    ]
+    body = b"".join([encoded for _, encoded in sorted(parts)])
+    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
+
+
+class StoreRequests:
+    """The command sets of C-STORE requests that belong to one operation (PS3.7 9.3.1.1).
+
+    They differ in SOP Class, SOP Instance and Message ID only; the rest is encoded once.
+    """
+
+    def __init__(self, priority: int, originator: tuple[str, int] | None = None) -> None:
+        """``originator`` is the AE title and Message ID of the C-MOVE that they are sub-operations of."""
+        self._classes: dict[str, bytes] = {}
+        self._field = _element("CommandField", _C_STORE_RQ)
+        self._parameters = _element("Priority", priority) + _element(
+            "CommandDataSetType", HAS_DATA_SET
+        )
+        self._originator = b""
+        if originator is not None:
+            title, message_id = originator
+            self._originator = _element("MoveOriginatorApplicationEntityTitle", title) + _element(
+                "MoveOriginatorMessageID", message_id
+            )
+
+    def encode(self, sop_class_uid: str, sop_instance_uid: str, message_id: int) -> bytes:
+        """The command set of one request."""
+        if sop_class_uid not in self._classes:
+            self._classes[sop_class_uid] = _element("AffectedSOPClassUID", sop_class_uid)
+        body = b"".join(
+            (
+                self._classes[sop_class_uid],
+                self._field,
+                _element("MessageID", message_id),
+                self._parameters,
+                _element("AffectedSOPInstanceUID", sop_instance_uid),
+                self._originator,
+            )
+        )
+        return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
+
+
+def _element(keyword: str, value: CommandValue) -> bytes:
+    element, vr = _BY_KEYWORD[keyword]
+    raw = _encode_value(vr, value)
+    return _HEADER.pack(0, element, len(raw)) + raw
 
 
 def _encode_value(vr: str, value: CommandValue) -> bytes:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydicom import config
 from pydicom.uid import UID
@@ -17,7 +17,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 
 from pacs.dimse.engine import command
 from pacs.dimse.engine.dul import ProtocolViolation
-from pacs.dimse.engine.transport import ConnectionLost
+from pacs.dimse.engine.transport import Connection, ConnectionLost
 
 if TYPE_CHECKING:
     from pacs.dimse.engine.association import EngineAssociation
@@ -32,8 +32,6 @@ MAX_IDENTIFIER_BYTES = 16 * 1024 * 1024
 MAX_QUEUED_MESSAGES = 16
 #: The largest P-DATA PDU we send, whatever the peer allows.
 MAX_SENT_PDU_BYTES = 256 * 1024
-#: Read from a file and written to the socket at a time.
-_SEND_BLOCK_BYTES = 1024 * 1024
 
 _RESPONSE = 0x8000
 _C_CANCEL = 0x0FFF
@@ -87,8 +85,9 @@ _PARAMETERS = {
 _REQUEST_PARAMETERS = {"MessageID", "Priority", "MoveDestination"}
 
 _PDV_HEADER = struct.Struct(">IBB")
-_P_DATA_HEADER = struct.Struct(">BBIIBB")
-_COMMAND_BIT, _LAST_BIT = 0x01, 0x02
+#: A P-DATA PDU with one PDV item: PDU type, reserved, length; item length, context ID, message control header.
+P_DATA_HEADER = struct.Struct(">BBIIBB")
+COMMAND_BIT, LAST_BIT = 0x01, 0x02
 
 
 class DataSetSink(Protocol):
@@ -170,8 +169,8 @@ class StreamingDIMSE(DIMSEServiceProvider):
     def _receive_fragment(self, context_id: int, control: int, fragment: memoryview) -> None:
         if self._context_id is not None and context_id != self._context_id:
             raise ProtocolViolation("fragments of two messages are interleaved")
-        is_last = bool(control & _LAST_BIT)
-        if control & _COMMAND_BIT:
+        is_last = bool(control & LAST_BIT)
+        if control & COMMAND_BIT:
             if self._primitive is not None:
                 raise ProtocolViolation("a command fragment where data set fragments are due")
             self._context_id = context_id
@@ -206,22 +205,24 @@ class StreamingDIMSE(DIMSEServiceProvider):
     def _message_complete(self) -> None:
         primitive, sink, context_id = self._primitive, self._sink, self._context_id
         assert context_id is not None
+        is_cancel = isinstance(primitive, primitives.C_CANCEL)
+        if not is_cancel and len(self._queue) >= MAX_QUEUED_MESSAGES:
+            raise ProtocolViolation("more requests at once than were negotiated")
         self._primitive = self._sink = self._context_id = None
-        if isinstance(primitive, primitives.C_CANCEL):
-            # Only the newest few matter: one request is served at a time.
-            if len(self.cancel_req) >= MAX_QUEUED_MESSAGES:
-                self.cancel_req.pop(next(iter(self.cancel_req)))
+        if is_cancel:
             message_id = primitive.MessageIDBeingRespondedTo
-            if message_id is not None:
+            # Of no other operation: what is kept is no longer than the queue, and means no later request.
+            if message_id is not None and message_id in self._in_progress():
                 self.cancel_req[message_id] = primitive
             return
         if sink is not None:
             _attach_data_set(primitive, sink)
-        if len(self._queue) >= MAX_QUEUED_MESSAGES:
-            raise ProtocolViolation("more requests at once than were negotiated")
-        in_progress = {self.serving_message_id, *(queued.MessageID for _, queued in self._queue)}
-        primitive.is_duplicate = primitive.MessageID in in_progress
+        primitive.is_duplicate = primitive.MessageID in self._in_progress()
         self._queue.append((context_id, primitive))
+
+    def _in_progress(self) -> set[int | None]:
+        """The Message IDs of the request being served and of those that wait."""
+        return {self.serving_message_id, *(queued.MessageID for _, queued in self._queue)}
 
     def abandon(self) -> None:
         """The association has ended: drop what was received of an incomplete message."""
@@ -273,29 +274,33 @@ class StreamingDIMSE(DIMSEServiceProvider):
         """Send a message whose data set, if any, is in memory."""
         data = _data_set_of(primitive)
         encoded = command.encode(_to_command(primitive, has_data_set=data is not None))
-        buffers = list(self._fragments(context_id, encoded, _COMMAND_BIT))
+        size = self.max_fragment_bytes
+        buffers = list(p_data(context_id, encoded, COMMAND_BIT, size))
         if data is not None:
-            buffers += self._fragments(context_id, data, 0)
+            buffers += p_data(context_id, data, 0, size)
         self._send(buffers)
 
-    def send_file(self, primitive: Any, context_id: int, stream: BinaryIO, size_bytes: int) -> None:
-        """Send a C-STORE request whose data set is read from ``stream``, which stands at its first byte."""
-        encoded = command.encode(_to_command(primitive, has_data_set=True))
-        pending = list(self._fragments(context_id, encoded, _COMMAND_BIT))
-        fragment_bytes = self._max_fragment_bytes
-        block_bytes = max(1, _SEND_BLOCK_BYTES // fragment_bytes) * fragment_bytes
-        block = memoryview(bytearray(min(block_bytes, max(size_bytes, 1))))
-        left = size_bytes
-        while left or pending:
-            count = min(left, len(block))
-            _read_exactly(stream, block[:count])
-            left -= count
-            last = _LAST_BIT if left == 0 else 0
-            self._send(pending + list(self._fragments(context_id, block[:count], 0, last)))
-            pending = []
+    def confirm_store(self, request: Any, context_id: int) -> None:
+        """Send the response with status Success to a C-STORE request (PS3.7 9.3.1.2)."""
+        encoded = command.encode(
+            {
+                "AffectedSOPClassUID": request.AffectedSOPClassUID,
+                "CommandField": _COMMAND_FIELDS[primitives.C_STORE] | _RESPONSE,
+                "MessageIDBeingRespondedTo": request.MessageID,
+                "CommandDataSetType": command.NO_DATA_SET,
+                "Status": 0,
+                "AffectedSOPInstanceUID": request.AffectedSOPInstanceUID,
+            }
+        )
+        self._send(list(p_data(context_id, encoded, COMMAND_BIT, self.max_fragment_bytes)))
+
+    def send_block(self, block: memoryview) -> None:
+        """Send whole P-DATA PDUs, laid out in order."""
+        self._write(lambda connection: connection.send_block(block))
 
     @property
-    def _max_fragment_bytes(self) -> int:
+    def max_fragment_bytes(self) -> int:
+        """The longest fragment that the peer takes, in bytes."""
         # The maximum length counts the PDV item: its length field and its two header bytes (PS3.8 D.1).
         # Zero is no limit; fragments have an even length (PS3.8 E.2 by way of PS3.5 7.1.1).
         limit = self.maximum_pdu_size or MAX_SENT_PDU_BYTES
@@ -306,37 +311,31 @@ class StreamingDIMSE(DIMSEServiceProvider):
         """The peer's maximum PDU length in bytes; zero, or a peer that names none, is no limit."""
         return super().maximum_pdu_size or 0
 
-    def _fragments(
-        self, context_id: int, data: bytes | memoryview, control: int, last: int = _LAST_BIT
-    ) -> Iterator[bytes | memoryview]:
-        view = memoryview(data)
-        size = self._max_fragment_bytes
-        for begin in range(0, len(view) or 1, size):
-            fragment = view[begin : begin + size]
-            is_last = last if begin + size >= len(view) else 0
-            length = len(fragment)
-            yield _P_DATA_HEADER.pack(4, 0, length + 6, length + 2, context_id, control | is_last)
-            yield fragment
-
     def _send(self, buffers: list[bytes | memoryview]) -> None:
+        self._write(lambda connection: connection.send_gathered(buffers))
+
+    def _write(self, write: Callable[[Connection], None]) -> None:
         dul = self.assoc.dul
         if not dul.is_established or dul.socket is None:
             return  # the association has ended; whoever waits for an answer finds out there
         try:
-            dul.socket.send_gathered(buffers)
+            write(dul.socket)
         except (ConnectionLost, TimeoutError) as error:
             LOGGER.warning("%s: cannot send: %s", self.assoc.label, error)
             dul.connection_lost()
 
 
-def _read_exactly(stream: BinaryIO, target: memoryview) -> None:
-    done = 0
-    while done < len(target):
-        chunk = stream.read(len(target) - done)
-        if not chunk:
-            raise EOFError("the stored file is shorter than the index says")
-        target[done : done + len(chunk)] = chunk
-        done += len(chunk)
+def p_data(
+    context_id: int, data: bytes | memoryview, control: int, fragment_bytes: int
+) -> Iterator[bytes | memoryview]:
+    """A command set or data set as P-DATA PDUs of one PDV each: header, fragment, header, fragment ..."""
+    view = memoryview(data)
+    for begin in range(0, len(view) or 1, fragment_bytes):
+        fragment = view[begin : begin + fragment_bytes]
+        is_last = LAST_BIT if begin + fragment_bytes >= len(view) else 0
+        length = len(fragment)
+        yield P_DATA_HEADER.pack(4, 0, length + 6, length + 2, context_id, control | is_last)
+        yield fragment
 
 
 def assign_uid(primitive: Any, keyword: str, value: str | None) -> None:

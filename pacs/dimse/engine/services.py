@@ -3,8 +3,10 @@
 Handlers follow pynetdicom's documented contract. What differs from the stock loops:
 
 - ``evt.EVT_C_MOVE`` and ``EVT_C_GET`` handlers may yield an :class:`OutgoingInstance` where the contract says
-  data set: it is streamed from storage. They get the :class:`Outcome` of each sub-operation as the value of
-  their ``yield``.
+  data set: it is streamed from storage. The next one is asked for while it is on its way, so the value of their
+  ``yield`` is what has been completed meanwhile, a sequence of :class:`Completed` that is often of an earlier
+  instance. Pending without an instance waits for what is under way; an empty sequence says that nothing is. Once
+  ``event.is_cancelled`` has been true, what was yielded and is not on its way yet is not sent.
 - The destination association is opened when the first sub-operation is due, so that a handler can refuse
   (A900, 0124, ...) without one; one that cannot be opened is A702, not A801.
 - Pending responses always add up, the first one is sent at once, and the final one has no "remaining".
@@ -15,17 +17,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydicom.dataset import Dataset
 from pynetdicom import dimse_primitives as primitives
 from pynetdicom import evt
 from pynetdicom.dsutils import encode as encode_data_set
 
-from pacs.archive.retrieve import OutgoingInstance
-from pacs.archive.sub_operations import Outcome, SubOperations
+from pacs.archive.retrieve import Completed, OutgoingInstance
+from pacs.archive.sub_operations import SubOperations
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES, Operation
 from pacs.dimse.engine.dimse import assign_uid
 from pacs.dimse.negotiation import VERIFICATION
@@ -56,15 +59,31 @@ _MANDATORY: dict[type[Any], tuple[str, ...]] = {
 }
 
 
+#: What a C-MOVE or C-GET handler returns.
+_Handler = Generator[Any, "Sequence[Completed] | None", None]
+
+
 class Destination(Protocol):
     """Where the sub-operations of a retrieve go: other associations (C-MOVE) or this one (C-GET)."""
 
-    def send(self, instance: OutgoingInstance) -> Outcome:
-        """Send one instance and wait for its response.
+    def submit(self, instance: OutgoingInstance) -> Sequence[Completed]:
+        """Take one instance to send, as soon as there is room for it; return what has been completed meanwhile.
 
         Raises:
             DestinationUnreachable: no association can be established at all.
         """
+        ...
+
+    def drain(self) -> Sequence[Completed]:
+        """Wait for some of what is under way; empty when nothing is.
+
+        Raises:
+            DestinationUnreachable: as for ``submit``.
+        """
+        ...
+
+    def withdraw(self) -> None:
+        """Forget what was taken and is not on its way yet: it is not sent, and not completed."""
         ...
 
     def close(self) -> None:
@@ -76,6 +95,7 @@ def serve(assoc: EngineAssociation, request: Any, context: Any) -> None:
     """Serve one request."""
     if request.is_response:
         LOGGER.warning("%s: unexpected %s response ignored", assoc.label, type(request).__name__)
+        _discard_received(request)
         return
     if request.MessageID is None:
         LOGGER.warning("%s: %s without Message ID; aborting", assoc.label, type(request).__name__)
@@ -181,20 +201,33 @@ def _encode(identifier: Dataset, context: Any) -> BytesIO:
 def _serve_one(assoc: EngineAssociation, request: Any, context: Any) -> None:
     event = evt.EVT_C_STORE if isinstance(request, primitives.C_STORE) else evt.EVT_C_ECHO
     try:
-        status = evt.trigger(assoc, event, {"request": request, "context": context.as_tuple})
+        status: Any = evt.trigger(assoc, event, {"request": request, "context": context.as_tuple})
+        _code(status)  # raises here if it is none
     except Exception:
         LOGGER.exception("%s: the handler of %s failed", assoc.label, event.name)
         status = status_dataset(Status.UNABLE_TO_PROCESS, "Processing failure")
-    _respond(assoc, _response_to(request), context, cast("int | Dataset", status))
+    if event is evt.EVT_C_STORE and status == Status.SUCCESS:
+        assoc.dimse.confirm_store(request, context.context_id)
+    else:
+        _respond(assoc, _response_to(request), context, status)
 
 
 # C-FIND
 
 
-def _trigger(assoc: EngineAssociation, event: Any, request: Any, context: Any) -> Any:
+def _trigger(
+    assoc: EngineAssociation,
+    event: Any,
+    request: Any,
+    context: Any,
+    on_cancel: Callable[[], None] = lambda: None,
+) -> Any:
     def is_cancelled(message_id: int) -> bool:
         assoc.poll_peer()
-        return assoc.dimse.cancel_req.pop(message_id, None) is not None
+        if assoc.dimse.cancel_req.pop(message_id, None) is None:
+            return False
+        on_cancel()
+        return True
 
     attributes = {"request": request, "context": context.as_tuple, "_is_cancelled": is_cancelled}
     return evt.trigger(assoc, event, attributes)
@@ -202,10 +235,10 @@ def _trigger(assoc: EngineAssociation, event: Any, request: Any, context: Any) -
 
 def _serve_find(assoc: EngineAssociation, request: Any, context: Any) -> None:
     response = _response_to(request)
-    results: Iterator[tuple[int | Dataset, Dataset | None]] = iter(
-        _trigger(assoc, evt.EVT_C_FIND, request, context) or ()
-    )
+    results: Iterator[tuple[int | Dataset, Dataset | None]] = iter(())
     try:
+        # A handler that is no generator may already raise here.
+        results = iter(_trigger(assoc, evt.EVT_C_FIND, request, context) or ())
         for status, identifier in results:
             if assoc.peer_is_gone:
                 return
@@ -265,9 +298,9 @@ class _Retrieve:
 
     def run(self, *, with_destination: bool) -> None:
         """Serve the request to its final response."""
-        generator: Generator[Any, Outcome | None, None] | None = None
+        generator: _Handler | None = None
         try:
-            generator = _trigger(self.assoc, self.event, self.request, self.context)
+            generator = _trigger(self.assoc, self.event, self.request, self.context, self._withdraw)
             assert generator is not None
             address = next(generator) if with_destination else None
             if address is not None and None in address[:2]:
@@ -287,33 +320,49 @@ class _Retrieve:
             if self.destination is not None:
                 self.destination.close()
 
-    def _perform(self, generator: Generator[Any, Outcome | None, None]) -> None:
-        outcome: Outcome | None = None
+    def _perform(self, handler: _Handler) -> None:
+        completed: Sequence[Completed] | None = None
         while True:
             try:
-                status, payload = generator.send(outcome)
+                status, payload = handler.send(completed)
             except StopIteration:
                 self._final(self._concluding_status())
                 return
             if self.assoc.peer_is_gone:
+                self._abandon(handler)
                 return
             if _code(status) != Status.PENDING:
                 self._final(status, payload)
                 return
             if not self._answered_at:
                 self._pending()
-            assert self.destination is not None
             try:
-                outcome = self.destination.send(payload)
+                completed = self._send(payload)
             except DestinationUnreachable as error:
                 # The handler hears of it at its yield, records it and yields the final response.
-                status, identifier = generator.throw(error)
+                status, identifier = handler.throw(error)
                 self._final(status, identifier)
                 return
-            self.operations.add(payload.sop_instance_uid, outcome)
-            self._unreported += 1
+            for instance, outcome in completed:
+                self.operations.add(instance.sop_instance_uid, outcome)
+            self._unreported += len(completed)
             if self._pending_is_due():
                 self._pending()
+
+    def _send(self, instance: OutgoingInstance | None) -> Sequence[Completed]:
+        assert self.destination is not None
+        return self.destination.drain() if instance is None else self.destination.submit(instance)
+
+    def _withdraw(self) -> None:
+        if self.destination is not None:
+            self.destination.withdraw()
+
+    def _abandon(self, handler: _Handler) -> None:
+        """The requester is gone: what is under way comes to its end, and the handler hears of it."""
+        self._withdraw()
+        with suppress(StopIteration, DestinationUnreachable):
+            while completed := self._send(None):
+                handler.send(completed)
 
     def _pending_is_due(self) -> bool:
         if not self.operations.remaining:

@@ -37,6 +37,34 @@ WHOLE = command.encode(
 )
 
 
+@given(
+    st.tuples(_UIDS, _UIDS, st.integers(1, 0xFFFF)),
+    st.integers(0, 2),
+    st.none() | st.tuples(_AE_TITLES, st.integers(0, 0xFFFF)),
+)
+def test_store_request_of_an_operation_is_the_command_set_of_its_parameters(
+    request: tuple[str, str, int], priority: int, originator: tuple[str, int] | None
+) -> None:
+    sop_class_uid, sop_instance_uid, message_id = request
+    title, originator_message_id = originator or (None, None)
+    whole = command.encode(
+        {
+            "AffectedSOPClassUID": sop_class_uid,
+            "CommandField": 0x0001,
+            "MessageID": message_id,
+            "Priority": priority,
+            "CommandDataSetType": command.HAS_DATA_SET,
+            "AffectedSOPInstanceUID": sop_instance_uid,
+            "MoveOriginatorApplicationEntityTitle": title,
+            "MoveOriginatorMessageID": originator_message_id,
+        }
+    )
+    requests = command.StoreRequests(priority, originator)
+
+    for _ in range(2):
+        assert requests.encode(sop_class_uid, sop_instance_uid, message_id) == whole
+
+
 @given(COMMANDS)
 def test_command_set_survives_the_round_trip(values: dict[str, CommandValue]) -> None:
     assert command.decode(command.encode(values)) == (values, ())

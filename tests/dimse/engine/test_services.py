@@ -11,7 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 
-from pacs.archive.sub_operations import Outcome
+from pacs.archive.retrieve import Completed
 from pacs.dimse.ae import Options, make_ae
 from pacs.dimse.engine.ae import EngineAE
 from pacs.errors import StorageUnavailable
@@ -102,6 +102,32 @@ def test_handler_that_raises_is_unable_to_process_without_its_words(
     assert "secret of the implementation" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("event", "model"),
+    [
+        (evt.EVT_C_FIND, STUDY_ROOT_FIND),
+        (evt.EVT_C_GET, STUDY_ROOT_GET),
+        (evt.EVT_C_MOVE, STUDY_ROOT_MOVE),
+    ],
+)
+def test_handler_that_raises_before_it_yields_is_unable_to_process(event: Any, model: str) -> None:
+    def handler(_event: Any) -> Iterator[Any]:
+        raise RuntimeError("no generator")
+
+    [final] = _ask(event, handler, model)
+
+    assert final.status == 0xC000
+
+
+@pytest.mark.parametrize("answer", [None, "Failure", Dataset()])
+def test_echo_handler_that_returns_no_status_is_unable_to_process(answer: object) -> None:
+    with (
+        _engine(evt.EVT_C_ECHO, lambda _: answer) as bench,
+        association(bench, VERIFICATION) as assoc,  # type: ignore[arg-type]
+    ):
+        assert assoc.send_c_echo().Status == 0xC000
+
+
 def test_handler_that_raises_a_domain_error_is_unable_to_process_with_the_reason() -> None:
     def handler(_event: Any) -> Iterator[Any]:
         yield 1
@@ -164,7 +190,7 @@ def test_find_generator_is_closed_when_the_peer_goes(ending: str) -> None:
 
 def test_outcome_reaches_the_handler_as_the_value_of_its_yield() -> None:
     # Nothing can be sent to this requester, which proposed no storage context.
-    seen: list[Outcome] = []
+    seen: list[Completed] = []
 
     class _Instance:
         sop_class_uid, sop_instance_uid = "1.2.840.10008.5.1.4.1.1.2", "1.2.3"
@@ -172,11 +198,12 @@ def test_outcome_reaches_the_handler_as_the_value_of_its_yield() -> None:
 
     def handler(_event: Any) -> Iterator[Any]:
         yield 1
-        seen.append((yield 0xFF00, _Instance()))
+        seen.extend((yield 0xFF00, _Instance()))
 
     pending, final = _ask(evt.EVT_C_GET, handler, STUDY_ROOT_GET)
 
     assert pending.counts == (1, 0, 0, 0)
     assert final.status == 0xA702
     assert final.failed_uids == ["1.2.3"]
-    assert "no presentation context" in seen[0].comment
+    assert [one.instance.sop_instance_uid for one in seen] == ["1.2.3"]
+    assert "no presentation context" in seen[0].outcome.comment
