@@ -36,7 +36,10 @@ def _open_sink(_association: Any, _request: Any, _context_id: int) -> _Nowhere:
 
 def _on_requested(event: Any) -> None:
     proposed = event.assoc.requestor.primitive.presentation_context_definition_list
-    event.assoc.acceptor.supported_contexts = message_contexts() + storage_contexts(proposed)
+    event.assoc.acceptor.supported_contexts = [
+        *message_contexts(),
+        *storage_contexts(proposed),
+    ]
 
 
 def _on_store(_: Any) -> int:
@@ -49,7 +52,7 @@ def main(port: int) -> None:
     """Receive on PORT until SIGTERM."""
     ae = EngineAE("PACS")
     ae.maximum_pdu_size = _MAXIMUM_PDU_BYTES
-    ae.supported_contexts = message_contexts()
+    ae.supported_contexts = list(message_contexts())
     handlers = [(evt.EVT_REQUESTED, _on_requested), (evt.EVT_C_STORE, _on_store)]
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     server = ae.listen(("127.0.0.1", port), handlers, open_sink=_open_sink)

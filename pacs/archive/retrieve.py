@@ -24,7 +24,7 @@ from pacs.storage.base import Storage
 LOGGER = logging.getLogger(__name__)
 
 #: Instances looked up in the index at a time: few at first, for the first to be on its way at once.
-_FIRST_BATCH_INSTANCES = 16
+_FIRST_BATCH_INSTANCES = 32
 _BATCH_INSTANCES = 256
 #: Outcomes are written to the index in batches of this many, or after this long, and at the end.
 _JOURNAL_BATCH = 256
@@ -101,7 +101,7 @@ def outgoing(archive: Archive, retrieve_plan: RetrievePlan) -> Iterator[Outgoing
     """
     first, count = 0, min(_FIRST_BATCH_INSTANCES, _BATCH_INSTANCES)
     while keys := retrieve_plan.keys[first : first + count]:
-        first, count = first + count, min(2 * count, _BATCH_INSTANCES)
+        first, count = first + count, _BATCH_INSTANCES
         for stored in archive.index.instances(keys):
             yield OutgoingInstance(stored, archive.storage)
 

@@ -102,6 +102,8 @@ class StorageLink:
         self._requests = StoreRequests(priority, originator)
         self._reserved_message_id = reserved_message_id
         self._message = StoreMessage(assoc)
+        if assoc.dul.socket is not None:
+            assoc.dul.socket.enlarge_send_buffer()
         self._accepted = assoc.accepted_contexts
         self._contexts: dict[tuple[str, str], PresentationContext | None] = {}
         self._message_id = 0

@@ -92,7 +92,7 @@ class Search:
                 part = list(keys[first : first + _KEYS_IN_STATEMENT])
                 condition = self._conditions.any_of(tables.instance.c.id, part)
                 for row in connection.execute(_SELECT_INSTANCES.where(condition)):
-                    found[row.id] = _stored_instance(row)
+                    found[row[0]] = _stored_instance(row)
         return [found[key] for key in keys if key in found]
 
     def find_by_uid(self, sop_instance_uid: str) -> StoredInstance | None:
@@ -192,21 +192,24 @@ def _sorted_values(value: str | None) -> str | None:
 
 
 def _stored_instance(row: Any) -> StoredInstance:
+    # Unpacked, not by name: a retrieve does this for every instance.
+    key, sop_class, sop_instance, series, study, syntax, location, offset, size, digest, at = row
     return StoredInstance(
-        key=row.id,
-        sop_class_uid=row.sop_class_uid,
-        sop_instance_uid=row.sop_instance_uid,
-        series_instance_uid=row.series_instance_uid,
-        study_instance_uid=row.study_instance_uid,
-        transfer_syntax_uid=row.transfer_syntax_uid,
-        location=row.location,
-        data_set_offset=row.data_set_offset,
-        data_set_size=row.data_set_size,
-        digest=row.digest,
-        received_at=row.received_at,
+        key=key,
+        sop_class_uid=sop_class,
+        sop_instance_uid=sop_instance,
+        series_instance_uid=series,
+        study_instance_uid=study,
+        transfer_syntax_uid=syntax,
+        location=location,
+        data_set_offset=offset,
+        data_set_size=size,
+        digest=digest,
+        received_at=at,
     )
 
 
+#: In the order that ``_stored_instance`` unpacks.
 _SELECT_INSTANCES = sa.select(
     tables.instance.c.id,
     tables.instance.c.sop_class_uid,

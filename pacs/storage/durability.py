@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,6 +43,46 @@ _WRITE = 2
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 if _sync_file_range is not None:
     _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+_syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+# Others may take syncfs() for a hint (those in user space do) or cannot be told from their device number.
+_SYNCED_AS_A_WHOLE = frozenset({"ext3", "ext4", "xfs", "f2fs"})
+# Before, syncfs() of Linux did not report what could not be written.
+_MINIMUM_LINUX = (5, 8)
+
+
+def can_sync_file_system(directory: Path) -> bool:
+    """Whether ``sync_file_system`` does here what ``sync`` does, errors included."""
+    system = os.uname()
+    version = tuple(int(part) for part in re.findall(r"[0-9]+", system.release)[:2])
+    if _syncfs is None or system.sysname != "Linux" or version < _MINIMUM_LINUX:
+        return False
+    return _file_system_of(directory) in _SYNCED_AS_A_WHOLE
+
+
+def _file_system_of(directory: Path) -> str:
+    """The type of a directory's file system (proc(5), ``/proc/self/mountinfo``); empty if it is not listed."""
+    device = directory.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            mount, _, details = line.partition(" - ")
+            if mount.split()[2] == number:
+                return details.split()[0]
+    return ""
+
+
+def sync_file_system(directory: Path) -> None:
+    """Put everything in the file system of a directory on stable storage: of many files, the fastest way."""
+    assert _syncfs is not None
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(directory))
+    finally:
+        os.close(descriptor)
 
 
 def start_writeback(descriptor: int) -> None:

@@ -16,6 +16,7 @@ import pytest
 from pacs.errors import InvalidSetting, PacsError, StorageFull, StorageUnavailable
 from pacs.storage import filesystem
 from pacs.storage.base import Spooled, Storage, StoredFile
+from pacs.storage.durability import can_sync_file_system
 from pacs.storage.filesystem import FilesystemStorage, storage_from_url
 
 MINUTE_NS = 60 * 1_000_000_000
@@ -426,3 +427,38 @@ def test_storage_from_url_relative_path_is_made_absolute(
 def test_storage_from_url_anything_else_names_what_is_supported(url: str) -> None:
     with pytest.raises(InvalidSetting, match="file:///absolute/path"):
         storage_from_url(url)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_settle_many_or_few_files_leaves_them_as_they_are(
+    storage: FilesystemStorage, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    monkeypatch.setattr(storage, "_syncs_together", together)
+    locations = [storage.place(spool(storage, b"%d" % number)) for number in range(40)]
+    storage.remove(locations[0])
+
+    storage.settle(locations)
+    storage.settle(locations[:2])
+
+    assert [stored.location for stored in storage.files()] == locations[1:]
+    with storage.open(locations[-1]) as stream:
+        assert stream.read() == b"meta39"
+
+
+def test_settle_reports_a_file_system_that_cannot_be_synced(
+    storage: FilesystemStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_directory: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(storage, "_syncs_together", True)
+    monkeypatch.setattr(filesystem, "sync_file_system", fail)
+    locations = [storage.place(spool(storage, b"%d" % number)) for number in range(40)]
+
+    with pytest.raises(StorageUnavailable, match="Input/output error"):
+        storage.settle(locations)
+
+
+def test_file_system_of_an_unknown_directory_is_not_trusted(tmp_path: Path) -> None:
+    assert can_sync_file_system(tmp_path) in (True, False)
+    assert not can_sync_file_system(Path("/proc"))

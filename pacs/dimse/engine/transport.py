@@ -10,6 +10,8 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pynetdicom.transport import AddressInformation, AssociationSocket
@@ -31,6 +33,9 @@ _SCRAP_BYTES = 16 * 1024
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 #: Linux takes at most 1,024 buffers in one sendmsg.
 _MAX_BUFFERS = 512
+#: Room for a whole instance of usual size: its sender prepares the next one while the kernel sends the rest.
+_SEND_BUFFER_BYTES = 1024 * 1024
+_SEND_BUFFER_LIMIT = Path("/proc/sys/net/core/wmem_max")
 #: A TLS socket counts its time-out once for a whole write, however much of it gets through.
 _TLS_WRITE_BYTES = 64 * 1024
 
@@ -244,6 +249,16 @@ class Connection(AssociationSocket):
         except OSError:
             self.event_queue.put("Evt17")
 
+    def enlarge_send_buffer(self) -> None:
+        """Have the kernel take a whole instance at once.
+
+        Only where it may: a smaller size than asked for would be worse than the kernel's own tuning, which this ends.
+        """
+        sock = self.socket
+        if sock is not None and _send_buffer_limit() >= _SEND_BUFFER_BYTES:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+
     def send_block(self, block: memoryview) -> None:
         """Send one piece of memory.
 
@@ -280,6 +295,14 @@ class Connection(AssociationSocket):
             raise
         except OSError as error:
             raise ConnectionLost(_reason(error)) from error
+
+
+@lru_cache(maxsize=1)
+def _send_buffer_limit() -> int:
+    try:
+        return int(_SEND_BUFFER_LIMIT.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _wait_for(sock: socket.socket, event: int, deadline: float | None) -> bool:

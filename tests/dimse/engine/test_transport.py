@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pacs.dimse.engine import transport
 from pacs.dimse.engine.ae import EngineAE
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.transport import Connection
@@ -53,3 +54,21 @@ def test_association_that_begins_while_draining_is_ended(
     ae.association_started(assoc)
 
     assert ours.recv(1) == b""  # it reads nothing more from its peer
+
+
+@pytest.mark.parametrize(("limit", "is_larger"), [(4 << 20, True), (212_992, False)])
+def test_send_buffer_is_enlarged_only_where_the_system_allows_as_much(
+    ends: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    is_larger: bool,
+) -> None:
+    monkeypatch.setattr(transport, "_send_buffer_limit", lambda: limit)
+    ours, _ = ends
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+    before = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    connection = Connection(EngineAssociation(EngineAE("PACS"), "acceptor"), client_socket=ours)
+
+    connection.enlarge_send_buffer()
+
+    assert (ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > before) is is_larger
