@@ -29,7 +29,7 @@ from pacs.dicom.element_reader import (
     value_of,
 )
 from pacs.dicom.instance import InstanceHeader
-from pacs.dicom.plain_values import DEFAULT_CODECS, SPECIFIC_CHARACTER_SET, Element, texts_of
+from pacs.dicom.plain_values import DEFAULT_CODECS, SPECIFIC_CHARACTER_SET, texts_of
 from pacs.dicom.sop_classes import (
     DEFLATED,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -198,7 +198,12 @@ def read_header(stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int
         codecs = codecs_of(terms)
     values: dict[str, str] = {}
     for tag, element in elements.items():
-        text = _text_of(tag, element, codecs) if tag in _KEYWORDS else None
+        if tag not in _KEYWORDS:
+            continue
+        if is_plain(element) and len(element[1]) <= _REMEMBERED_BYTES:
+            text = _remembered_text(tag, element, codecs)
+        else:
+            text = index_value(as_element(tag, element), codecs)
         if text:
             values[_KEYWORDS[tag]] = text
     return InstanceHeader(
@@ -224,12 +229,6 @@ def check_identity(header: InstanceHeader, sop_class_uid: str, sop_instance_uid:
         offending += (SOP_INSTANCE_UID,)
     if offending:
         raise InstanceMismatch(offending=offending)
-
-
-def _text_of(tag: int, element: Element | PlainElement, codecs: tuple[str, ...]) -> str | None:
-    if is_plain(element) and len(element[1]) <= _REMEMBERED_BYTES:
-        return _remembered_text(tag, element, codecs)
-    return index_value(as_element(tag, element), codecs)
 
 
 @lru_cache(maxsize=4096)

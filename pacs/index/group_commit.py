@@ -28,8 +28,9 @@ class _Ticket:
         self.result: IngestResult | None = None
         self.error: BaseException | None = None
         self.is_leader = False
-        #: Set when the record is dealt with, or when this thread is to deal with the next batch.
-        self.turn = threading.Event()
+        #: Set when the record is dealt with, or when this thread is to deal with the next batch; the one that
+        #: leads at once waits for neither.
+        self.turn: threading.Event | None = None
 
 
 class GroupCommit:
@@ -55,8 +56,9 @@ class GroupCommit:
             self._waiting.append(ticket)
             ticket.is_leader = not self._has_leader
             self._has_leader = True
-        if not ticket.is_leader:
-            ticket.turn.wait()
+            turn = ticket.turn = None if ticket.is_leader else threading.Event()
+        if turn is not None:
+            turn.wait()
         if ticket.is_leader:
             self._lead()
         if ticket.error is not None:
@@ -83,9 +85,9 @@ class GroupCommit:
                 self._has_leader = successor is not None
             if successor is not None:
                 successor.is_leader = True
-                successor.turn.set()
-            for ticket in batch:
-                ticket.turn.set()
+            for one in (successor, *batch):
+                if one is not None and one.turn is not None:
+                    one.turn.set()
 
     def _commit(self, batch: list[_Ticket]) -> None:
         try:

@@ -38,7 +38,8 @@ class LevelColumns:
 
     def values(self, header_values: Mapping[str, str]) -> Values:
         """The values of this level that an instance has."""
-        return tuple(map(header_values.get, self.keywords))
+        get = header_values.get
+        return tuple([get(keyword) or None for keyword in self.keywords])
 
     def row(self, values: Values) -> dict[str, str | None]:
         """The columns for these values, forms for matching included."""

@@ -14,7 +14,7 @@ from typing import BinaryIO, Protocol, cast
 class Spooled:
     """A received DICOM Part 10 file in the spool: complete, closed, not yet durable."""
 
-    path: Path
+    file_name: str
     #: Bytes before the data set: preamble, prefix and File Meta Information.
     data_set_offset: int
     #: Bytes of the data set, exactly as received.
@@ -25,6 +25,11 @@ class Spooled:
     head: bytes
     #: Whether the bytes are on stable storage already (the name is not).
     is_synced: bool
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.file_name)
 
     @property
     def content(self) -> bytes | None:

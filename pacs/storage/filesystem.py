@@ -203,12 +203,12 @@ class FilesystemStorage:
         location = f"{directory}/{name}"
         target = f"{self._root}/{location}"
         try:
-            _rename_to_new(spooled.path, target)
+            _rename_to_new(spooled.file_name, target)
         except FileNotFoundError:
             # An operator removed the empty directory after it was made.
             self._durable_directory = ""
             self._make_durable(directory)
-            _rename_to_new(spooled.path, target)
+            _rename_to_new(spooled.file_name, target)
         return location
 
     def _next_name(self) -> tuple[str, str]:
@@ -299,7 +299,7 @@ def _stored_file(directory: str, entry: os.DirEntry[str]) -> StoredFile | None:
     return StoredFile(f"{directory}/{entry.name}", size, stored_at)
 
 
-def _rename_to_new(source: Path, target: str) -> None:
+def _rename_to_new(source: str, target: str) -> None:
     # rename replaces silently, but 64 random bits and a microsecond do not come twice; the check is
     # for a broken random source, and costs 2 us.
     if os.path.exists(target):  # noqa: PTH110 - a Path costs as much as the rename

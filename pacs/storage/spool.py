@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
@@ -45,6 +46,7 @@ class Spool:
         self._guard = threading.Lock()
         self._directory: Path | None = None
         self._lock: int | None = None
+        self._numbers = itertools.count(1)
 
     def create(self, meta: bytes) -> SpoolWriter:
         """Begin a file with these bytes before its data set; the caller finishes or discards it.
@@ -54,7 +56,7 @@ class Spool:
         """
         with storage_faults("write to the spool"):
             # A Path for each costs as much as opening the file.
-            path = f"{self._own_directory()}/{secrets.token_hex(16)}{_FILE_SUFFIX}"
+            path = f"{self._own_directory()}/{next(self._numbers):x}{_FILE_SUFFIX}"
             return SpoolWriter(path, meta)
 
     def discard(self, spooled: Spooled) -> None:
@@ -157,7 +159,7 @@ class SpoolWriter:
             raise
         self._is_over = True
         return Spooled(
-            Path(self._path),
+            self._path,
             self._data_set_offset,
             self._data_set_size,
             self._digest.hexdigest(),

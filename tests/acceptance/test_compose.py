@@ -100,7 +100,7 @@ def test_container_environment_loads(
 
     assert settings.database_url == "postgresql+psycopg://pacs:hunter2@database:5432/pacs"
     assert settings.data_dir == Path("/data")
-    assert settings.remote_aes == (("VIEWER", "10.0.0.7", 104),)
+    assert [str(remote) for remote in settings.remote_aes] == ["VIEWER=10.0.0.7:104"]
 
 
 def test_ports_are_those_of_the_settings(

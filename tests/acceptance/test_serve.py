@@ -73,16 +73,18 @@ def test_serve_without_configuration_makes_an_archive_in_the_current_directory(
         "storage",
         "holds",
         "access",
+        "TLS",
         "listening",
     ]
-    assert serving.summary[1:6] == [
+    assert serving.summary[1:7] == [
         "AE title PACS",
         f"index sqlite:///{data_dir}/index.sqlite",
         f"storage {data_dir}/storage",
         "holds 0 studies, 0 instances",
         "access loopback peers and registered AEs",
+        "TLS off",
     ]
-    assert serving.summary[6] == f"listening on 0.0.0.0:{serving.port}"
+    assert serving.summary[7] == f"listening on 0.0.0.0:{serving.port}"
     assert (data_dir / "index.sqlite").is_file()
     assert serving.log == ""
 

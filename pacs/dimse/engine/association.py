@@ -123,6 +123,8 @@ class EngineAssociation(Association):
             self.abort()
 
     def _ended_by_peer(self) -> bool:
+        if self.dul.is_established and self.dul.is_connected:
+            return self._kill
         if self.is_established and self.acse.is_release_requested():
             self.acse.send_release(is_response=True)
             self.is_released, self.is_established = True, False

@@ -141,6 +141,7 @@ class StreamingDIMSE(DIMSEServiceProvider):
         self._context_id: int | None = None
         self._primitive: Any = None
         self._sink: DataSetSink | None = None
+        self._max_fragment_bytes = 0
 
     # Receiving
 
@@ -301,10 +302,15 @@ class StreamingDIMSE(DIMSEServiceProvider):
     @property
     def max_fragment_bytes(self) -> int:
         """The longest fragment that the peer takes, in bytes."""
+        if self._max_fragment_bytes:
+            return self._max_fragment_bytes
         # The maximum length counts the PDV item: its length field and its two header bytes (PS3.8 D.1).
         # Zero is no limit; fragments have an even length (PS3.8 E.2 by way of PS3.5 7.1.1).
         limit = self.maximum_pdu_size or MAX_SENT_PDU_BYTES
-        return max(2, (min(limit, MAX_SENT_PDU_BYTES) - _PDV_HEADER.size) & ~1)
+        size = max(2, (min(limit, MAX_SENT_PDU_BYTES) - _PDV_HEADER.size) & ~1)
+        if self.assoc.is_established:
+            self._max_fragment_bytes = size
+        return size
 
     @property
     def maximum_pdu_size(self) -> int:

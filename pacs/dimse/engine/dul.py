@@ -41,6 +41,8 @@ _REMEMBERED_BYTES = 16 * 1024
 #: How much longer a P-DATA PDU may be than what we announced before it is refused. Some peers count the
 #: six bytes of the PDU header, or the PDV header, as not part of the maximum length.
 _P_DATA_TOLERANCE_BYTES = 64
+#: The limit that we keep to when we have announced none.
+_UNLIMITED_BYTES = 1 << 20
 
 
 class ProtocolViolation(ValueError):
@@ -52,6 +54,7 @@ class SynchronousDUL(DULServiceProvider):
 
     assoc: EngineAssociation
     socket: Connection | None
+    _max_p_data_bytes = 0
 
     def start(self) -> None:
         """Start without a thread."""
@@ -128,7 +131,7 @@ class SynchronousDUL(DULServiceProvider):
         try:
             if not self.socket.wait_readable(timeout_seconds):
                 return False
-            pdu_type, body = self.socket.read_pdu(self._max_p_data_bytes)
+            pdu_type, body = self.socket.read_pdu(self._longest_p_data())
         except ConnectionLost:
             self.assoc.on_connection_lost()
             self.connection_lost()
@@ -140,10 +143,14 @@ class SynchronousDUL(DULServiceProvider):
         self._dispatch(pdu_type, body)
         return True
 
-    @property
-    def _max_p_data_bytes(self) -> int:
-        announced = int(self.assoc.local_maximum_length)
-        return (announced or (1 << 20)) + _P_DATA_TOLERANCE_BYTES
+    def _longest_p_data(self) -> int:
+        if not self._max_p_data_bytes:
+            announced = self.assoc.local_maximum_length or _UNLIMITED_BYTES
+            if not self.is_established:
+                return announced + _P_DATA_TOLERANCE_BYTES
+            # Found through ten properties, and the same from now on.
+            self._max_p_data_bytes = announced + _P_DATA_TOLERANCE_BYTES
+        return self._max_p_data_bytes
 
     def _dispatch(self, pdu_type: int, body: memoryview) -> None:
         state = self.state_machine.current_state

@@ -68,6 +68,7 @@ class Connection(AssociationSocket):
         self._start = 0
         self._end = 0
         self._configured = False
+        self._was_established = False
         self._time_limit: float | None = None
 
     def _configure(self) -> socket.socket:
@@ -75,6 +76,9 @@ class Connection(AssociationSocket):
         sock = self.socket
         if sock is None:
             raise ConnectionLost("the connection is closed")
+        if self._configured and self._was_established == self._assoc.is_established:
+            return sock
+        self._was_established = self._assoc.is_established
         limit = self._assoc.pdu_timeout
         if not self._configured or limit != self._time_limit:
             # A peer that stops reading or writing inside a PDU costs this long, not for ever.

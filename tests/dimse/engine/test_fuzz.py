@@ -123,7 +123,9 @@ def test_mutated_streams_end_their_association_and_nothing_else(
         assert all(sink.ending == "discarded" for sink in recorder.sinks), (number, data.hex())
         assert server.ae.active_associations == []
 
-    assert (threading.active_count(), psutil.Process().num_fds()) == before
+    # Less, if the collector has closed what an earlier test left behind.
+    assert threading.active_count() <= before[0]
+    assert psutil.Process().num_fds() <= before[1]
     assert _is_served(server)
 
 

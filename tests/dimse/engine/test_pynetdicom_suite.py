@@ -46,6 +46,8 @@ def test_pynetdicom_module_passes_with_our_engine(module: str, role: str, tmp_pa
     command += ["--timeout=30", "--timeout-method=signal"]
     command += ["-p", "tests.dimse.engine.pynetdicom_plugin", str(_SUITE / f"{module}.py")]
     environment = os.environ | {"PACSTEST_ENGINE_ROLE": role, "PYTHONPATH": str(_ROOT)}
+    # Meant for the run around this one; xdist is not loaded here.
+    environment.pop("PYTEST_ADDOPTS", None)
 
     finished = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
