@@ -130,8 +130,13 @@ def sweep_leftovers(archive: Archive) -> None:
     """
     if swept := archive.storage.spool.sweep():
         LOGGER.warning("%d unfinished transfers of an earlier process removed", swept)
-    if restored := archive.redo.recover():
-        LOGGER.warning("%d stored files written again that an earlier process lost", restored)
+    try:
+        archive.redo.recover()
+    except StorageFull as error:
+        # No reason not to start, like any full storage; the copies stay in the index.
+        LOGGER.error(
+            "%s; stored files that a power loss took are missing until there is space", error
+        )
     if interrupted := archive.index.mark_interrupted():
         LOGGER.warning("%d retrieves of an earlier process were interrupted", interrupted)
 

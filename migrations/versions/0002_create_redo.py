@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("location", name=op.f("redo_pkey")),
     )
     if op.get_bind().dialect.name == "postgresql":
-        # Most contents do not compress, and none stays for longer than a second.
+        # Most contents do not compress, and few stay for longer than a second.
         op.execute("ALTER TABLE redo ALTER COLUMN content SET STORAGE EXTERNAL")
 
 

@@ -83,6 +83,8 @@ class Options:
 def check(archive: Archive, options: Options) -> Iterator[Checked]:
     """Check every location in the order of receipt, and repair it if asked to, before it is yielded.
 
+    What a power loss took and the index kept is written again first, also without being asked to repair.
+
     Raises:
         IndexUnavailable: the index cannot be read or written.
         StorageUnavailable: the storage cannot be listed or written, or a repair would empty the index because

@@ -17,7 +17,7 @@ import logging
 import threading
 from collections import deque
 
-from pacs.errors import PacsError
+from pacs.errors import PacsError, StorageUnavailable
 from pacs.index.index import Index
 from pacs.storage.base import Storage
 
@@ -29,7 +29,7 @@ _GATHER_SECONDS = 0.25
 _PAUSE_SECONDS = 5.0
 #: Files synced, and copies removed, at a time: bounds how long the index's writer is kept.
 _BATCH = 500
-#: Copies in the index; beyond, instances are synced before they are acknowledged.
+#: Files of this process that wait; beyond, instances are synced before they are acknowledged.
 _MOST_FILES = 10_000
 _MOST_BYTES = 64 * 1024 * 1024
 _ROWS_IN_MEMORY = 50
@@ -47,6 +47,8 @@ class Redo:
         self._waiting: deque[tuple[str, int]] = deque()
         self._waiting_bytes = 0
         self._stopping = False
+        #: Whether a sync has failed since the files that wait were placed.
+        self._has_failed = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -55,35 +57,66 @@ class Redo:
         return len(self._waiting) < _MOST_FILES and self._waiting_bytes < _MOST_BYTES
 
     def settle_later(self, location: str, size: int) -> None:
-        """Make a file durable soon, whose copy of ``size`` bytes is committed to the index."""
+        """Make a file durable soon, whose copy of ``size`` bytes is committed to the index; never raises."""
         with self._changed:
             self._waiting.append((location, size))
             self._waiting_bytes += size
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="settler", daemon=True)
-                self._thread.start()
+                self._start()
             elif len(self._waiting) == 1:
                 self._changed.notify()
 
-    def recover(self) -> int:
-        """Write the files again that a power loss took; return how many.
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="settler", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread left; the next file tries again
+            LOGGER.error("stored files are not synced yet: %s", error)
+        else:
+            self._thread = thread
 
-        Any process may do so at any time: a file that is sound stays as it is.
+    def recover(self) -> int:
+        """Write the files again whose copies are in the index; return how many were lost or damaged.
+
+        Any number of processes may do so at any time, also beside one that stores.
 
         Raises:
+            StorageUnavailable: the storage holds nothing at all, as if its volume were not mounted.
             PacsError: storage or index fail; what is left is done by the next call.
         """
-        restored, last = 0, ""
-        while rows := self._index.redo.after(last, _ROWS_IN_MEMORY):
-            for row in rows:
-                last = row.location
-                was_lost = self._storage.restore(row.location, row.content)
-                if self._index.redo.remove([row.location]):
-                    restored += was_lost
-                elif was_lost:
-                    # The instance was removed or replaced meanwhile: its file has to stay away.
-                    self._storage.remove(row.location)
+        locations = self._index.redo.locations()
+        if locations:
+            self._require_files(len(locations))
+        restored = 0
+        for first in range(0, len(locations), _ROWS_IN_MEMORY):
+            restored += self._restore(locations[first : first + _ROWS_IN_MEMORY])
+        if restored:
+            LOGGER.warning(
+                "%d stored files written again that were lost before they were on the disk",
+                restored,
+            )
         return restored
+
+    def _require_files(self, copies: int) -> None:
+        is_empty = next(self._storage.files(), None) is None
+        if is_empty and self._index.stats().instances > copies:
+            raise StorageUnavailable(
+                "The storage holds no file, but the index has instances: is the volume mounted? "
+                "Nothing was changed"
+            )
+
+    def _restore(self, locations: list[str]) -> int:
+        """Write files from their copies, then remove the copies; return how many files were not sound."""
+        rows = self._index.redo.read(locations)
+        restored = [
+            row.location for row in rows if self._storage.restore(row.location, row.content)
+        ]
+        self._index.redo.remove([row.location for row in rows])
+        for location in restored:
+            if not self._index.is_location_indexed(location):
+                # The instance was removed or replaced meanwhile, and its file before it came back.
+                self._storage.remove(location)
+        return len(restored)
 
     def flush(self) -> None:
         """Make durable what waits.
@@ -115,17 +148,35 @@ class Redo:
                 self._changed.wait_for(lambda: self._stopping, _GATHER_SECONDS)
             try:
                 self.flush()
-            except PacsError as error:
-                LOGGER.error("%d stored files are not synced yet: %s", len(self._waiting), error)
+            except Exception as error:
+                # Also what nobody foresaw: without this thread the copies would pile up.
+                known = isinstance(error, PacsError)
+                LOGGER.error(
+                    "%d stored files are not synced yet: %s",
+                    len(self._waiting),
+                    error,
+                    exc_info=None if known else error,
+                )
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping, _PAUSE_SECONDS)
 
     def _settle_batch(self) -> None:
         batch = [self._waiting[i] for i in range(min(_BATCH, len(self._waiting)))]
         locations = [location for location, _ in batch]
-        self._storage.settle(locations)
-        self._index.redo.remove(locations)
+        if self._has_failed:
+            # The kernel reports a failed write once, and takes the pages for written then: to sync again would
+            # succeed and prove nothing.
+            self._restore(locations)
+        else:
+            try:
+                self._storage.settle(locations)
+            except PacsError:
+                self._has_failed = True
+                raise
+            self._index.redo.remove(locations)
         with self._changed:
             for _, size in batch:
                 self._waiting.popleft()
                 self._waiting_bytes -= size
+            if not self._waiting:
+                self._has_failed = False

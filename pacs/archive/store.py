@@ -89,6 +89,7 @@ def _index(archive: Archive, record: InstanceRecord) -> StoreOutcome:
         if error.may_have_committed:
             # The row may be there: removing the bytes could leave it pointing at nothing.
             LOGGER.error("%s may be an orphan; 'pacs check' will tell", record.location)
+            _settle_later(archive, record)
         else:
             _remove(archive, record.location)
         raise
@@ -103,10 +104,14 @@ def _index(archive: Archive, record: InstanceRecord) -> StoreOutcome:
         _remove(archive, record.location)
     if result.outcome is IngestOutcome.REFUSED:
         raise DuplicateInstance
-    is_written = result.outcome in (IngestOutcome.STORED, IngestOutcome.REPLACED)
-    if is_written and record.content is not None:
-        archive.redo.settle_later(record.location, len(record.content))
+    if result.outcome in (IngestOutcome.STORED, IngestOutcome.REPLACED):
+        _settle_later(archive, record)
     return StoreOutcome(result.outcome, record.header, record.data_set_size)
+
+
+def _settle_later(archive: Archive, record: InstanceRecord) -> None:
+    if record.content is not None:
+        archive.redo.settle_later(record.location, len(record.content))
 
 
 def _remove(archive: Archive, location: str) -> None:

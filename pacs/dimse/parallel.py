@@ -144,9 +144,13 @@ class ParallelDestination:
             if self._was_reached or self._is_closing:
                 return
             self._was_reached = True
-            self._connecting += len(self._lanes) - 1
             for lane in self._lanes[1:]:
-                lane.start()
+                try:
+                    lane.start()
+                except RuntimeError as error:  # no thread left
+                    LOGGER.error("fewer associations than wanted: %s", error)
+                    return
+                self._connecting += 1
 
     def lane_failed(self, error: DestinationUnreachable) -> None:
         """One association could not be established."""

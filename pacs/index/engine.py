@@ -308,7 +308,10 @@ def _postgres(url: sa.URL, *, writes: bool) -> sa.Engine:
         f"SET application_name = 'pacs'; SET timezone = 'UTC'; SET lock_timeout = '{_LOCK_TIMEOUT_SECONDS}s';"
         f"SET statement_timeout = '{_STATEMENT_TIMEOUT_SECONDS}s';"
         f"SET idle_in_transaction_session_timeout = '{idle}s';"
-        f"SET default_transaction_read_only = {'off' if writes else 'on'};{_PLANNER}"
+        f"SET default_transaction_read_only = {'off' if writes else 'on'};{_PLANNER};"
+        # A commit is what makes an instance durable, whatever the role or the database is set to.
+        "SELECT set_config('synchronous_commit', 'on', false) "
+        "WHERE current_setting('synchronous_commit') = 'off'"
     )
 
     def configure(connection: Any, _record: object) -> None:

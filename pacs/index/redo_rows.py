@@ -27,39 +27,38 @@ class RedoRows:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def after(self, location: str, limit: int) -> list[RedoRow]:
-        """The first rows behind this location, in the order of locations."""
+    def locations(self) -> list[str]:
+        """Where the files belong, in the order of locations."""
+        statement = sa.select(tables.redo.c.location).order_by(tables.redo.c.location)
+        with self._engine.read() as connection:
+            return list(connection.scalars(statement))
+
+    def read(self, locations: Sequence[str]) -> list[RedoRow]:
+        """The rows of these locations that are still there, at most 500 at a time; in the order of locations."""
         redo = tables.redo.c
         statement = (
             sa.select(redo.location, redo.content)
-            .where(redo.location > location)
+            .where(redo.location.in_(locations))
             .order_by(redo.location)
-            .limit(limit)
         )
         with self._engine.read() as connection:
             return [RedoRow(*row) for row in connection.execute(statement)]
 
-    def remove(self, locations: Sequence[str]) -> int:
-        """Remove the rows of files that are durable; return how many there were."""
+    def remove(self, locations: Sequence[str]) -> None:
+        """Remove the rows of files that are durable; those that are gone already are no error."""
 
-        def work(connection: sa.Connection) -> int:
-            return sum(
+        def work(connection: sa.Connection) -> None:
+            for first in range(0, len(locations), _BATCH):
                 delete_redo(connection, locations[first : first + _BATCH])
-                for first in range(0, len(locations), _BATCH)
-            )
 
-        return self._engine.transact(work)
+        self._engine.transact(work)
 
 
-def delete_redo(connection: sa.Connection, locations: Sequence[str]) -> int:
-    """Remove the rows of these locations in the running transaction; return how many there were."""
-    if not locations:
-        return 0
-    return connection.execute(_DELETE, {"locations": list(locations)}).rowcount
+def delete_redo(connection: sa.Connection, locations: Sequence[str]) -> None:
+    """Remove the rows of these locations in the running transaction."""
+    connection.execute(_DELETE, {"locations": list(locations)})
 
 
-_DELETE = (
-    sa.delete(tables.redo)
-    .where(tables.redo.c.location.in_(sa.bindparam("locations", expanding=True)))
-    .execution_options(preserve_rowcount=True)
+_DELETE = sa.delete(tables.redo).where(
+    tables.redo.c.location.in_(sa.bindparam("locations", expanding=True))
 )

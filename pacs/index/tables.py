@@ -145,7 +145,8 @@ redo = sa.Table(
     "redo",
     metadata,
     # The bytes of small files that are in the storage but maybe not yet on its disk (pacs.archive.redo). The row is
-    # written with the instance's and goes when the file is durable, so the table is nearly empty.
+    # written with the instance's and goes when the file is durable: the table is nearly empty while the disk
+    # keeps up.
     sa.Column("location", ValueText, primary_key=True),
     sa.Column("content", sa.LargeBinary, nullable=False),
 )

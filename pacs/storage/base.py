@@ -128,10 +128,10 @@ class Storage(Protocol):
         ...
 
     def restore(self, location: str, content: bytes) -> bool:
-        """Make a file durable with this content; return whether it had another one, or was missing.
+        """Write a file again, durably; return whether it had another content, or was missing.
 
         Raises:
-            StorageFull, StorageUnavailable: the file is as it was.
+            StorageFull, StorageUnavailable: whether the file has this content, and durably, is not known.
         """
         ...
 

@@ -48,8 +48,8 @@ if _sync_file_range is not None:
 _syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
 # Others may take syncfs() for a hint (those in user space do) or cannot be told from their device number.
 _SYNCED_AS_A_WHOLE = frozenset({"ext3", "ext4", "xfs", "f2fs"})
-# Before, syncfs() of Linux did not report what could not be written.
-_MINIMUM_LINUX = (5, 8)
+# Before, syncfs() did not report all of what could not be written.
+_MINIMUM_LINUX = (5, 17)
 
 
 def can_sync_file_system(directory: Path) -> bool:
@@ -73,16 +73,16 @@ def _file_system_of(directory: Path) -> str:
     return ""
 
 
-def sync_file_system(directory: Path) -> None:
-    """Put everything in the file system of a directory on stable storage: of many files, the fastest way."""
+def sync_file_system(descriptor: int) -> None:
+    """Put everything in the file system of an open file on stable storage: of many files, the fastest way.
+
+    Raises:
+        OSError: something could not be written since the descriptor was opened, or since it was told so last.
+    """
     assert _syncfs is not None
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if _syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(directory))
-    finally:
-        os.close(descriptor)
+    if _syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def start_writeback(descriptor: int) -> None:

@@ -17,6 +17,7 @@ import re
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -58,7 +59,9 @@ class FilesystemStorage:
         self.spool = Spool(self._root / _SPOOL_DIRECTORY)
         self._guard = threading.Lock()
         self._last_microseconds = 0
-        self._syncs_together: bool | None = None
+        #: For syncing all of it at once, where that can be trusted.
+        self._file_system: int | None = None
+        self._has_looked_at_file_system = False
         self._minute = -1
         self._minute_directory = ""
         # The directory of the current minute, once it is known to be durable.
@@ -97,6 +100,8 @@ class FilesystemStorage:
             StorageFull, StorageUnavailable: as for ``put``.
         """
         with storage_faults("write to the storage"):
+            if not self._has_looked_at_file_system:
+                self._open_file_system()
             return self._move(spooled)
 
     def settle(self, locations: Iterable[str]) -> None:
@@ -107,8 +112,8 @@ class FilesystemStorage:
         """
         locations = list(locations)
         with storage_faults("write to the storage"):
-            if len(locations) >= _MANY and self._can_sync_together():
-                sync_file_system(self._root)
+            if len(locations) >= _MANY and self._file_system is not None:
+                sync_file_system(self._file_system)
                 return
             directories = set()
             for location in locations:
@@ -121,17 +126,15 @@ class FilesystemStorage:
                     sync_directory(directory)
 
     def restore(self, location: str, content: bytes) -> bool:
-        """Make a file durable with this content (``base.Storage.restore``).
+        """Write a file again, durably (``base.Storage.restore``).
 
         Raises:
-            StorageFull, StorageUnavailable: the file is as it was.
+            StorageFull, StorageUnavailable: whether the file has this content, and durably, is not known.
         """
         path = self.path(location)
         with storage_faults(f"restore {location}"):
             is_sound = path.is_file() and path.read_bytes() == content
-        if is_sound:
-            self.settle([location])
-            return False
+        # Also if it seems to be sound: after a failed sync the kernel takes what it could not write for written.
         with self.spool.create(content) as writer:
             spooled = writer.finish()
         with storage_faults(f"restore {location}"):
@@ -139,7 +142,7 @@ class FilesystemStorage:
             make_directories(path.parent)
             spooled.path.replace(path)
             sync_directory(path.parent)
-        return True
+        return not is_sound
 
     def open(self, location: str) -> BinaryIO:
         """Open a stored file for reading; the caller closes it.
@@ -192,10 +195,15 @@ class FilesystemStorage:
             raise StorageUnavailable(f"{location[:80]!r} is not a location of this storage")
         return self._root / location
 
-    def _can_sync_together(self) -> bool:
-        if self._syncs_together is None:
-            self._syncs_together = can_sync_file_system(self._root)
-        return self._syncs_together
+    def _open_file_system(self) -> None:
+        with self._guard:
+            if self._has_looked_at_file_system:
+                return
+            if can_sync_file_system(self._root):
+                # Before anything is placed, and kept open: each descriptor is told of a failed write once.
+                self._file_system = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                weakref.finalize(self, os.close, self._file_system)
+            self._has_looked_at_file_system = True
 
     def _move(self, spooled: Spooled) -> str:
         directory, name = self._next_name()

@@ -1,7 +1,7 @@
 """The spool: DICOM files that are being received or imported and are not yet in the storage.
 
 Nothing in it was ever acknowledged, so whatever a killed process left is removed by the next sweep.
-It has to be on the file system of the storage, because ``FilesystemStorage.put`` renames out of it.
+It has to be on the file system of the storage, because ``FilesystemStorage`` renames out of it.
 
 Each process has a directory of its own, ``<root>/<name>/``, and holds a lock (flock) on
 ``<root>/<name>.lock`` while it lives; the kernel drops the lock with the process, however that

@@ -13,7 +13,10 @@ from pacs.archive.archive import Archive
 from pacs.archive.check import Finding
 from pacs.archive.store import Origin, StoreOutcome, store
 from pacs.errors import StorageUnavailable
-from pacs.index.redo_rows import RedoRow
+from pacs.index.records import IngestOutcome
+from pacs.index.redo_rows import RedoRow, RedoRows
+from pacs.storage import filesystem
+from pacs.storage.durability import can_sync_file_system
 from pacs.storage.filesystem import FilesystemStorage
 from tests.archive.holdings import (
     EXPLICIT,
@@ -38,7 +41,7 @@ def keep(archive: Archive, number: int = 1, **values: object) -> StoreOutcome:
 
 
 def rows(archive: Archive) -> list[RedoRow]:
-    return archive.index.redo.after("", 100)
+    return archive.index.redo.read(archive.index.redo.locations()[:500])
 
 
 def path_of(archive: Archive, number: int = 1) -> Path:
@@ -90,16 +93,98 @@ def test_recover_writes_again_what_a_power_loss_took(archive: Archive, loss: str
     assert findings(archive) == {Finding.SOUND: 1}
 
 
-def test_recover_leaves_sound_files_alone(archive: Archive) -> None:
+def test_recover_writes_sound_files_again_and_says_nothing_of_it(archive: Archive) -> None:
+    # They may be sound in memory only, after a failed sync.
     for number in range(1, 120):
         keep(archive, number)
-    before = path_of(archive).stat()
+    before, content = path_of(archive).stat(), path_of(archive).read_bytes()
 
     assert archive.redo.recover() == 0
 
-    after = path_of(archive).stat()
-    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert path_of(archive).stat().st_ino != before.st_ino
+    assert path_of(archive).read_bytes() == content
     assert rows(archive) == []
+    assert findings(archive) == {Finding.SOUND: 119}
+
+
+def test_two_recoveries_at_once_keep_every_file(archive: Archive) -> None:
+    for number in range(1, 80):
+        keep(archive, number)
+        lose_power(archive, number, "name")
+    both = [threading.Thread(target=archive.redo.recover) for _ in range(2)]
+
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(60)
+
+    assert findings(archive) == {Finding.SOUND: 79}
+
+
+def test_recover_after_a_lost_commit_answer_keeps_the_file(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The transaction is run again and finds its own work done.
+    keep(archive)
+    lose_power(archive, 1, "name")
+    remove = RedoRows.remove
+    monkeypatch.setattr(RedoRows, "remove", lambda *args: (remove(*args), remove(*args))[1])
+
+    assert archive.redo.recover() == 1
+    assert findings(archive) == {Finding.SOUND: 1}
+
+
+def test_recover_without_the_volume_changes_nothing(archive: Archive, tmp_path: Path) -> None:
+    keep(archive, 1)
+    archive.redo.flush()
+    keep(archive, 2)
+    years = [path for path in archive.storage.root.iterdir() if path.name.isdigit()]
+    for year in years:
+        year.rename(tmp_path / year.name)
+
+    with pytest.raises(StorageUnavailable, match="mounted"):
+        archive.redo.recover()
+
+    assert stored_locations(archive) == []
+    assert len(rows(archive)) == 1
+
+
+def test_copies_are_removed_after_files_and_directory_are_synced(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(archive)
+    path = path_of(archive)
+    steps: list[str] = []
+    sync, sync_directory = filesystem.sync, filesystem.sync_directory
+    remove = RedoRows.remove
+    monkeypatch.setattr(filesystem, "sync", lambda p: (steps.append(p.name), sync(p)))
+    monkeypatch.setattr(
+        filesystem, "sync_directory", lambda p: (steps.append(p.name), sync_directory(p))
+    )
+    monkeypatch.setattr(RedoRows, "remove", lambda *a: (steps.append("remove"), remove(*a)))
+
+    archive.redo.flush()
+
+    assert steps == [path.name, path.parent.name, "remove"]
+
+
+def test_copies_of_many_files_are_removed_after_their_file_system_is_synced(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_sync_file_system(archive.storage.root.parent):
+        pytest.skip("this file system is not synced as a whole")
+    for number in range(1, 40):
+        keep(archive, number)
+    steps: list[str] = []
+    sync, remove = filesystem.sync_file_system, RedoRows.remove
+    monkeypatch.setattr(
+        filesystem, "sync_file_system", lambda fd: (steps.append("file system"), sync(fd))
+    )
+    monkeypatch.setattr(RedoRows, "remove", lambda *a: (steps.append("remove"), remove(*a)))
+
+    archive.redo.flush()
+
+    assert steps == ["file system", "remove"]
 
 
 def test_replaced_instance_does_not_come_back(archive: Archive) -> None:
@@ -136,7 +221,7 @@ def test_recover_instance_removed_meanwhile_stays_removed(
 
     monkeypatch.setattr(FilesystemStorage, "restore", remove_first)
 
-    assert archive.redo.recover() == 0
+    archive.redo.recover()
     assert not path.exists()
 
 
@@ -163,21 +248,44 @@ def test_close_settles_and_more_can_follow(archive: Archive) -> None:
     assert threads == threading.active_count()
 
 
-def test_failed_sync_keeps_the_copies_and_is_tried_again(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_failed_sync_keeps_the_copies_and_the_files_are_written_again(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep(archive)
+    # To sync them again would succeed: the kernel reports a failed write once.
+    for number in range(1, 4):
+        keep(archive, number)
+    before = path_of(archive).stat().st_ino
     with monkeypatch.context() as broken:
 
         def fail(*_: object) -> None:
             raise StorageUnavailable("Input/output error")
 
         broken.setattr(FilesystemStorage, "settle", fail)
-        archive.redo.close()
-        assert len(rows(archive)) == 1
-    assert "1 stored files are not synced: Input/output error" in caplog.text
+        with pytest.raises(StorageUnavailable):
+            archive.redo.flush()
+        assert len(rows(archive)) == 3
 
     archive.redo.flush()
+
+    assert rows(archive) == []
+    assert path_of(archive).stat().st_ino != before
+    assert findings(archive) == {Finding.SOUND: 3}
+
+
+def test_settler_that_cannot_start_is_tried_again(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as full:
+
+        def fail(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        full.setattr(threading.Thread, "start", fail)
+        assert keep(archive, 1).outcome is IngestOutcome.STORED
+    assert "can't start new thread" in caplog.text
+
+    keep(archive, 2)
+    archive.redo.close()
 
     assert rows(archive) == []
 

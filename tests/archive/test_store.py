@@ -84,7 +84,7 @@ def test_store_syncs_the_bytes_before_the_row_is_committed(
 
     assert steps[0] == "sync"
     assert steps[-1] == "commit"
-    assert archive.index.redo.after("", 10) == []
+    assert archive.index.redo.locations() == []
 
 
 def test_store_identical_instance_again_changes_nothing(archive: Archive) -> None:

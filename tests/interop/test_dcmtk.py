@@ -486,7 +486,7 @@ def test_echoscu_with_old_ciphers_only_is_refused(
     shown = _run("echoscu", *tls, "+pa", *_peer(tls_server))
 
     assert shown.returncode != 0
-    assert "no cipher suite in common" in caplog.text
+    wait_until(lambda: "no cipher suite in common" in caplog.text)
 
 
 def test_storescu_with_tls_sends_a_large_instance_byte_for_byte(

@@ -190,6 +190,7 @@ class SynchronousDUL(DULServiceProvider):
             pdu, primitive, event = _remembered_request(encoded)
             # The state machine writes to the primitive when it rejects; the items of both are only read.
             pdu, primitive = copy(pdu), copy(primitive)
+            primitive.user_information = list(primitive.user_information)
             evt.trigger(self.assoc, evt.EVT_PDU_RECV, {"pdu": pdu})
         else:
             pdu, event = self._decode_pdu(bytearray(encoded))

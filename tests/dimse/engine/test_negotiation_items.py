@@ -260,3 +260,12 @@ def test_rejection_of_a_request_does_not_outlive_its_association(
     accepted = server.converse(proposal + RELEASE_PDU)
 
     assert (refused[0], accepted[0]) == (ASSOCIATE_RJ, ASSOCIATE_AC)
+
+
+def test_user_identity_that_came_before_is_let_in_like_the_first_time(
+    bench: tuple[InlineServer, Recorder],
+) -> None:
+    # Stock negotiation takes the item out of the list that it was found in.
+    identity = _identity(2, 1, b"user", b"secret")
+
+    assert _accepted(bench, identity) == _accepted(bench, identity)
