@@ -8,6 +8,7 @@ name ``AE`` is replaced in the test modules only.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,10 @@ from tests.dimse.engine.pynetdicom_table import reason_to_deselect
 
 ROLE = os.environ.get("PACSTEST_ENGINE_ROLE", "acceptor")
 _made: list[SuiteAE] = []
+
+# One test of the suite interrupts itself. Where the whole run was started in a shell's background, SIGINT is
+# ignored from the start, and Python leaves that so.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class SuiteAE(EngineAE):
