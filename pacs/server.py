@@ -14,6 +14,7 @@ from typing import Any
 
 from pacs import __version__
 from pacs.archive.archive import Archive
+from pacs.archive.redo import Redo
 from pacs.config import Settings
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dimse.access import AccessPolicy
@@ -53,7 +54,7 @@ def open_archive(settings: Settings, *, upgrade: bool = True) -> Archive:
     except PacsError:
         index.close()
         raise
-    return Archive(storage, index, DuplicatePolicy(settings.duplicate_policy))
+    return Archive(storage, index, Redo(storage, index), DuplicatePolicy(settings.duplicate_policy))
 
 
 def upgrade_index(settings: Settings) -> tuple[str | None, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pacs.archive.redo import Redo
 from pacs.index.index import Index
@@ -16,11 +16,9 @@ class Archive:
 
     storage: FilesystemStorage
     index: Index
+    #: Has a thread, so an archive with another policy (``dataclasses.replace``) has the same one.
+    redo: Redo
     duplicates: DuplicatePolicy = DuplicatePolicy.REPLACE
-    redo: Redo = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "redo", Redo(self.storage, self.index))
 
     def close(self) -> None:
         """Make everything durable, close the index and give up the spool."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pacs.archive.archive import Archive
+from pacs.archive.redo import Redo
 from pacs.index.index import Index
 from pacs.storage.filesystem import FilesystemStorage
 
@@ -16,7 +17,7 @@ from pacs.storage.filesystem import FilesystemStorage
 def archive(index: Index, tmp_path: Path) -> Iterator[Archive]:
     """An empty archive that replaces duplicates."""
     storage = FilesystemStorage(tmp_path / "storage")
-    archive = Archive(storage, index)
+    archive = Archive(storage, index, Redo(storage, index))
     yield archive
     archive.redo.close()
     storage.spool.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from pacs.archive.archive import Archive
 from pacs.archive.check import Finding
 from pacs.archive.store import Origin, StoreOutcome, store
 from pacs.errors import StorageUnavailable
-from pacs.index.records import IngestOutcome
+from pacs.index.records import DuplicatePolicy, IngestOutcome
 from pacs.index.redo_rows import RedoRow, RedoRows
 from pacs.storage import filesystem
 from pacs.storage.durability import can_sync_file_system
@@ -68,6 +69,18 @@ def test_store_small_instance_keeps_its_bytes_in_the_index(archive: Archive) -> 
     assert rows(archive) == [
         RedoRow(location_of(archive, "1.2.3.1.1"), path_of(archive).read_bytes())
     ]
+
+
+def test_archive_with_another_policy_settles_its_files_with_the_same_thread(
+    archive: Archive,
+) -> None:
+    other = dataclasses.replace(archive, duplicates=DuplicatePolicy.REFUSE)
+    keep(other)
+
+    archive.redo.close()
+
+    assert rows(other) == []
+    assert [one.name for one in threading.enumerate() if one.name == "settler"] == []
 
 
 def test_flush_removes_the_copies_and_leaves_the_files(archive: Archive) -> None:
