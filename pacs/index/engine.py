@@ -40,6 +40,9 @@ _LONGEST_PAUSE_SECONDS = 0.25
 #: serialization_failure, deadlock_detected: PostgreSQL asks to run the transaction again.
 _RETRY_SQLSTATES = frozenset({"40001", "40P01"})
 
+#: lock_not_available: ``lock_timeout`` is over.
+_LOCK_NOT_AVAILABLE = "55P03"
+
 _CONNECT_TIMEOUT_SECONDS = 10
 _POOL_TIMEOUT_SECONDS = 30
 _LOCK_TIMEOUT_SECONDS = 20
@@ -120,12 +123,17 @@ class Engine:
         """Run ``work`` on a cursor of the driver in a writing transaction; commit if it returns True.
 
         For the one statement of which there are thousands a second: SQLAlchemy's work per statement is four
-        times the driver's. No error is raised or told apart; whoever calls runs the same through ``transact``
-        then, which is where races are run again and errors get their words.
+        times the driver's. Whatever fails, whoever calls runs the same through ``transact`` then, which is where
+        races are run again and errors get their words.
+
+        Raises:
+            IndexUnavailable: the time to wait for another writer is used up; nobody is to wait twice as long.
         """
         is_committing = False
         try:
             connection = self._writers.raw_connection()
+        except PoolTimeoutError as error:
+            raise _translate(error) from error
         except Exception:  # noqa: BLE001 - transact() meets the same and translates it
             return Attempt.ROLLED_BACK
         try:
@@ -137,10 +145,14 @@ class Engine:
                 connection.commit()
                 return Attempt.COMMITTED
             connection.rollback()
-        except Exception:  # noqa: BLE001 - as above
+        except Exception as error:
             with suppress(Exception):
                 connection.rollback()
             connection.invalidate()
+            if _has_waited(error):
+                raise IndexUnavailable(
+                    _unreachable(error), may_have_committed=is_committing
+                ) from error
             if is_committing:
                 return Attempt.MAY_HAVE_COMMITTED
         finally:
@@ -333,6 +345,17 @@ def _is_worth_another_attempt(error: Exception) -> bool:
     )
 
 
+def _has_waited(error: Exception) -> bool:
+    """Whether the driver gave up waiting for a lock; never so of a COMMIT."""
+    is_busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+    return is_busy or getattr(error, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+
+
+def _unreachable(error: BaseException | None) -> str:
+    reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return f"The index cannot be reached: {reason}."
+
+
 def _is_rolled_back(error: Exception) -> bool:
     # Of a failed COMMIT: PostgreSQL says that it did not happen. Anything else (a broken connection, an I/O
     # error while the log is flushed) may have left a complete commit record behind.
@@ -376,6 +399,4 @@ def _translate(error: Exception, *, may_have_committed: bool = False) -> Excepti
         case ProgrammingError() | NotSupportedError():
             return error
         case _:
-            return IndexUnavailable(
-                f"The index cannot be reached: {reason}.", may_have_committed=may_have_committed
-            )
+            return IndexUnavailable(_unreachable(error.orig), may_have_committed=may_have_committed)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from pacs.dicom.levels import Level
 from pacs.errors import IndexUnavailable, InvalidSetting, PacsError
 from pacs.index import engine as engine_module
 from pacs.index import tables
-from pacs.index.engine import Engine, StaleState, create
+from pacs.index.engine import Attempt, Engine, StaleState, create
 from pacs.index.index import Index
 from pacs.index.records import IngestOutcome
 
@@ -156,6 +157,47 @@ def test_sqlite_locked_by_another_program_is_unavailable(
 
     assert "x" in states(engine)
     engine.close()
+
+
+@pytest.fixture
+def hurried_engine(database_url: str, monkeypatch: pytest.MonkeyPatch):
+    """Does not wait long for others."""
+    monkeypatch.setattr(engine_module, "_LOCK_TIMEOUT_SECONDS", 1)
+    made = create(database_url)
+    yield made
+    made.close()
+
+
+def test_attempt_that_waited_for_another_program_is_unavailable_at_once(
+    hurried_engine: Engine, engine: Engine
+) -> None:
+    # Were the attempt merely to fail, its caller would wait in ``transact`` as long again.
+    def insert(cursor: Any) -> bool:
+        cursor.execute("DELETE FROM archive_state WHERE name = 'x'")
+        return True
+
+    with engine.write() as other:
+        if not engine.is_sqlite:
+            other.exec_driver_sql("LOCK TABLE archive_state")
+        with pytest.raises(IndexUnavailable, match="lock") as caught:
+            hurried_engine.attempt(insert)
+
+    assert not caught.value.may_have_committed
+    assert hurried_engine.attempt(insert) is Attempt.COMMITTED
+
+
+def test_attempt_that_waited_for_a_connection_is_unavailable_at_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = engine._writers.pool
+    held = [engine._writers.connect() for _ in range(pool.size() + pool._max_overflow)]
+    monkeypatch.setattr(pool, "_timeout", 0.1)
+
+    with pytest.raises(IndexUnavailable, match="in use"):
+        engine.attempt(lambda _: True)
+
+    for connection in held:
+        connection.close()
 
 
 def test_transact_runs_again_when_a_race_is_lost(engine: Engine) -> None:
