@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from pacs.config import Settings
 from pacs.dimse.engine.ae import connection_limit, listening_socket
+from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.errors import PacsError
 from pacs.server import open_archive, prepare, refused_address, summary
 from pacs.workers import child
@@ -91,6 +92,9 @@ class Supervisor:
         self._listening: socket.socket | None = None
         self._is_accepting = False
         self._summary: list[tuple[str, str]] = []
+        self._dropped = RepeatedLine(LOGGER, logging.WARNING)
+        self._not_accepted = RepeatedLine(LOGGER, logging.ERROR)
+        self._not_taken = RepeatedLine(LOGGER, logging.ERROR)
 
     # As the command line sees it
 
@@ -219,14 +223,14 @@ class Supervisor:
         except (BlockingIOError, ConnectionError):  # the peer has thought better of it
             return
         except OSError as error:
-            LOGGER.error("connections cannot be accepted: %s", error.strerror)
+            self._not_accepted("cannot accept a connection: %s", error.strerror)
             time.sleep(_ACCEPT_PAUSE_SECONDS)  # it would be reported as acceptable at once
             return
         with connection:  # the worker has a descriptor of its own
             if self._tally.total >= connection_limit(self.settings.maximum_associations):
-                LOGGER.warning("connection from %s dropped: too many connections", address[0])
+                self._dropped("connection from %s dropped: too many connections", address[0])
             elif not any(self._hand(slot, connection) for slot in self._by_load()):
-                LOGGER.error("connection from %s dropped: no worker takes it", address[0])
+                self._not_taken("connection from %s dropped: no worker takes it", address[0])
 
     def _by_load(self) -> Iterator[_Slot]:
         """The workers that can serve, least loaded first; of equals the one that had to wait longest."""

@@ -12,6 +12,7 @@ from pacs.archive.archive import Archive
 from pacs.config import Settings
 from pacs.dimse.engine.ae import EngineAE
 from pacs.dimse.engine.handed import Census, HandedServer, handed_server
+from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.errors import PacsError
 from pacs.server import Housekeeper, make_scp, open_archive, sweep_leftovers
 from pacs.workers.channel import Failed, Ready, Stopped, SupervisorGone, WorkerEnd
@@ -49,9 +50,10 @@ def work(settings: Settings, duties: Duties, channel: WorkerEnd) -> int:
             channel.report(Failed(error))
             return 1
         channel.report(Ready())
+        lost = RepeatedLine(LOGGER, logging.ERROR)
         for connection in channel.connections():
             if connection is None:
-                LOGGER.error("a connection is lost: this process has too many open files")
+                lost("a connection is lost: this process has too many open files")
                 duties.census.ended()
             else:
                 running.server.serve(connection)

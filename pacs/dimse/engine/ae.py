@@ -9,7 +9,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from pynetdicom.transport import (
 from pacs.dimse import tls
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.dimse import DataSetSink
+from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.dimse.engine.services import Destination
 from pacs.dimse.engine.transport import Connection
 from pacs.errors import DestinationUnreachable
@@ -280,8 +281,11 @@ class EngineServer(ThreadedAssociationServer):
         self.open_sink = open_sink
         self._stopping = threading.Event()
         self._stopped = threading.Event()
-        self._handshakes = 0
-        self._handshakes_lock = threading.Lock()
+        #: Connections whose thread has not ended; the threads of a flood may not even have begun.
+        self._connections = 0
+        self._connections_lock = threading.Lock()
+        self._dropped = RepeatedLine(LOGGER, logging.WARNING)
+        self._not_accepted = RepeatedLine(LOGGER, logging.ERROR)
         super().__init__(*args, **kwargs)
         self.ssl_context = self.ssl_context or self.ae.ssl_context
 
@@ -319,32 +323,40 @@ class EngineServer(ThreadedAssociationServer):
 
     def verify_request(self, _: Any, client_address: Any) -> bool:
         """Refuse connections far beyond the limit before they cost a thread each."""
-        begun = len(self.ae.active_associations) + self._handshakes
-        if begun < connection_limit(self.ae.maximum_associations):
+        if self._connections < connection_limit(self.ae.maximum_associations):
             return True
-        LOGGER.warning("connection from %s dropped: too many connections", client_address[0])
+        self._dropped("connection from %s dropped: too many connections", client_address[0])
         return False
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own."""
+        self._count(1)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._count(-1)
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, from its TLS handshake to its end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._connections_lock:
+            self._connections += change
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Shake hands if TLS is on, then start the association."""
         if self.ssl_context is not None:
-            with self._counted_handshake():
-                secured = self._secure(self.ssl_context, request, client_address[0])
+            secured = self._secure(self.ssl_context, request, client_address[0])
             if secured is None:
                 self.connection_ended()
                 return
             request = secured
         super().finish_request(request, client_address)
-
-    @contextlib.contextmanager
-    def _counted_handshake(self) -> Iterator[None]:
-        with self._handshakes_lock:
-            self._handshakes += 1
-        try:
-            yield
-        finally:
-            with self._handshakes_lock:
-                self._handshakes -= 1
 
     def _secure(self, context: ssl.SSLContext, request: Any, host: str) -> Any:
         """The connection to go on with; None if there is none. The peer has as long as for its request (ARTIM)."""
@@ -391,7 +403,7 @@ class EngineServer(ThreadedAssociationServer):
             except OSError as error:
                 if not self._stopping.is_set():
                     # No descriptor left, for one; the next attempt would fail as fast.
-                    LOGGER.error("cannot accept a connection: %s", error)
+                    self._not_accepted("cannot accept a connection: %s", error.strerror or error)
                     self._stopping.wait(_ACCEPT_PAUSE_SECONDS)
                 continue
             self._accepted(request, address)

@@ -728,7 +728,7 @@ def test_handshakes_count_as_connections(
 
     wires = [Wire(running.port) for _ in range(limit)]
     try:
-        wait_until(lambda: running._running.server._handshakes == limit)  # type: ignore[attr-defined]
+        wait_until(lambda: running._running.server._connections == limit)  # type: ignore[attr-defined]
         with Wire(running.port) as late:
             assert late.ends() == 0
     finally:
@@ -736,7 +736,7 @@ def test_handshakes_count_as_connections(
             wire.sock.close()
 
     assert "too many connections" in caplog.text
-    wait_until(lambda: running._running.server._handshakes == 0)  # type: ignore[attr-defined]
+    wait_until(lambda: running._running.server._connections == 0)  # type: ignore[attr-defined]
 
 
 @engine_on_sqlite
