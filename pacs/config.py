@@ -279,6 +279,9 @@ class Settings(BaseModel):
     network_timeout_seconds: Seconds = Field(
         default=300, description="Seconds an association may stay silent before it is aborted."
     )
+    query_timeout_seconds: Seconds = Field(
+        default=120, description="Seconds the database may work before the next matches of a query."
+    )
     connect_timeout_seconds: Seconds = Field(
         default=10, description="Seconds to wait for a TCP connection to a Move Destination."
     )
@@ -287,6 +290,10 @@ class Settings(BaseModel):
     )
     find_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
         default=0, description="Largest number of matches a C-FIND may return; 0 is no limit."
+    )
+    retrieve_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        default=0,
+        description="Largest number of instances a C-MOVE or C-GET may retrieve; 0 is no limit.",
     )
     pending_interval_responses: Annotated[int, Field(ge=1, le=65_535)] = Field(
         default=25, description="Sub-operations between two pending responses of C-MOVE and C-GET."

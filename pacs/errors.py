@@ -74,6 +74,12 @@ class NotAuthorised(PacsError):
     fault = "peer"
 
 
+class LimitExceeded(PacsError):
+    """More was asked for than the settings of this archive allow."""
+
+    fault = "peer"
+
+
 class DestinationUnreachable(PacsError):
     """No association with the Move Destination could be established."""
 

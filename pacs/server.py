@@ -48,7 +48,11 @@ def open_archive(settings: Settings, *, upgrade: bool = True) -> Archive:
         StorageUnavailable: the storage cannot be written.
     """
     make_directory(settings.data_dir)
-    index = Index.open(settings.database_url, upgrade=upgrade)
+    index = Index.open(
+        settings.database_url,
+        upgrade=upgrade,
+        query_timeout_seconds=settings.query_timeout_seconds,
+    )
     try:
         storage = storage_from_url(settings.storage_url)
     except PacsError:
@@ -108,6 +112,7 @@ def options_of(settings: Settings) -> Options:
         network_timeout_seconds=settings.network_timeout_seconds,
         connect_timeout_seconds=settings.connect_timeout_seconds,
         find_limit=settings.find_limit,
+        retrieve_limit=settings.retrieve_limit,
         destination_retries=settings.destination_retries,
         pending=PendingCadence(
             settings.pending_interval_responses, settings.pending_interval_seconds
@@ -130,7 +135,7 @@ def sweep_leftovers(archive: Archive) -> None:
         IndexUnavailable, StorageUnavailable: it could not be done.
     """
     if swept := archive.storage.spool.sweep():
-        LOGGER.warning("%d unfinished transfers of an earlier process removed", swept)
+        LOGGER.warning("unfinished transfers of an earlier process removed: %d", swept)
     try:
         archive.redo.recover()
     except StorageFull as error:
@@ -139,7 +144,7 @@ def sweep_leftovers(archive: Archive) -> None:
             "%s; stored files that a power loss took are missing until there is space", error
         )
     if interrupted := archive.index.mark_interrupted():
-        LOGGER.warning("%d retrieves of an earlier process were interrupted", interrupted)
+        LOGGER.warning("retrieves of an earlier process that were interrupted: %d", interrupted)
 
 
 def prepare(archive: Archive) -> None:

@@ -31,6 +31,36 @@ def index_outage(database_url: str) -> Iterator[None]:
         _postgres(url, "ALTER DATABASE {} ALLOW_CONNECTIONS true")
 
 
+@contextmanager
+def index_standstill(database_url: str) -> Iterator[None]:
+    """Let the database take for ever over every query that needs a study: a lock, or a view without an end."""
+    url = sa.make_url(database_url)
+    if url.get_backend_name() != "sqlite":
+        plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(plain) as connection:
+            connection.execute("LOCK TABLE study IN ACCESS EXCLUSIVE MODE")
+            yield
+        return
+    endless = (
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+    )
+    _rename(url, "{0}", "{0}_away")
+    with closing(sqlite3.connect(str(url.database), timeout=5)) as connection:
+        for table in ("study", "instance"):
+            connection.execute(
+                f"CREATE VIEW {table} AS SELECT * FROM {table}_away WHERE ({endless}) > 0"
+            )
+        connection.commit()
+    try:
+        yield
+    finally:
+        with closing(sqlite3.connect(str(url.database), timeout=5)) as connection:
+            for table in ("study", "instance"):
+                connection.execute(f"DROP VIEW {table}")
+            connection.commit()
+        _rename(url, "{0}_away", "{0}")
+
+
 def _rename(url: sa.URL, before: str, after: str) -> None:
     with closing(sqlite3.connect(str(url.database), timeout=5, isolation_level=None)) as connection:
         # Otherwise a rename follows into the views, triggers and references of other tables.

@@ -84,13 +84,14 @@ class Completed(NamedTuple):
     outcome: Outcome
 
 
-def plan(archive: Archive, query: Query) -> RetrievePlan:
+def plan(archive: Archive, query: Query, limit: int = 0) -> RetrievePlan:
     """Find the instances that ``query`` asks for.
 
     Raises:
         IndexUnavailable: the matches cannot be calculated.
+        LimitExceeded: there are more than ``limit``, if that is not zero.
     """
-    return archive.index.plan(query)
+    return archive.index.plan(query, limit)
 
 
 def outgoing(archive: Archive, retrieve_plan: RetrievePlan) -> Iterator[OutgoingInstance]:

@@ -44,6 +44,7 @@ class Options:
     network_timeout_seconds: float = 300
     connect_timeout_seconds: float = 10
     find_limit: int = 0
+    retrieve_limit: int = 0
     destination_retries: int = 2
     pending: PendingCadence = field(default_factory=PendingCadence)
     tls: TLSOptions = field(default_factory=TLSOptions)
@@ -76,8 +77,8 @@ def handlers(
         (evt.EVT_C_ECHO, handle_echo, []),
         (evt.EVT_C_STORE, handle_store, [archive]),
         (evt.EVT_C_FIND, handle_find, [archive, options.ae_title, options.find_limit]),
-        (evt.EVT_C_MOVE, handle_move, [archive, remotes]),
-        (evt.EVT_C_GET, handle_get, [archive]),
+        (evt.EVT_C_MOVE, handle_move, [archive, remotes, options.retrieve_limit]),
+        (evt.EVT_C_GET, handle_get, [archive, options.retrieve_limit]),
     ]
 
 

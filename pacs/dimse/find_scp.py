@@ -54,10 +54,11 @@ def handle_find(event: Any, archive: Archive, ae_title: str, limit: int = 0) -> 
         LOGGER.log(error.log_level, "%s: C-FIND refused: %s", rights, error.message)
     code = int(final.Status) if isinstance(final, Dataset) else int(final)
     LOGGER.info(
-        "%s: C-FIND %s: %d matches in %.3f s, status %04X",
+        "%s: C-FIND %s: %d match%s in %.3f s, status %04X",
         rights,
         level,
         count,
+        "" if count == 1 else "es",
         time.monotonic() - started,
         code,
     )

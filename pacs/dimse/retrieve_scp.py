@@ -77,8 +77,10 @@ class _Retrieve:
         return DimseService.MOVE if self.service is Service.MOVE else DimseService.GET
 
 
-def handle_move(event: Any, archive: Archive, remotes: RemoteAEs) -> Generator[Any, Any, None]:
-    """Handle ``evt.EVT_C_MOVE``."""
+def handle_move(
+    event: Any, archive: Archive, remotes: RemoteAEs, limit: int = 0
+) -> Generator[Any, Any, None]:
+    """Handle ``evt.EVT_C_MOVE``; with a ``limit``, one of more instances is refused as a whole."""
     title = str(event.request.MoveDestination or "").strip()
     remote = remotes.get(title)
     try:
@@ -86,7 +88,7 @@ def handle_move(event: Any, archive: Archive, remotes: RemoteAEs) -> Generator[A
         rights.require(Service.MOVE)
         rights.require_destination(title)
         query = _parse(event)
-        retrieve_plan = None if remote is None else plan(archive, query)
+        retrieve_plan = None if remote is None else plan(archive, query, limit)
     except PacsError as error:
         yield _refused_address(remotes, remote)
         yield from _refuse(event, archive, Service.MOVE, title, error)
@@ -110,12 +112,12 @@ def handle_move(event: Any, archive: Archive, remotes: RemoteAEs) -> Generator[A
     yield from _carry_out(event, archive, Service.MOVE, title, query, retrieve_plan, stock)
 
 
-def handle_get(event: Any, archive: Archive) -> Generator[Any, Any, None]:
-    """Handle ``evt.EVT_C_GET``."""
+def handle_get(event: Any, archive: Archive, limit: int = 0) -> Generator[Any, Any, None]:
+    """Handle ``evt.EVT_C_GET``; ``limit`` as for C-MOVE."""
     try:
         rights_of(event).require(Service.GET)
         query = _parse(event)
-        retrieve_plan = plan(archive, query)
+        retrieve_plan = plan(archive, query, limit)
     except PacsError as error:
         yield from _refuse(event, archive, Service.GET, "", error)
         return

@@ -63,9 +63,11 @@ _COMMON = {
     errors.StorageFull: Status.OUT_OF_RESOURCES,
     errors.StorageUnavailable: Status.OUT_OF_RESOURCES,
     errors.IndexUnavailable: Status.OUT_OF_RESOURCES,
+    errors.LimitExceeded: Status.OUT_OF_RESOURCES,
 }
 _RETRIEVE = _COMMON | {
     errors.IndexUnavailable: Status.UNABLE_TO_CALCULATE_MATCHES,
+    errors.LimitExceeded: Status.UNABLE_TO_CALCULATE_MATCHES,
     errors.StorageUnavailable: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
     errors.StorageFull: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
 }

@@ -28,6 +28,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from pacs.errors import IndexUnavailable, InvalidSetting, PacsError
+from pacs.index import time_limit
 
 Backend = Literal["sqlite", "postgresql"]
 T = TypeVar("T")
@@ -37,6 +38,8 @@ _ATTEMPTS = 10
 _FIRST_PAUSE_SECONDS = 0.002
 _LONGEST_PAUSE_SECONDS = 0.25
 
+#: query_canceled: what a statement timeout ends with.
+_TIMED_OUT_SQLSTATE = "57014"
 #: serialization_failure, deadlock_detected: PostgreSQL asks to run the transaction again.
 _RETRY_SQLSTATES = frozenset({"40001", "40P01"})
 
@@ -46,7 +49,9 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _CONNECT_TIMEOUT_SECONDS = 10
 _POOL_TIMEOUT_SECONDS = 30
 _LOCK_TIMEOUT_SECONDS = 20
-_STATEMENT_TIMEOUT_SECONDS = 120
+_WRITE_TIMEOUT_SECONDS = 120
+#: How long the database may work on a read, if nobody says otherwise.
+QUERY_TIMEOUT_SECONDS = 120.0
 #: A reader is idle between two fetches while its peer takes a response; the writer never waits for a peer.
 _IDLE_READER_TIMEOUT_SECONDS = 600
 _IDLE_WRITER_TIMEOUT_SECONDS = 60
@@ -75,14 +80,14 @@ _REFUSED = "The index refused a value or a reference."
 class Engine:
     """The database: two connection pools and the rules of a transaction."""
 
-    def __init__(self, url: sa.URL) -> None:
-        """Prepare both pools; connects to nothing yet."""
+    def __init__(self, url: sa.URL, query_timeout_seconds: float = QUERY_TIMEOUT_SECONDS) -> None:
+        """Prepare both pools; connects to nothing yet. For the time-out see ``create``."""
         self.backend: Backend = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql"
         self._url = url
-        self._readers = (
-            _sqlite(url, writes=False) if self.is_sqlite else _postgres(url, writes=False)
-        )
-        self._writers = _sqlite(url, writes=True) if self.is_sqlite else _postgres(url, writes=True)
+        self.query_timeout_seconds = query_timeout_seconds
+        make = _sqlite if self.is_sqlite else _postgres
+        self._readers = make(url, query_timeout_seconds, writes=False)
+        self._writers = make(url, _WRITE_TIMEOUT_SECONDS, writes=True)
 
     @property
     def is_sqlite(self) -> bool:
@@ -101,7 +106,7 @@ class Engine:
         Raises:
             IndexUnavailable: the database cannot be reached, is busy, or failed.
         """
-        with _translated(), self._readers.begin() as connection:
+        with self._translated(), self._readers.begin() as connection:
             yield connection
 
     @contextmanager
@@ -111,7 +116,7 @@ class Engine:
         Raises:
             IndexUnavailable: as for ``read``.
         """
-        with _translated(), self._writers.begin() as connection:
+        with self._translated(), self._writers.begin() as connection:
             yield connection
 
     @property
@@ -193,14 +198,30 @@ class Engine:
             time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
         raise AssertionError("unreachable")
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn the driver's errors into the domain's, with the cause chained."""
+        try:
+            yield
+        except _LIBRARY_ERRORS as error:
+            if _is_timed_out(error):
+                raise IndexUnavailable(
+                    f"No result within {self.query_timeout_seconds:g} s: narrow the query"
+                ) from error
+            raise _translate(error) from error
+
     def close(self) -> None:
         """Close the pooled connections."""
         self._readers.dispose()
         self._writers.dispose()
 
 
-def create(url: str) -> Engine:
+def create(url: str, *, query_timeout_seconds: float = QUERY_TIMEOUT_SECONDS) -> Engine:
     """Make the engine for a database URL; connects to nothing yet.
+
+    Args:
+        url: See ``Index.open``.
+        query_timeout_seconds: How long the database may work before each batch of a read's rows.
 
     Raises:
         InvalidSetting: the URL cannot be used. Its password is never in the message.
@@ -212,7 +233,7 @@ def create(url: str) -> Engine:
         raise InvalidSetting(f"The database URL cannot be parsed; {_SUPPORTED}.") from None
     name = parsed.drivername
     if name in {"postgres", "postgresql", "postgresql+psycopg"}:
-        return Engine(parsed.set(drivername="postgresql+psycopg"))
+        return Engine(parsed.set(drivername="postgresql+psycopg"), query_timeout_seconds)
     if name not in {"sqlite", "sqlite+pysqlite"}:
         raise InvalidSetting(f"The database {name!r} is not supported; {_SUPPORTED}.")
     if parsed.host or parsed.username or parsed.password:
@@ -223,10 +244,10 @@ def create(url: str) -> Engine:
         raise InvalidSetting(
             "An SQLite index has to be a file: several connections share it, and it has to last."
         )
-    return Engine(parsed.set(drivername="sqlite+pysqlite"))
+    return Engine(parsed.set(drivername="sqlite+pysqlite"), query_timeout_seconds)
 
 
-def _sqlite(url: sa.URL, *, writes: bool) -> sa.Engine:
+def _sqlite(url: sa.URL, timeout_seconds: float, *, writes: bool) -> sa.Engine:
     engine = sa.create_engine(
         url,
         hide_parameters=True,
@@ -238,12 +259,14 @@ def _sqlite(url: sa.URL, *, writes: bool) -> sa.Engine:
         connect_args={"timeout": _LOCK_TIMEOUT_SECONDS, "check_same_thread": False},
     )
 
-    def configure(connection: sqlite3.Connection, _record: object) -> None:
+    def configure(connection: sqlite3.Connection, record: object) -> None:
         # The driver's own transaction control starts too late and never IMMEDIATE: SQLAlchemy's documented
         # remedy is to switch it off and emit BEGIN in the event below.
         connection.isolation_level = None
         for pragma in _WRITER_PRAGMAS if writes else _READER_PRAGMAS:
             _run_patiently(connection, f"PRAGMA {pragma}")
+        if not writes:
+            time_limit.watch(connection, record, timeout_seconds)
 
     def begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -292,7 +315,7 @@ def _run_patiently(connection: sqlite3.Connection, statement: str) -> None:
 _PLANNER = "SET random_page_cost = 1.1; SET jit = off"
 
 
-def _postgres(url: sa.URL, *, writes: bool) -> sa.Engine:
+def _postgres(url: sa.URL, timeout_seconds: float, *, writes: bool) -> sa.Engine:
     connect_args: dict[str, Any] = {
         "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
         # Not the database's own: with SQL_ASCII the driver would return bytes.
@@ -318,7 +341,7 @@ def _postgres(url: sa.URL, *, writes: bool) -> sa.Engine:
     idle = _IDLE_WRITER_TIMEOUT_SECONDS if writes else _IDLE_READER_TIMEOUT_SECONDS
     settings = (
         f"SET application_name = 'pacs'; SET timezone = 'UTC'; SET lock_timeout = '{_LOCK_TIMEOUT_SECONDS}s';"
-        f"SET statement_timeout = '{_STATEMENT_TIMEOUT_SECONDS}s';"
+        f"SET statement_timeout = '{round(timeout_seconds * 1000)}ms';"
         f"SET idle_in_transaction_session_timeout = '{idle}s';"
         f"SET default_transaction_read_only = {'off' if writes else 'on'};{_PLANNER};"
         # A commit is what makes an instance durable, whatever the role or the database is set to.
@@ -362,17 +385,15 @@ def _is_rolled_back(error: Exception) -> bool:
     return isinstance(error, IntegrityError) or _sqlstate(error) in _RETRY_SQLSTATES
 
 
+def _is_timed_out(error: Exception) -> bool:
+    """Whether the database ended a statement because its time was up."""
+    if _sqlstate(error) == _TIMED_OUT_SQLSTATE:
+        return True
+    return isinstance(error, DBAPIError) and str(error.orig) == "interrupted"
+
+
 def _sqlstate(error: Exception) -> str | None:
     return getattr(getattr(error, "orig", None), "sqlstate", None)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn the driver's errors into the domain's, with the cause chained."""
-    try:
-        yield
-    except _LIBRARY_ERRORS as error:
-        raise _translate(error) from error
 
 
 def _translate(error: Exception, *, may_have_committed: bool = False) -> Exception:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dicom.identifier import Query
 from pacs.index import migrate, tables
-from pacs.index.engine import Engine, create
+from pacs.index.engine import QUERY_TIMEOUT_SECONDS, Engine, create
 from pacs.index.group_commit import GroupCommit
 from pacs.index.ingest import Ingest
 from pacs.index.journal import Journal
@@ -62,18 +62,25 @@ class Index:
         self.redo = RedoRows(engine)
 
     @classmethod
-    def open(cls, url: str, *, upgrade: bool = True) -> Index:
+    def open(
+        cls,
+        url: str,
+        *,
+        upgrade: bool = True,
+        query_timeout_seconds: float = QUERY_TIMEOUT_SECONDS,
+    ) -> Index:
         """Open the index at a database URL; the caller closes it.
 
         Args:
             url: ``sqlite:///PATH`` or ``postgresql+psycopg://...``.
             upgrade: Run missing migrations; otherwise an old schema is refused.
+            query_timeout_seconds: How long the database may work on a query, see ``engine.create``.
 
         Raises:
             InvalidSetting: the URL cannot be used.
             IndexUnavailable: the database cannot be reached, or its schema does not fit.
         """
-        engine = create(url)
+        engine = create(url, query_timeout_seconds=query_timeout_seconds)
         try:
             if upgrade:
                 migrate.upgrade(engine)
@@ -201,9 +208,9 @@ class Index:
         """The matches at the query's level, streamed; see ``Search.search``."""
         return self._search.search(query)
 
-    def plan(self, query: Query) -> RetrievePlan:
-        """The instances under the matches of a query, in the order to send them."""
-        return self._search.plan(query)
+    def plan(self, query: Query, limit: int = 0) -> RetrievePlan:
+        """The instances under the matches of a query, in the order to send them; see ``Search.plan``."""
+        return self._search.plan(query, limit)
 
     def instances(self, keys: Sequence[int]) -> list[StoredInstance]:
         """The instances with these keys, in that order; those removed since are left out."""

@@ -13,11 +13,12 @@ from pacs.dicom.attributes import BY_KEYWORD, Attribute, Origin
 from pacs.dicom.identifier import Condition, Query
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import matches
-from pacs.errors import InvalidIdentifier
+from pacs.errors import InvalidIdentifier, LimitExceeded
 from pacs.index import computed, tables
 from pacs.index.conditions import ConditionCompiler, needs_recheck
 from pacs.index.engine import Engine
 from pacs.index.records import RetrievePlan, StoredInstance
+from pacs.index.time_limit import limited
 
 #: Rows fetched at a time: what one result holds in memory.
 _ROWS_IN_MEMORY = 500
@@ -52,8 +53,8 @@ class Search:
         statement = self._select(query, [_column(attribute) for attribute in attributes])
         readers = [(a.keyword, _sorted_values if _is_collected(a) else _text) for a in attributes]
         rechecked = _rechecked(query)
-        with self._engine.read() as connection, _streamed(connection, statement) as rows:
-            for row in rows:
+        with self._engine.read() as connection:
+            for row in _streamed(connection, statement):
                 if rechecked and not _is_match(rechecked, row[len(readers) :]):
                     continue
                 yield {
@@ -61,21 +62,26 @@ class Search:
                     for (keyword, read), value in zip(readers, row, strict=False)
                 }
 
-    def plan(self, query: Query) -> RetrievePlan:
+    def plan(self, query: Query, limit: int = 0) -> RetrievePlan:
         """The instances under the matches of a query: by study, series and Instance Number.
 
         Raises:
             IndexUnavailable: the matches cannot be calculated.
+            LimitExceeded: there are more than ``limit``, if that is not zero.
         """
         statement = self._plan_statement(query)
         rechecked = _rechecked(query)
         keys = array("q")
         contexts: Counter[tuple[str, str]] = Counter()
-        with self._engine.read() as connection, _streamed(connection, statement) as rows:
-            for row in rows:
+        with self._engine.read() as connection:
+            for row in _streamed(connection, statement):
                 key, sop_class_uid, transfer_syntax_uid, *texts = tuple(row)
                 if rechecked and not _is_match(rechecked, texts):
                     continue
+                if limit and len(keys) == limit:
+                    raise LimitExceeded(
+                        f"More than {limit} instances match: ask for less at a time"
+                    )
                 keys.append(key)
                 contexts[sop_class_uid, transfer_syntax_uid] += 1
         return RetrievePlan(keys=keys, contexts=dict(contexts))
@@ -161,10 +167,20 @@ def _numbered(columns: Sequence[sa.ColumnElement[Any]]) -> list[sa.Label[Any]]:
     return [column.label(f"c{number}") for number, column in enumerate(columns)]
 
 
-def _streamed(connection: sa.Connection, statement: sa.Select[Any]) -> sa.CursorResult[Any]:
+def _streamed(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
     # A server-side cursor in PostgreSQL, to be closed before its connection is given back; SQLite steps
-    # through its rows anyway.
-    return connection.execution_options(yield_per=_ROWS_IN_MEMORY).execute(statement)
+    # through its rows anyway. The time limit is for each batch of rows: what the peer does with them in
+    # between is not the database's time.
+    streaming = connection.execution_options(yield_per=_ROWS_IN_MEMORY)
+    with limited(connection):
+        rows = streaming.execute(statement)
+    with rows:
+        while True:
+            with limited(connection):
+                batch = rows.fetchmany(_ROWS_IN_MEMORY)
+            if not batch:
+                return
+            yield from batch
 
 
 def _rechecked(query: Query) -> list[Condition]:

@@ -277,7 +277,7 @@ def test_killed_worker_is_replaced_and_its_spool_swept(
     line = wait_for_log(serving, "was killed by SIGKILL; it is replaced")
     assert re.search(rf"ERROR +worker \d \(process {killed.pid}\) was", line)
     wait_for_log(serving, "serves again")
-    assert "worker" in wait_for_log(serving, "1 unfinished transfers of an earlier process removed")
+    assert "worker" in wait_for_log(serving, "unfinished transfers of an earlier process removed: 1")
     assert spool_files(processes) == []
     assert receiving.ends() == 0
     assert len(workers(serving)) == 2
@@ -327,7 +327,7 @@ def test_retrieve_of_a_killed_worker_is_marked_interrupted(
         destination.may_answer.set()
         assert moving.exception(DEADLINE_SECONDS) is not None
 
-    assert "1 retrieves of an earlier process were interrupted" in serving.log
+    assert "retrieves of an earlier process that were interrupted: 1" in serving.log
     listed = json.loads(succeeded(processes.run("retrieve", "list", "--json", *options)))
     assert [one["state"] for one in listed] == ["interrupted"]
 
