@@ -181,6 +181,7 @@ def _streamed(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[
             if not batch:
                 return
             yield from batch
+            del batch  # before there are two
 
 
 def _rechecked(query: Query) -> list[Condition]:

@@ -277,7 +277,9 @@ def test_killed_worker_is_replaced_and_its_spool_swept(
     line = wait_for_log(serving, "was killed by SIGKILL; it is replaced")
     assert re.search(rf"ERROR +worker \d \(process {killed.pid}\) was", line)
     wait_for_log(serving, "serves again")
-    assert "worker" in wait_for_log(serving, "unfinished transfers of an earlier process removed: 1")
+    assert "worker" in wait_for_log(
+        serving, "unfinished transfers of an earlier process removed: 1"
+    )
     assert spool_files(processes) == []
     assert receiving.ends() == 0
     assert len(workers(serving)) == 2

@@ -74,8 +74,9 @@ def test_silent_connections_are_gone_after_the_acse_timeout(serve: Serve) -> Non
     running = serve(maximum_associations=2, acse_timeout_seconds=0.5)
 
     with ExitStack() as stack:
-        for _ in range(connection_limit(2)):
-            stack.enter_context(Wire(running.port))
+        silent = [stack.enter_context(Wire(running.port)) for _ in range(connection_limit(2))]
+        for wire in silent:
+            wire.ends()
         wait_until(lambda: not running._running.server._connections)  # type: ignore[attr-defined]
         with Wire(running.port) as late:
             late.send(associate_pdu({1: (VERIFICATION, "1.2.840.10008.1.2")}))

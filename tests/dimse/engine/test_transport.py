@@ -72,3 +72,14 @@ def test_send_buffer_is_enlarged_only_where_the_system_allows_as_much(
     connection.enlarge_send_buffer()
 
     assert (ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > before) is is_larger
+
+
+def test_connection_sends_without_waiting_for_acknowledgements(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, _ = ends
+    connection = Connection(EngineAssociation(EngineAE("PACS"), "acceptor"), client_socket=ours)
+
+    connection.send(b"\0")
+
+    assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
