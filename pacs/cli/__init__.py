@@ -15,6 +15,7 @@ from pacs import __version__
 from pacs.cli.administration import config_group, db_group, stats_command
 from pacs.cli.checking import check_command, reindex_command
 from pacs.cli.importing import import_command
+from pacs.cli.output import INTERRUPTED
 from pacs.cli.query import echo_command, find_command, move_command
 from pacs.cli.remote import ae_group
 from pacs.cli.retrieves import retrieve_group
@@ -94,7 +95,7 @@ def _report(error: BaseException) -> int:
             return error.exit_code
         case click.Abort() | KeyboardInterrupt():
             _complain("interrupted")
-            return 130
+            return INTERRUPTED
         case BrokenPipeError():
             return 1
         case PacsError():

@@ -14,12 +14,11 @@ import click
 
 from pacs.archive import check, reindex
 from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
-from pacs.cli.output import console, errors, human_size
+from pacs.cli.output import INTERRUPTED, console, errors, human_size
 from pacs.cli.progress import ProgressDisplay, in_one_line
 from pacs.config import Settings
 from pacs.server import open_archive
 
-_INTERRUPTED = 130
 _WELL = frozenset({check.Finding.SOUND, check.Finding.IN_FLIGHT})
 #: After these an orphan is as it should be; one in quarantine waits for a person.
 _MENDED = frozenset({check.Repair.ADOPTED, check.Repair.DUPLICATE_REMOVED})
@@ -135,7 +134,7 @@ def _walk(
 
 def _exit_code(*, is_complete: bool, is_well: bool) -> int:
     if not is_complete:
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0 if is_well else 1
 
 

@@ -13,7 +13,7 @@ from pacs.archive.archive import Archive
 from pacs.archive.import_sources import Reason, Refusal, scan
 from pacs.archive.importing import Import, Summary
 from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
-from pacs.cli.output import console, human_size, print_json
+from pacs.cli.output import INTERRUPTED, console, human_size, print_json
 from pacs.cli.progress import ProgressDisplay, in_one_line
 from pacs.config import Settings
 from pacs.dicom.ae_titles import normalised_ae_title
@@ -27,7 +27,6 @@ _OUTCOMES = {
     IngestOutcome.REPLACED: "replaced",
     IngestOutcome.KEPT: "kept the stored one",
 }
-_INTERRUPTED = 130
 
 
 @click.command("import")
@@ -135,7 +134,7 @@ def _run(
             work.run(jobs, lambda so_far: display.show(so_far.done, so_far.size_bytes))
         is_complete = True
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     except PacsError:
         # The caller prints the error in one line; how far the import got belongs above it, even when quiet.
         ending = dataclasses.replace(ending, quiet=False)

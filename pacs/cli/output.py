@@ -14,6 +14,9 @@ from rich.table import Table
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+#: The exit code of a command that Ctrl-C ended, as shells have it.
+INTERRUPTED = 130
+
 #: Wider than any table; rich has no notion of "as wide as it takes".
 _UNLIMITED_COLUMNS = 10_000
 _FORMAT = "%(asctime)s %(levelname)-7s {origin}%(message)s"

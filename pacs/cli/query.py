@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, MutableSequence
+from contextlib import contextmanager
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pacs.cli.options import SCU_SETTINGS, with_settings
-from pacs.cli.output import console, errors, print_json, print_table
+from pacs.cli.output import INTERRUPTED, console, errors, print_json, print_table
 from pacs.config import Settings
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dimse import query_scu
+from pacs.dimse.cancellation import Cancellation
 from pacs.server import options_of
 
 _MODELS = {
@@ -178,23 +181,43 @@ def move_command(
 ) -> int:
     """Send a C-MOVE: have the remote AE send instances to a third one that it knows.
 
-    KEY=VALUE names the unique keys, several UIDs separated by a backslash.
+    KEY=VALUE names the unique keys, several UIDs separated by a backslash. Ctrl-C asks the remote AE to stop
+    (C-CANCEL) and waits for its answer; a second one ends the association at once.
     """
     query_level = Level[level.upper()]
     identifier = query_scu.identifier(query_level.name, _parse_keys(keys))
+    cancellation = Cancellation()
     responses = query_scu.move(
         options_of(settings),
         query_scu.Peer.parse(peer, tls=with_tls),
         _model_for(query_level, model),
         identifier,
         destination,
+        cancellation,
     )
-    final = _follow(responses)
+    with _cancelled_by_ctrl_c(cancellation):
+        final = _follow(responses)
     if as_json:
         print_json({name: getattr(final, name) for name in final.__dataclass_fields__})
     else:
         _report(final, destination)
+    if cancellation.was_sent:
+        return INTERRUPTED
     return 0 if final.status == 0x0000 else 1
+
+
+@contextmanager
+def _cancelled_by_ctrl_c(cancellation: Cancellation) -> Iterator[None]:
+    def cancel(_number: int, _frame: object) -> None:
+        if not cancellation.send():
+            raise KeyboardInterrupt
+        errors.print("cancelling; press Ctrl-C again to end the association at once")
+
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _follow(responses: Iterator[query_scu.Progress]) -> query_scu.Progress:

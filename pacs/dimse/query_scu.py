@@ -17,6 +17,7 @@ from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.dicom.character_sets import UTF_8
 from pacs.dicom.information_model import InformationModel, Operation, sop_class_uid
 from pacs.dimse.ae import Options, make_ae
+from pacs.dimse.cancellation import Cancellation
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.negotiation import VERIFICATION
 from pacs.dimse.tls import requestor_context
@@ -152,9 +153,14 @@ def find(
 
 
 def move(
-    options: Options, peer: Peer, model: InformationModel, query: Dataset, destination: str
+    options: Options,
+    peer: Peer,
+    model: InformationModel,
+    query: Dataset,
+    destination: str,
+    cancellation: Cancellation | None = None,
 ) -> Iterator[Progress]:
-    """Send a C-MOVE and yield each response, the final one last.
+    """Send a C-MOVE and yield each response, the final one last; ``cancellation`` can end it early.
 
     Raises:
         DestinationUnreachable: no association with ``peer``.
@@ -163,11 +169,20 @@ def move(
     uid = sop_class_uid(model, Operation.MOVE)
     assoc = _associate(options, peer, uid)
     try:
-        for status, failed in assoc.send_c_move(query, destination, uid):
+        responses = assoc.send_c_move(query, destination, uid)
+        if cancellation is not None:
+            cancellation.applies_to(assoc, uid)
+        for status, failed in responses:
             if "Status" not in status:
                 raise PeerAborted(f"{peer} gave no final response")
             yield _progress(status, failed)
+    except KeyboardInterrupt:
+        # The request may be half sent, and nobody would wait for the rest of its responses.
+        assoc.abort()
+        raise
     finally:
+        if cancellation is not None:
+            cancellation.is_over()
         assoc.release()
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from pacs.dicom.information_model import InformationModel
 from pacs.dimse.ae import Options
+from pacs.dimse.cancellation import Cancellation
 from pacs.dimse.query_scu import Peer, echo, find, identifier, move
 from pacs.errors import DestinationUnreachable, InvalidIdentifier, InvalidSetting, PeerAborted
+from tests.dimse.engine.scripted import ScriptedAcceptor, accept
+from tests.dimse.engine.wire import IMPLICIT, Wire
 from tests.dimse.retrieving import STUDY, store_study
-from tests.peers import Destination, RunningArchive, closed_port, fill_index, register
+from tests.peers import Destination, RunningArchive, closed_port, fill_index, register, wait_until
 from tests.serving import engine_on_sqlite
 
 OPTIONS = Options(ae_title="TESTSCU", acse_timeout_seconds=5, dimse_timeout_seconds=5)
@@ -80,6 +84,51 @@ def test_move_yields_progress_and_the_final_counts(
     assert {one.status for one in pending} == {0xFF00}
     assert (final.status, final.completed, final.failed) == (0xB000, 2, 1)
     assert final.failed_uids == (uids[1],)
+
+
+@engine_on_sqlite
+def test_move_that_is_cancelled_ends_with_the_peers_final_response(
+    service: RunningArchive, start_destination: Callable[..., Destination]
+) -> None:
+    # PS3.7 9.3.4.3: the cancelled operation is answered with FE00.
+    destination = start_destination()
+    register(service.archive, "DEST", destination.port)
+    store_study(service, 100)
+    may_answer = threading.Event()
+    destination.answer = lambda _: 0x0000 if may_answer.wait(10) else 0xA700
+    query = identifier("STUDY", {"StudyInstanceUID": STUDY})
+    cancellation = Cancellation()
+
+    responses = move(OPTIONS, _peer(service), STUDY_ROOT, query, "DEST", cancellation)
+    next(responses)
+    sent = [cancellation.send(), cancellation.send()]
+    may_answer.set()
+    *_, final = responses
+
+    assert sent == [True, False]
+    assert final.status == 0xFE00
+    assert final.completed < 100
+    assert (final.remaining or 0) + final.completed == 100
+    wait_until(lambda: destination.released == 1)
+
+
+def test_move_that_is_cancelled_does_not_wait_for_ever() -> None:
+    def hold(wire: Wire, _number: int) -> None:
+        accept(wire, IMPLICIT)
+        while wire.receive()[0]:
+            pass
+
+    cancellation = Cancellation(patience_seconds=0.2)
+    options = Options(ae_title="TESTSCU", dimse_timeout_seconds=60)
+    query = identifier("STUDY", {"StudyInstanceUID": STUDY})
+    asking = threading.Thread(target=lambda: wait_until(cancellation.send))
+
+    with ScriptedAcceptor(hold) as peer:
+        asking.start()
+        silent = Peer("X", "127.0.0.1", peer.port)
+        with pytest.raises(PeerAborted, match="no final response"):
+            list(move(options, silent, STUDY_ROOT, query, "D", cancellation))
+        asking.join(5)
 
 
 @pytest.mark.parametrize(

@@ -115,19 +115,20 @@ def associate_pdu(
     maximum_length: int | None = 16_384,
 ) -> bytes:
     """An A-ASSOCIATE-RQ with one transfer syntax for each context."""
-    items = _item(0x10, b"1.2.840.10008.3.1.1.1")
+    items = item(0x10, b"1.2.840.10008.3.1.1.1")
     for number, (abstract_syntax, transfer_syntax) in contexts.items():
-        syntaxes = _item(0x30, abstract_syntax.encode()) + _item(0x40, transfer_syntax.encode())
-        items += _item(0x20, bytes((number, 0, 0, 0)) + syntaxes)
-    user = _item(0x52, b"1.2.826.0.1.3680043.8.498.9")
+        syntaxes = item(0x30, abstract_syntax.encode()) + item(0x40, transfer_syntax.encode())
+        items += item(0x20, bytes((number, 0, 0, 0)) + syntaxes)
+    user = item(0x52, b"1.2.826.0.1.3680043.8.498.9")
     if maximum_length is not None:
-        user = _item(0x51, struct.pack(">I", maximum_length)) + user
-    items += _item(0x50, user)
+        user = item(0x51, struct.pack(">I", maximum_length)) + user
+    items += item(0x50, user)
     fixed = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), calling.ljust(16).encode())
     return pdu(ASSOCIATE_RQ, fixed + items)
 
 
-def _item(item_type: int, value: bytes) -> bytes:
+def item(item_type: int, value: bytes) -> bytes:
+    """An item or sub-item of an A-ASSOCIATE PDU."""
     return struct.pack(">BBH", item_type, 0, len(value)) + value
 
 
