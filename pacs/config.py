@@ -305,8 +305,19 @@ class Settings(BaseModel):
         default=2,
         description="How often a C-MOVE re-establishes a lost association with its destination.",
     )
+    commitment_retries: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        default=12,
+        description="How often a storage commitment report that was not acknowledged is repeated.",
+    )
+    commitment_retry_seconds: Seconds = Field(
+        default=30,
+        description="Seconds from the first attempt to report a storage commitment to the second; "
+        "each further interval is twice as long, up to six hours.",
+    )
     retrieve_record_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
-        default=90, description="Days to keep the records of retrieves; 0 keeps them for ever."
+        default=90,
+        description="Days to keep the records of retrieves and storage commitments; "
+        "0 keeps them for ever.",
     )
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
         default="info", description="Least severe messages to log: debug, info, warning or error."

@@ -47,6 +47,18 @@ class InvalidIdentifier(PacsError):
         self.offending = offending
 
 
+class InvalidActionInformation(PacsError):
+    """The Action Information lacks an Attribute, or has one that is not valid."""
+
+    fault = "peer"
+
+
+class TooManyReferences(PacsError):
+    """The request references more SOP Instances than can be handled at a time."""
+
+    fault = "peer"
+
+
 class InvalidInstance(PacsError):
     """The SOP Instance cannot be read as DICOM."""
 

@@ -19,6 +19,7 @@ from pacs.config import Settings
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.ae import Options, handlers, make_ae, sink_opener
+from pacs.dimse.commitment_delivery import CommitmentDelivery, RetryPolicy
 from pacs.dimse.engine.ae import EngineAE, EngineServer, PendingCadence
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.tls import (
@@ -117,6 +118,7 @@ def options_of(settings: Settings) -> Options:
         pending=PendingCadence(
             settings.pending_interval_responses, settings.pending_interval_seconds
         ),
+        commitment=RetryPolicy(settings.commitment_retries, settings.commitment_retry_seconds),
         tls=TLSOptions(
             certificate=settings.tls_certificate,
             key=settings.tls_key,
@@ -145,6 +147,8 @@ def sweep_leftovers(archive: Archive) -> None:
         )
     if interrupted := archive.index.mark_interrupted():
         LOGGER.warning("retrieves of an earlier process that were interrupted: %d", interrupted)
+    if released := archive.index.commitments.release_ended():
+        LOGGER.warning("storage commitments of an earlier process taken up again: %d", released)
 
 
 def prepare(archive: Archive) -> None:
@@ -168,6 +172,8 @@ class Scp:
     ae: EngineAE
     handlers: list[tuple[Any, Any, list[Any]]]
     open_sink: Any
+    #: Not started.
+    commitments: CommitmentDelivery
 
 
 def make_scp(settings: Settings, archive: Archive) -> Scp:
@@ -183,10 +189,11 @@ def make_scp(settings: Settings, archive: Archive) -> Scp:
         allow_any=settings.allow_any,
         verify_calling_host=settings.verify_calling_host,
     )
-    bound = handlers(archive, remotes, access, options)
     ae = make_ae(options)
+    commitments = CommitmentDelivery(archive, remotes, ae, options.commitment)
+    bound = handlers(archive, remotes, access, options, commitments)
     _set_up_tls(settings, ae, options.tls)
-    return Scp(ae, bound, sink_opener(archive))
+    return Scp(ae, bound, sink_opener(archive), commitments)
 
 
 def _set_up_tls(settings: Settings, ae: EngineAE, options: TLSOptions) -> None:
@@ -231,7 +238,7 @@ def summary(settings: Settings, stats: Stats, port: int) -> list[tuple[str, str]
 
 
 class Housekeeper:
-    """Removes old records of retrieves now and then; one process of an archive does so."""
+    """Removes old records of retrieves and storage commitments now and then; one process of an archive does so."""
 
     def __init__(self, archive: Archive, retrieve_record_days: int) -> None:
         self._archive = archive
@@ -250,8 +257,9 @@ class Housekeeper:
             try:
                 before = datetime.now(UTC) - timedelta(days=self._days)
                 self._archive.index.prune_retrieves(before)
+                self._archive.index.commitments.prune(before)
             except PacsError as error:
-                LOGGER.error("old retrieve records cannot be removed: %s", error)
+                LOGGER.error("old records cannot be removed: %s", error)
             if self._stopping.wait(_PRUNE_INTERVAL_SECONDS):
                 return
 
@@ -262,6 +270,7 @@ class _Running:
     ae: EngineAE
     server: EngineServer
     housekeeper: Housekeeper
+    commitments: CommitmentDelivery
 
 
 class Server:
@@ -291,7 +300,8 @@ class Server:
             archive.close()
             raise
         housekeeper = Housekeeper(archive, self.settings.retrieve_record_days)
-        self._running = _Running(archive, scp.ae, server, housekeeper)
+        scp.commitments.start()
+        self._running = _Running(archive, scp.ae, server, housekeeper, scp.commitments)
 
     @property
     def archive(self) -> Archive:
@@ -320,6 +330,7 @@ class Server:
         running, self._running = self._running, None
         running.server.stop()
         cut_off = running.ae.drain(self.settings.drain_timeout_seconds)
+        running.commitments.stop()
         running.housekeeper.stop()
         running.archive.close()
         return cut_off

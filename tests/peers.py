@@ -32,7 +32,8 @@ from pacs.config import Settings
 from pacs.dicom.instance import InstanceHeader
 from pacs.dicom.part10 import file_meta
 from pacs.dimse.access import AccessPolicy
-from pacs.dimse.ae import handlers
+from pacs.dimse.ae import handlers, make_ae
+from pacs.dimse.commitment_delivery import CommitmentDelivery
 from pacs.dimse.negotiation import message_contexts
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.tls import acceptor_context
@@ -99,14 +100,19 @@ class StockServer:
         self._ae.require_called_aet = options.require_called_ae_title
         self._ae.maximum_associations = options.maximum_associations
         self._ae.supported_contexts = list(message_contexts())
-        bound = handlers(self.archive, remotes, access, options)
+        self._commitments = CommitmentDelivery(
+            self.archive, remotes, make_ae(options), options.commitment
+        )
+        bound = handlers(self.archive, remotes, access, options, self._commitments)
         context = None if settings.tls == "off" else acceptor_context(options.tls)
         self._server = listen(self._ae, bound, settings.ae_title, context=context)
         self.port = int(self._server.server_address[1])
+        self._commitments.start()
 
     def stop(self) -> int:
         """Stop listening and end what is left."""
         stop_listening(self._ae, self._server)
+        self._commitments.stop()
         self.archive.close()
         return 0
 

@@ -14,6 +14,8 @@ from pynetdicom.presentation import PresentationContext
 from pacs.archive.archive import Archive
 from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dimse.access import AccessPolicy
+from pacs.dimse.commitment_delivery import CommitmentDelivery, RetryPolicy
+from pacs.dimse.commitment_scp import handle_action
 from pacs.dimse.destinations import GetDestination, MoveDestination
 from pacs.dimse.engine.ae import EngineAE, PendingCadence
 from pacs.dimse.engine.association import EngineAssociation
@@ -46,6 +48,7 @@ class Options:
     find_limit: int = 0
     retrieve_limit: int = 0
     destination_retries: int = 2
+    commitment: RetryPolicy = field(default_factory=RetryPolicy)
     pending: PendingCadence = field(default_factory=PendingCadence)
     tls: TLSOptions = field(default_factory=TLSOptions)
 
@@ -69,7 +72,11 @@ def make_ae(options: Options) -> EngineAE:
 
 
 def handlers(
-    archive: Archive, remotes: RemoteAEs, access: AccessPolicy, options: Options
+    archive: Archive,
+    remotes: RemoteAEs,
+    access: AccessPolicy,
+    options: Options,
+    commitments: CommitmentDelivery,
 ) -> list[tuple[Any, Any, list[Any]]]:
     """The event handlers of the SCP; they also work bound to a stock ``pynetdicom.AE``."""
     return [
@@ -79,6 +86,7 @@ def handlers(
         (evt.EVT_C_FIND, handle_find, [archive, options.ae_title, options.find_limit]),
         (evt.EVT_C_MOVE, handle_move, [archive, remotes, options.retrieve_limit]),
         (evt.EVT_C_GET, handle_get, [archive, options.retrieve_limit]),
+        (evt.EVT_N_ACTION, handle_action, [archive, commitments, options.ae_title]),
     ]
 
 

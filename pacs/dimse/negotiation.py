@@ -9,6 +9,7 @@ from typing import Any
 
 from pynetdicom.presentation import PresentationContext, build_context
 
+from pacs.dicom import storage_commitment
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
 from pacs.dicom.sop_classes import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -36,7 +37,7 @@ _CALLING_AE_NOT_RECOGNISED = (0x01, 0x01, 0x03)
 @cache
 def message_contexts() -> tuple[PresentationContext, ...]:
     """The contexts that do not depend on what the peer proposes; negotiation only reads them."""
-    syntaxes = [VERIFICATION, *QUERY_RETRIEVE_SOP_CLASSES]
+    syntaxes = [VERIFICATION, storage_commitment.SOP_CLASS_UID, *QUERY_RETRIEVE_SOP_CLASSES]
     return tuple(build_context(syntax, _MESSAGE_TRANSFER_SYNTAXES) for syntax in syntaxes)
 
 

@@ -23,11 +23,17 @@ class Status(IntEnum):
     PENDING_OPTIONAL_KEYS_NOT_SUPPORTED = 0xFF01
     CANCEL = 0xFE00
     WARNING_SUB_OPERATIONS = 0xB000
+    PROCESSING_FAILURE = 0x0110
+    NO_SUCH_SOP_INSTANCE = 0x0112
+    INVALID_ARGUMENT_VALUE = 0x0115
+    NO_SUCH_SOP_CLASS = 0x0118
     SOP_CLASS_NOT_SUPPORTED = 0x0122
+    NO_SUCH_ACTION = 0x0123
     NOT_AUTHORISED = 0x0124
     DUPLICATE_INVOCATION = 0x0210
     UNRECOGNISED_OPERATION = 0x0211
     MISTYPED_ARGUMENT = 0x0212
+    RESOURCE_LIMITATION = 0x0213
     OUT_OF_RESOURCES = 0xA700
     UNABLE_TO_CALCULATE_MATCHES = 0xA701
     UNABLE_TO_PERFORM_SUB_OPERATIONS = 0xA702
@@ -48,6 +54,8 @@ class DimseService(Enum):
     FIND = "C-FIND"
     MOVE = "C-MOVE"
     GET = "C-GET"
+    #: The N-ACTION of Storage Commitment (PS3.7 10.1.4.1.10): no status beyond those of PS3.7.
+    COMMIT = "N-ACTION"
 
 
 _COMMON = {
@@ -57,6 +65,8 @@ _COMMON = {
     errors.PeerAborted: Status.UNABLE_TO_PROCESS,
     errors.InvalidIdentifier: Status.DOES_NOT_MATCH_SOP_CLASS,
     errors.InstanceMismatch: Status.DOES_NOT_MATCH_SOP_CLASS,
+    errors.InvalidActionInformation: Status.UNABLE_TO_PROCESS,
+    errors.TooManyReferences: Status.UNABLE_TO_PROCESS,
     errors.InvalidInstance: Status.DATA_SET_UNREADABLE,
     errors.DuplicateInstance: Status.DUPLICATE_SOP_INSTANCE,
     errors.DestinationUnreachable: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
@@ -71,11 +81,17 @@ _RETRIEVE = _COMMON | {
     errors.StorageUnavailable: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
     errors.StorageFull: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
 }
+_COMMIT = dict.fromkeys(_COMMON, Status.PROCESSING_FAILURE) | {
+    errors.NotAuthorised: Status.NOT_AUTHORISED,
+    errors.InvalidActionInformation: Status.INVALID_ARGUMENT_VALUE,
+    errors.TooManyReferences: Status.RESOURCE_LIMITATION,
+}
 STATUS_OF: dict[DimseService, dict[type[errors.PacsError], Status]] = {
     DimseService.STORE: _COMMON,
     DimseService.FIND: _COMMON,
     DimseService.MOVE: _RETRIEVE,
     DimseService.GET: _RETRIEVE,
+    DimseService.COMMIT: _COMMIT,
 }
 
 

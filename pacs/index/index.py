@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dicom.identifier import Query
 from pacs.index import migrate, tables
+from pacs.index.commitments import Commitments
 from pacs.index.engine import QUERY_TIMEOUT_SECONDS, Engine, create
 from pacs.index.group_commit import GroupCommit
 from pacs.index.ingest import Ingest
@@ -60,6 +61,8 @@ class Index:
         self._remote_aes = RemoteAEs(engine)
         #: Bytes that the storage may not have on its disk yet.
         self.redo = RedoRows(engine)
+        #: The recorded storage commitment transactions.
+        self.commitments = Commitments(engine)
 
     @classmethod
     def open(

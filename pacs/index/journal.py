@@ -172,7 +172,7 @@ class Journal:
             ended = [
                 row.id
                 for row in connection.execute(unfinished)
-                if _has_ended(ProcessToken.parse(row.process), row.active_at < silent_since)
+                if has_ended(ProcessToken.parse(row.process), row.active_at < silent_since)
             ]
             mark = sa.update(retrieve).where(retrieve.c.id == sa.bindparam("key"))
             if ended:
@@ -260,7 +260,8 @@ _DELETE_SUB_OPERATIONS = sa.delete(sub_operation).where(
 _INSERT_SUB_OPERATION = sa.insert(sub_operation)
 
 
-def _has_ended(process: ProcessToken, is_silent: bool) -> bool:
+def has_ended(process: ProcessToken, is_silent: bool) -> bool:
+    """Whether a process is gone; one of another host counts as gone once it ``is_silent``."""
     if process.host == socket.gethostname():
         return not process.is_alive
     return is_silent

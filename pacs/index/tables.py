@@ -244,6 +244,41 @@ sub_operation = sa.Table(
     sa.Column("duration_seconds", sa.Float, nullable=False),
 )
 
+commitment = sa.Table(
+    "commitment",
+    metadata,
+    _key(),
+    sa.Column("transaction_uid", ValueText, nullable=False, index=True),
+    sa.Column("calling_ae", ValueText, nullable=False),
+    sa.Column("calling_host", ValueText, nullable=False),
+    sa.Column("state", ValueText, nullable=False),
+    # Which process is at work on it; none while it waits (pacs.index.commitments).
+    sa.Column("process", ValueText),
+    # Pruning and listing go by time.
+    sa.Column("requested_at", UtcDateTime, nullable=False, index=True),
+    sa.Column("active_at", UtcDateTime, nullable=False),
+    sa.Column("checked_at", UtcDateTime),
+    sa.Column("finished_at", UtcDateTime),
+    # When the next attempt to report it is due; none once it is over.
+    sa.Column("due_at", UtcDateTime, index=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("comment", ValueText, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+commitment_reference = sa.Table(
+    "commitment_reference",
+    metadata,
+    sa.Column(
+        "commitment_pk", Key, sa.ForeignKey("commitment.id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sop_class_uid", ValueText, nullable=False),
+    sa.Column("sop_instance_uid", ValueText, nullable=False),
+    # PS3.3 C.14.1.1; none: committed, or not checked yet.
+    sa.Column("failure_reason", sa.Integer),
+)
+
 archive_state = sa.Table(
     "archive_state",
     metadata,

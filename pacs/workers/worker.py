@@ -10,6 +10,7 @@ from typing import Any
 
 from pacs.archive.archive import Archive
 from pacs.config import Settings
+from pacs.dimse.commitment_delivery import CommitmentDelivery
 from pacs.dimse.engine.ae import EngineAE
 from pacs.dimse.engine.handed import Census, HandedServer, handed_server
 from pacs.dimse.engine.repeated import RepeatedLine
@@ -39,6 +40,7 @@ class _Running:
     ae: EngineAE
     server: HandedServer
     housekeeper: Housekeeper | None
+    commitments: CommitmentDelivery
 
 
 def work(settings: Settings, duties: Duties, channel: WorkerEnd) -> int:
@@ -80,7 +82,8 @@ def _start(settings: Settings, duties: Duties) -> _Running:
     housekeeper = (
         Housekeeper(archive, settings.retrieve_record_days) if duties.keeps_house else None
     )
-    return _Running(archive, scp.ae, server, housekeeper)
+    scp.commitments.start()
+    return _Running(archive, scp.ae, server, housekeeper, scp.commitments)
 
 
 def _stop(running: _Running, settings: Settings, channel: WorkerEnd) -> int:
@@ -88,6 +91,7 @@ def _stop(running: _Running, settings: Settings, channel: WorkerEnd) -> int:
     # A second signal ends the supervisor at once; this process must notice while it waits.
     threading.Thread(target=_end_with, args=(channel,), name="watcher", daemon=True).start()
     cut_off = running.ae.drain(settings.drain_timeout_seconds)
+    running.commitments.stop()
     if running.housekeeper is not None:
         running.housekeeper.stop()
     running.archive.close()

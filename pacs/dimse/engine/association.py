@@ -14,6 +14,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pacs.dimse.engine import services
 from pacs.dimse.engine.dimse import StreamingDIMSE
 from pacs.dimse.engine.dul import SynchronousDUL
+from pacs.dimse.engine.errands import Errands
 
 if TYPE_CHECKING:
     from pacs.dimse.engine.ae import EngineAE
@@ -40,6 +41,8 @@ class EngineAssociation(Association):
         super().__init__(ae, mode)
         self.dul = SynchronousDUL(self)
         self.dimse = StreamingDIMSE(self)
+        #: What is done for the peer after its request was answered.
+        self.errands = Errands(self)
         # Their setters reach into the DUL, which is new.
         self.acse_timeout = ae.acse_timeout
         self.network_timeout = ae.network_timeout
@@ -90,13 +93,14 @@ class EngineAssociation(Association):
             self.abort()
         finally:
             self.is_established = False
+            self.errands.close()
             self.dimse.abandon()
             self.dul.close(_LINGER_SECONDS)
             self.ae.association_ended(self)
 
     def _run_reactor(self) -> None:
         while not self._kill:
-            if not self._stopping.is_set() and not self.dimse.has_message():
+            if not (self._stopping.is_set() or self.dimse.has_message() or self.errands.step()):
                 self._wait()
             context_id, message = self.dimse.get_msg()
             if message is not None and not self._stopping.is_set():

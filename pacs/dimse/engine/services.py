@@ -29,6 +29,7 @@ from pynetdicom.dsutils import encode as encode_data_set
 
 from pacs.archive.retrieve import Completed, OutgoingInstance
 from pacs.archive.sub_operations import SubOperations
+from pacs.dicom import storage_commitment
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES, Operation
 from pacs.dimse.engine.dimse import assign_uid
 from pacs.dimse.negotiation import VERIFICATION
@@ -49,13 +50,14 @@ _COUNTED = (
     Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
 )
 _PENDING = (Status.PENDING, Status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED)
-#: Parameters of a request that must be there (PS3.7 Tables 9.1-1 to 9.1-5), beside the Message ID.
+#: Parameters of a request that must be there (PS3.7 Tables 9.1-1 to 9.1-5, 10.1-4), beside the Message ID.
 _MANDATORY: dict[type[Any], tuple[str, ...]] = {
     primitives.C_ECHO: ("AffectedSOPClassUID",),
     primitives.C_STORE: ("AffectedSOPClassUID", "AffectedSOPInstanceUID"),
     primitives.C_FIND: ("AffectedSOPClassUID",),
     primitives.C_GET: ("AffectedSOPClassUID",),
     primitives.C_MOVE: ("AffectedSOPClassUID", "MoveDestination"),
+    primitives.N_ACTION: ("RequestedSOPClassUID", "RequestedSOPInstanceUID", "ActionTypeID"),
 }
 
 
@@ -94,6 +96,8 @@ class Destination(Protocol):
 def serve(assoc: EngineAssociation, request: Any, context: Any) -> None:
     """Serve one request."""
     if request.is_response:
+        if assoc.errands.take_response(request):
+            return
         LOGGER.warning("%s: unexpected %s response ignored", assoc.label, type(request).__name__)
         _discard_received(request)
         return
@@ -125,6 +129,10 @@ def _problem_of(request: Any, context: Any) -> Dataset | None:
     if request.ill_typed or missing:
         keyword = (*request.ill_typed, *missing)[0]
         return status_dataset(Status.MISTYPED_ARGUMENT, f"{keyword} is missing or not valid")
+    if isinstance(request, primitives.N_ACTION):
+        return (
+            None  # which SOP Classes and Instances are one, the handler knows (PS3.7 10.1.4.1.10)
+        )
     if request.AffectedSOPClassUID != context.abstract_syntax:
         return status_dataset(
             Status.SOP_CLASS_NOT_SUPPORTED,
@@ -137,6 +145,8 @@ def _operation_of(sop_class_uid: str) -> type[Any]:
     """The one DIMSE operation of a SOP Class that is accepted here; of all others it is C-STORE."""
     if sop_class_uid == VERIFICATION:
         return primitives.C_ECHO
+    if sop_class_uid == storage_commitment.SOP_CLASS_UID:
+        return primitives.N_ACTION
     if sop_class_uid in QUERY_RETRIEVE_SOP_CLASSES:
         return _OPERATIONS[QUERY_RETRIEVE_SOP_CLASSES[sop_class_uid][1]]
     return primitives.C_STORE
@@ -176,8 +186,9 @@ def _respond(
         response.OffendingElement = None if offending is None else _as_list(offending)
     else:
         response.Status = int(status)
-    if hasattr(response, "Identifier"):
-        response.Identifier = None if identifier is None else _encode(identifier, context)
+    for keyword in ("Identifier", "ActionReply"):
+        if hasattr(response, keyword):
+            setattr(response, keyword, None if identifier is None else _encode(identifier, context))
     assoc.dimse.send_msg(response, context.context_id)
 
 
@@ -210,6 +221,23 @@ def _serve_one(assoc: EngineAssociation, request: Any, context: Any) -> None:
         assoc.dimse.confirm_store(request, context.context_id)
     else:
         _respond(assoc, _response_to(request), context, status)
+
+
+# N-ACTION
+
+
+def _serve_action(assoc: EngineAssociation, request: Any, context: Any) -> None:
+    status: Any
+    reply: Dataset | None = None
+    try:
+        attributes = {"request": request, "context": context.as_tuple}
+        answer: Any = evt.trigger(assoc, evt.EVT_N_ACTION, attributes)
+        status, reply = answer
+        _code(status)  # raises here if it is none
+    except Exception:
+        LOGGER.exception("%s: the N-ACTION handler failed", assoc.label)
+        status = status_dataset(Status.PROCESSING_FAILURE, "Processing failure")
+    _respond(assoc, _response_to(request), context, status, reply)
 
 
 # C-FIND
@@ -422,4 +450,5 @@ _LOOPS: dict[type[Any], Any] = {
     primitives.C_FIND: _serve_find,
     primitives.C_MOVE: _serve_move,
     primitives.C_GET: _serve_get,
+    primitives.N_ACTION: _serve_action,
 }

@@ -19,6 +19,7 @@ from pynetdicom import evt
 from pacs.archive.archive import Archive
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.ae import Options, handlers, make_ae, sink_opener
+from pacs.dimse.commitment_delivery import CommitmentDelivery
 from pacs.dimse.engine.ae import EngineRequestHandler, EngineServer
 from pacs.dimse.negotiation import message_contexts, storage_contexts
 from pacs.dimse.remote import RemoteAEs
@@ -196,7 +197,9 @@ def archive_server(directory: Path, template: Path) -> Iterator[tuple[InlineServ
         remotes = RemoteAEs(archive.index, configured_remotes(chosen))
         access = AccessPolicy(remotes, allow_any=True, verify_calling_host=False)
         options = Options(connect_timeout_seconds=1, acse_timeout_seconds=5)
-        bound = handlers(archive, remotes, access, options)
+        # Not started: what has to be reported on another association stays in the index.
+        commitments = CommitmentDelivery(archive, remotes, make_ae(options), options.commitment)
+        bound = handlers(archive, remotes, access, options, commitments)
         with _server(bound, sink_opener(archive), options) as server:
             yield server, archive
     finally:

@@ -1,0 +1,125 @@
+"""A storage commitment SCU: stock pynetdicom that asks, and waits for reports on any association."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from pynetdicom import evt
+from pynetdicom.association import Association
+
+from pacs.dicom.storage_commitment import SOP_CLASS_UID, SOP_INSTANCE_UID
+from tests.peers import CALLING, RunningArchive, association, listen, stock_ae, stop_listening
+
+REPORT_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Report:
+    """One N-EVENT-REPORT as the SCU got it."""
+
+    event_type: int
+    transaction_uid: str
+    #: SOP Instance UIDs.
+    committed: list[str]
+    #: SOP Instance UID to Failure Reason.
+    failed: dict[str, int]
+    information: Dataset
+    #: Whether it came on an association that the archive opened.
+    on_other_association: bool
+
+
+@dataclass
+class ScriptedSCU:
+    """Collects reports; ``answer`` is the status it answers them with, or what is called to find it."""
+
+    title: str = CALLING
+    answer: Any = 0x0000
+    #: Whether it lets the archive be SCP on an association of the archive's own.
+    accepts_role: bool = True
+    reports: queue.Queue[Report] = field(default_factory=queue.Queue)
+
+    @property
+    def bound(self) -> list[Any]:
+        """The handler, for an association or a server."""
+        return [(evt.EVT_N_EVENT_REPORT, self._reported)]
+
+    def _reported(self, event: Any) -> tuple[int, None]:
+        information = event.event_information
+        answer = self.answer(event) if callable(self.answer) else self.answer
+        report = Report(
+            event_type=event.event_type,
+            transaction_uid=information.TransactionUID,
+            committed=[
+                one.ReferencedSOPInstanceUID for one in information.get("ReferencedSOPSequence", [])
+            ],
+            failed={
+                one.ReferencedSOPInstanceUID: one.FailureReason
+                for one in information.get("FailedSOPSequence", [])
+            },
+            information=information,
+            on_other_association=bool(event.assoc.is_acceptor),
+        )
+        if report.on_other_association:
+            role = event.assoc.acceptor.role_selection.get(SOP_CLASS_UID)
+            assert role is not None
+            assert role.scp_role
+        self.reports.put(report)
+        return answer, None
+
+    def next(self) -> Report:
+        """The next report; fails when none comes."""
+        return self.reports.get(timeout=REPORT_SECONDS)
+
+    @contextmanager
+    def listening(self) -> Iterator[int]:
+        """Serve reports on a free port."""
+        ae = stock_ae(self.title)
+        role = {"scu_role": False, "scp_role": True} if self.accepts_role else {}
+        ae.add_supported_context(SOP_CLASS_UID, **role)
+        server = listen(ae, self.bound, self.title)
+        try:
+            yield int(server.server_address[1])
+        finally:
+            stop_listening(ae, server)
+
+    @contextmanager
+    def calling(self, running: RunningArchive, **options: Any) -> Iterator[Association]:
+        """An association on which it asks, and takes reports."""
+        with association(
+            running, SOP_CLASS_UID, calling=self.title, bound=self.bound, **options
+        ) as assoc:
+            yield assoc
+
+
+def action_information(
+    references: Sequence[tuple[str, str]], transaction_uid: str | None = None
+) -> Dataset:
+    """The Action Information of a request for these (SOP Class, SOP Instance) pairs."""
+    information = Dataset()
+    information.TransactionUID = transaction_uid or generate_uid()
+    information.ReferencedSOPSequence = [_reference(*one) for one in references]
+    return information
+
+
+def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = sop_class_uid
+    item.ReferencedSOPInstanceUID = sop_instance_uid
+    return item
+
+
+def request_commitment(assoc: Association, information: Dataset | None, **options: Any) -> Dataset:
+    """Send the N-ACTION and return the status."""
+    chosen = {
+        "action_type": 1,
+        "class_uid": SOP_CLASS_UID,
+        "instance_uid": SOP_INSTANCE_UID,
+    } | options
+    status, _ = assoc.send_n_action(information, **chosen)
+    return status
