@@ -14,6 +14,7 @@ import click
 from pacs import __version__
 from pacs.cli.administration import config_group, db_group, stats_command
 from pacs.cli.checking import check_command, reindex_command
+from pacs.cli.commitments import commitment_group
 from pacs.cli.importing import import_command
 from pacs.cli.output import INTERRUPTED
 from pacs.cli.query import echo_command, find_command, move_command
@@ -58,6 +59,7 @@ for command in (
     echo_command,
     ae_group,
     retrieve_group,
+    commitment_group,
     check_command,
     reindex_command,
     db_group,

@@ -21,7 +21,7 @@ from pacs.dimse.commitment_report import event_report, transfer_syntax
 from pacs.dimse.engine.ae import EngineAE
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.remote import RemoteAEs
-from pacs.errors import DestinationUnreachable, PacsError, PeerAborted
+from pacs.errors import DestinationUnreachable, InvalidSetting, PacsError, PeerAborted
 from pacs.index.records import CommitmentRecord, CommitmentState, RemoteAE
 
 LOGGER = logging.getLogger(__name__)
@@ -122,12 +122,17 @@ class CommitmentDelivery:
                 self._changed.wait_for(lambda: self._stopping or bool(self._handed), pause)
 
     def _release_handed(self) -> None:
-        with self._changed:
-            handed = list(self._handed)
-        for key in handed:
-            self._archive.index.commitments.release(key)
+        while True:
             with self._changed:
-                self._handed.discard(key)
+                if not self._handed:
+                    return
+                # Taken out first: the other thread may claim it as soon as it is released.
+                key = self._handed.pop()
+            try:
+                self._archive.index.commitments.release(key)
+            except BaseException:
+                self.take_over(key)
+                raise
 
     def _seconds_to_next(self) -> float:
         due = self._archive.index.commitments.next_due()
@@ -176,7 +181,7 @@ class CommitmentDelivery:
                     return
                 self._send(assoc, record)
                 left.discard(record.key)
-        except (DestinationUnreachable, PeerAborted) as error:
+        except (DestinationUnreachable, PeerAborted, InvalidSetting) as error:
             if self._stopping:
                 return
             # What one attempt shows holds for all that waits for this AE.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,12 +78,12 @@ class ScriptedSCU:
         return self.reports.get(timeout=REPORT_SECONDS)
 
     @contextmanager
-    def listening(self) -> Iterator[int]:
-        """Serve reports on a free port."""
+    def listening(self, context: ssl.SSLContext | None = None) -> Iterator[int]:
+        """Serve reports on a free port; with ``context`` by TLS."""
         ae = stock_ae(self.title)
         role = {"scu_role": False, "scp_role": True} if self.accepts_role else {}
         ae.add_supported_context(SOP_CLASS_UID, **role)
-        server = listen(ae, self.bound, self.title)
+        server = listen(ae, self.bound, self.title, context=context)
         try:
             yield int(server.server_address[1])
         finally:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
-from datetime import timedelta
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from pydicom.uid import CTImageStorage
 
 from pacs.dimse.commitment_delivery import RetryPolicy
 from pacs.index.records import CommitmentRecord, CommitmentState
+from tests.certificates import Authority, server_context
 from tests.dimse.committing import ScriptedSCU, action_information, request_commitment
 from tests.factories import make_instance
 from tests.peers import RunningArchive, deposit, register, wait_until
@@ -102,6 +105,41 @@ def test_peer_that_never_answers_costs_one_time_out(serve: Serve) -> None:
     assert _record(service).attempts == 1
 
 
+@engine_on_sqlite
+def test_report_that_is_never_answered_costs_one_time_out(serve: Serve) -> None:
+    service = serve(commitment_retries=0, dimse_timeout_seconds=0.5)
+    over = threading.Event()
+    scu = ScriptedSCU(answer=lambda event: 0x0110 if event.assoc.is_requestor else over.wait(15))
+
+    with scu.listening() as port:
+        register(service.archive, scu.title, port)
+        _ask(service, scu)
+        wait_until(lambda: _record(service).state is CommitmentState.UNDELIVERABLE, 10)
+        over.set()
+
+    assert "did not answer" in _record(service).comment
+
+
+@engine_on_sqlite
+def test_report_goes_out_with_tls(serve: Serve, authority: Authority) -> None:
+    service = serve(tls_ca=authority.certificate, commitment_retry_seconds=0.1)
+    scu = _refuse_here(ScriptedSCU())
+    context = server_context(authority.issue("commitment-scu"))
+
+    with scu.listening(context) as port:
+        register(service.archive, scu.title, port)  # without TLS, to be let in without
+        with scu.calling(service) as assoc:
+            register(service.archive, scu.title, port, tls=True)
+            instance = make_instance()
+            deposit(service.archive, instance)
+            reference = (instance.SOPClassUID, instance.SOPInstanceUID)
+            assert request_commitment(assoc, action_information([reference])).Status == 0x0000
+            scu.next()
+        wait_until(lambda: _record(service).state is CommitmentState.REPORTED, 15)
+
+    assert scu.next().on_other_association
+
+
 @engine_only
 def test_restart_goes_on_where_the_archive_was_stopped(serve: Serve) -> None:
     service = serve(commitment_retry_seconds=0.1)
@@ -126,27 +164,34 @@ def test_restart_goes_on_where_the_archive_was_stopped(serve: Serve) -> None:
 
 @engine_on_sqlite
 def test_reports_that_wait_for_one_ae_share_an_association(serve: Serve) -> None:
-    service = serve(commitment_retry_seconds=0.3)
+    service = serve(commitment_retry_seconds=0.1)
+    commitments = service.archive.index.commitments
     scu = _refuse_here(ScriptedSCU())
-    associations: set[int] = set()
+    associations: list[Any] = []
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         unused = reserved.getsockname()[1]
     register(service.archive, scu.title, unused)
     for _ in range(3):
         _ask(service, scu)
+    wait_until(lambda: all(one.attempts for one in commitments.all()))
 
-    scu.answer = lambda event: associations.add(id(event.assoc)) or 0x0000
+    def answer(event: Any) -> int:
+        associations.append(event.assoc)
+        return 0x0000
+
+    scu.answer = answer
     with scu.listening() as port:
+        due_at = datetime.now(UTC) + timedelta(seconds=1.5)
+        wait_until(lambda: all(one.due_at < due_at for one in commitments.all()))
+        for one in commitments.all():
+            commitments.postpone(one.key, due_at, attempts=1, comment="")
         register(service.archive, scu.title, port)
         wait_until(
-            lambda: all(
-                one.state is CommitmentState.REPORTED
-                for one in service.archive.index.commitments.all()
-            ),
-            15,
+            lambda: all(one.state is CommitmentState.REPORTED for one in commitments.all()), 15
         )
 
-    assert 1 <= len(associations) <= 3
+    assert len(associations) == 3
+    assert len({id(assoc) for assoc in associations}) == 1
 
 
 @pytest.mark.parametrize(
