@@ -17,6 +17,8 @@ class PacsError(Exception):
     """The archive could not do what it was asked to do."""
 
     fault: ClassVar[Fault] = "ours"
+    #: SOP Instances that a retrieve failed for before it came to their sub-operations.
+    failed_uids: tuple[str, ...] = ()
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").splitlines()[0])
@@ -53,8 +55,36 @@ class InvalidActionInformation(PacsError):
     fault = "peer"
 
 
+class InvalidFrameRequest(InvalidIdentifier):
+    """The Frame level keys break a rule, or do not fit the SOP Instance."""
+
+
+class FramesNotFound(PacsError):
+    """None of the frames requested is in the SOP Instance."""
+
+    fault = "peer"
+
+
 class TooManyReferences(PacsError):
     """The request references more SOP Instances than can be handled at a time."""
+
+    fault = "peer"
+
+
+class InstanceNotCreatable(PacsError):
+    """No new SOP Instance of this SOP Class can be made of the frames."""
+
+    fault = "peer"
+
+
+class FramesNotExtractable(PacsError):
+    """The frames of the SOP Instance cannot be told apart."""
+
+    fault = "peer"
+
+
+class NotTimeBased(PacsError):
+    """The times of the frames are not known."""
 
     fault = "peer"
 

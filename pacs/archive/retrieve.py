@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 from pacs.archive.archive import Archive
 from pacs.archive.sub_operations import Outcome, SubOperations
@@ -19,7 +19,6 @@ from pacs.index.records import (
     StoredInstance,
     SubOperationRecord,
 )
-from pacs.storage.base import Storage
 
 LOGGER = logging.getLogger(__name__)
 
@@ -31,12 +30,24 @@ _JOURNAL_BATCH = 256
 _JOURNAL_SECONDS = 2.0
 
 
+class Source(Protocol):
+    """Where the bytes of an outgoing instance are; a ``Storage`` is one."""
+
+    def open(self, location: str) -> BinaryIO:
+        """Open the Part 10 file for reading; the caller closes it.
+
+        Raises:
+            PacsError: it cannot be read.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class OutgoingInstance:
-    """A stored instance on its way to a destination: its bytes are read while they are sent."""
+    """A stored instance, or one derived from it, on its way to a destination: read while it is sent."""
 
     stored: StoredInstance
-    storage: Storage
+    storage: Source
 
     @property
     def sop_class_uid(self) -> str:

@@ -15,7 +15,7 @@ bounded. So is the number of elements, hence the time.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import NamedTuple, TypeAlias
@@ -48,10 +48,10 @@ MAX_SEQUENCE_BYTES = 512 * 1024
 _HEADER_BYTES = 8
 
 _VRS = {str(vr).encode(): str(vr) for vr in VR if len(str(vr)) == 2}
-_LONG_VRS = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
+LONG_VRS = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
 
 # The bytes of an element's header by VR, little endian (PS3.5 7.1.2).
-_HEADER_SIZES = {vr: 12 if vr in _LONG_VRS else 8 for vr in _VRS}
+_HEADER_SIZES = {vr: 12 if vr in LONG_VRS else 8 for vr in _VRS}
 _EXPLICIT_HEADER = Struct("<HH2sH").unpack_from
 _IMPLICIT_HEADER = Struct("<HHL").unpack_from
 _LONG_LENGTH = Struct("<L").unpack_from
@@ -208,13 +208,68 @@ class ElementReader:
             group, number, length = encoding.tag_and_length.unpack_from(head)
             return ElementHeader(group << 16 | number, "", length, position + 8)
         group, number, _, length = encoding.tag_and_short_length.unpack_from(head)
-        if vr and vr_bytes not in _LONG_VRS:
+        if vr and vr_bytes not in LONG_VRS:
             return ElementHeader(group << 16 | number, vr, length, position + 8)
         # A VR that is not known has the long form, as every new one will have (PS3.5 6.2).
         if len(head) < 12:
             raise InvalidInstance(f"The data set ends within an element header at byte {position}")
         (length,) = encoding.long_length.unpack_from(head, 8)
         return ElementHeader(group << 16 | number, vr or "UN", length, position + 12)
+
+    def elements(
+        self, encoding: Encoding, stop: Container[int]
+    ) -> Iterator[tuple[ElementHeader, int, int]]:
+        """The elements of the data set, each with where it begins and ends, up to one of ``stop``.
+
+        The content of that last one is not walked: it ends where its value begins.
+        """
+        position = 0
+        header: ElementHeader | None = None
+        while self._has_element(position, header):
+            header = self.header(position, encoding)
+            begin = position
+            if header.tag in stop:
+                yield header, begin, header.value_at
+                return
+            position = self.skip(header, encoding)
+            yield header, begin, position
+
+    def items(self, header: ElementHeader, encoding: Encoding) -> Iterator[tuple[int, int, int]]:
+        """The Items of a sequence: where each begins, where its content does, and where it ends."""
+        undefined = header.length == UNDEFINED_LENGTH
+        position, end = header.value_at, None if undefined else header.value_at + header.length
+        while end is None or position < end:
+            begin = position
+            tag, length, position = self._item_header(begin, encoding, header.tag)
+            if tag == SEQUENCE_DELIMITER:
+                return
+            content = position
+            if length == UNDEFINED_LENGTH:
+                position = self._walk(
+                    [encoding, self.encoding_at(content, encoding)], content, ITEM
+                )
+            else:
+                position += length
+            if end is not None and position > end:
+                raise InvalidInstance(f"{_name(header.tag)} is shorter than what it contains")
+            yield begin, content, position
+
+    def find(
+        self, tags: Container[int], begin: int, end: int, encoding: Encoding
+    ) -> Iterator[ElementHeader]:
+        """The headers of the elements with one of these tags, between two positions within an Item."""
+        position = begin
+        while position < end:
+            header = self.header(position, encoding)
+            if header.tag == ITEM_DELIMITER:
+                return
+            if header.tag in tags:
+                yield header
+            position = self.skip(header, encoding)
+
+    def has_bytes(self, position: int) -> bool:
+        """Whether the data set has at least ``position`` bytes."""
+        return self._source.reaches(position)
 
     def value(self, header: ElementHeader) -> bytes:
         """The first bytes of a value of defined length, at most ``MAX_VALUE_BYTES``."""
@@ -337,12 +392,16 @@ class ElementReader:
         if header.length != UNDEFINED_LENGTH:
             # Whether the data set reaches that far shows when the next element is read.
             return header.value_at + header.length
-        # One entry for each open sequence and Item, alternating: how its content is encoded.
-        open_encodings = [IMPLICIT_LITTLE if header.vr == "UN" else encoding]
-        position = header.value_at
-        while open_encodings:
+        within = IMPLICIT_LITTLE if header.vr == "UN" else encoding
+        return self._walk([within], header.value_at, header.tag)
+
+    def _walk(self, open_encodings: list[Encoding], position: int, within: int) -> int:
+        # One entry for each open sequence and Item, alternating: how its content is encoded. Ends with the
+        # last of them: the sequence, or the Item of a sequence that stays open.
+        open_before = len(open_encodings) - 1
+        while len(open_encodings) > open_before:
             if len(open_encodings) % 2:
-                position = self._step_in_sequence(position, open_encodings, header.tag)
+                position = self._step_in_sequence(position, open_encodings, within)
             else:
                 position = self._step_in_item(position, open_encodings)
         return position

@@ -23,6 +23,7 @@ from pydicom.tag import BaseTag
 
 from pacs.dicom.attributes import BY_KEYWORD, BY_TAG, Attribute, KeyType
 from pacs.dicom.character_sets import codecs_of
+from pacs.dicom.frame_selection import FrameSelection
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import (
@@ -89,6 +90,13 @@ class Query:
     retrieval_keys: tuple[str, ...] = ()
     #: For each sequence asked for by Item keys: which Items to return, and what of them.
     sequence_keys: tuple[tuple[Attribute, SequenceMatch], ...] = ()
+    #: A retrieve at level FRAME: what of the one instance is wanted.
+    frames: FrameSelection | None = None
+
+    @property
+    def level_name(self) -> str:
+        """The Query/Retrieve Level as the request had it."""
+        return self.level.name if self.frames is None else "FRAME"
 
 
 def parse_find(identifier: Dataset, model: InformationModel, *, relational: bool = False) -> Query:

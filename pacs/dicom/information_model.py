@@ -1,4 +1,4 @@
-"""The Query/Retrieve information models and their SOP Classes (PS3.4 C.3, C.6)."""
+"""The Query/Retrieve information models and their SOP Classes (PS3.4 C.3, C.6, Y.3, Y.6, Z.3, Z.6)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pacs.errors import InvalidIdentifier
 
 
 class InformationModel(Enum):
-    """One of the three hierarchies that Identifiers are written against."""
+    """One of the hierarchies that Identifiers are written against."""
 
     PATIENT_ROOT = "Patient Root"
     STUDY_ROOT = "Study Root"
     PATIENT_STUDY_ONLY = "Patient/Study Only"
+    COMPOSITE_INSTANCE_ROOT = "Composite Instance Root"
+    WITHOUT_BULK_DATA = "Composite Instance Retrieve Without Bulk Data"
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -28,7 +30,8 @@ class InformationModel(Enum):
     def key_level(self, attribute: Attribute) -> Level:
         """The level at which an Attribute is a key; it may lie below the model's last level.
 
-        Study Root has no PATIENT level: its Attributes are keys of STUDY (PS3.4 C.3.2).
+        Study Root has no PATIENT level: its Attributes are keys of STUDY (PS3.4 C.3.2). Where IMAGE is the
+        only level, the unique keys of others narrow it: peers send them along.
         """
         return max(attribute.level, self.levels[0])
 
@@ -37,6 +40,9 @@ _LEVELS = {
     InformationModel.PATIENT_ROOT: (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE),
     InformationModel.STUDY_ROOT: (Level.STUDY, Level.SERIES, Level.IMAGE),
     InformationModel.PATIENT_STUDY_ONLY: (Level.PATIENT, Level.STUDY),
+    # Level FRAME selects parts of one instance: pacs.dicom.instance_retrieve reads it.
+    InformationModel.COMPOSITE_INSTANCE_ROOT: (Level.IMAGE,),
+    InformationModel.WITHOUT_BULK_DATA: (Level.IMAGE,),
 }
 
 
@@ -52,13 +58,21 @@ _ROOTS = {
     InformationModel.PATIENT_ROOT: "1.2.840.10008.5.1.4.1.2.1.",
     InformationModel.STUDY_ROOT: "1.2.840.10008.5.1.4.1.2.2.",
     InformationModel.PATIENT_STUDY_ONLY: "1.2.840.10008.5.1.4.1.2.3.",
+    InformationModel.COMPOSITE_INSTANCE_ROOT: "1.2.840.10008.5.1.4.1.2.4.",
+    InformationModel.WITHOUT_BULK_DATA: "1.2.840.10008.5.1.4.1.2.5.",
+}
+#: Models without all three operations (PS3.4 Y.6.1.2, Z.6.1.2).
+_RETRIEVE_ONLY = {
+    InformationModel.COMPOSITE_INSTANCE_ROOT: (Operation.MOVE, Operation.GET),
+    InformationModel.WITHOUT_BULK_DATA: (Operation.GET,),
 }
 
-#: SOP Class UID to its model and operation (PS3.4 C.6.1.3, C.6.2.3; Patient/Study Only is retired).
+#: SOP Class UID to its model and operation (PS3.4 C.6.1.3, C.6.2.3, Y.6.1.2, Z.6.1.2; Patient/Study Only is retired).
 QUERY_RETRIEVE_SOP_CLASSES: dict[str, tuple[InformationModel, Operation]] = {
     f"{root}{number}": (model, operation)
     for model, root in _ROOTS.items()
     for number, operation in enumerate(Operation, start=1)
+    if operation in _RETRIEVE_ONLY.get(model, Operation)
 }
 
 

@@ -25,10 +25,12 @@ from pynetdicom import evt
 from pynetdicom.presentation import build_context
 
 from pacs.archive.archive import Archive
-from pacs.archive.retrieve import Completed, Journal, OutgoingInstance, outgoing, plan
+from pacs.archive.derive import Prepared, prepare
+from pacs.archive.retrieve import Completed, Journal, OutgoingInstance
 from pacs.archive.sub_operations import Outcome
-from pacs.dicom.identifier import Query, parse_retrieve
+from pacs.dicom.identifier import Query
 from pacs.dicom.information_model import model_of
+from pacs.dicom.instance_retrieve import parse_instance_retrieve
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.negotiation import VERIFICATION, rights_of
 from pacs.dimse.remote import RemoteAEs
@@ -88,12 +90,12 @@ def handle_move(
         rights.require(Service.MOVE)
         rights.require_destination(title)
         query = _parse(event)
-        retrieve_plan = None if remote is None else plan(archive, query, limit)
+        prepared = None if remote is None else prepare(archive, query, limit)
     except PacsError as error:
         yield _refused_address(remotes, remote)
         yield from _refuse(event, archive, Service.MOVE, title, error)
         return
-    if remote is None or retrieve_plan is None:
+    if remote is None or prepared is None:
         journal = _journal(event, archive, Service.MOVE, title, 0, query)
         known = ", ".join(remotes.titles()) or "none"
         LOGGER.warning(
@@ -108,8 +110,8 @@ def handle_move(
         yield _UNKNOWN
         return
     stock = None if isinstance(event.assoc, EngineAssociation) else _StockOutcomes()
-    yield _address(remotes, remote, retrieve_plan, stock)
-    yield from _carry_out(event, archive, Service.MOVE, title, query, retrieve_plan, stock)
+    yield _address(remotes, remote, prepared.plan, stock)
+    yield from _carry_out(event, archive, Service.MOVE, title, query, prepared, stock)
 
 
 def handle_get(event: Any, archive: Archive, limit: int = 0) -> Generator[Any, Any, None]:
@@ -117,7 +119,7 @@ def handle_get(event: Any, archive: Archive, limit: int = 0) -> Generator[Any, A
     try:
         rights_of(event).require(Service.GET)
         query = _parse(event)
-        retrieve_plan = plan(archive, query, limit)
+        prepared = prepare(archive, query, limit)
     except PacsError as error:
         yield from _refuse(event, archive, Service.GET, "", error)
         return
@@ -125,12 +127,12 @@ def handle_get(event: Any, archive: Archive, limit: int = 0) -> Generator[Any, A
     if not isinstance(event.assoc, EngineAssociation):
         stock = _StockOutcomes()
         event.assoc.bind(evt.EVT_DIMSE_RECV, stock.on_message)
-    yield from _carry_out(event, archive, Service.GET, "", query, retrieve_plan, stock)
+    yield from _carry_out(event, archive, Service.GET, "", query, prepared, stock)
 
 
 def _parse(event: Any) -> Query:
     model = model_of(str(event.request.AffectedSOPClassUID))
-    return parse_retrieve(identifier_of(event), model)
+    return parse_instance_retrieve(identifier_of(event), model)
 
 
 def _refused_address(remotes: RemoteAEs, remote: RemoteAE | None) -> _Address:
@@ -172,10 +174,11 @@ def _refuse(
     LOGGER.log(
         error.log_level, "%s: %s refused: %s", rights_of(event), dimse_service.value, error.message
     )
-    journal = _journal(event, archive, service, destination, 0, None)
+    journal = _journal(event, archive, service, destination, len(error.failed_uids), None)
+    journal.operations.fail_remaining()
     journal.finish(int(status.Status), error.message)
     yield 1
-    yield status, None
+    yield status, failed_list(error.failed_uids)
 
 
 def _carry_out(
@@ -184,17 +187,18 @@ def _carry_out(
     service: Service,
     destination: str,
     query: Query,
-    retrieve_plan: RetrievePlan,
+    prepared: Prepared,
     stock: _StockOutcomes | None,
 ) -> Generator[Any, Any, None]:
-    journal = _journal(event, archive, service, destination, len(retrieve_plan.keys), query)
+    total = len(prepared.plan.keys)
+    journal = _journal(event, archive, service, destination, total, query)
     retrieve = _Retrieve(archive, event, service, destination, journal, time.monotonic())
-    if not retrieve_plan.keys:
+    if not total:
         # A stock AE answers by itself and does not come back for more.
         retrieve.conclude(Status.SUCCESS, "")
     try:
-        yield len(retrieve_plan.keys)
-        yield from _send_all(retrieve, retrieve_plan, stock)
+        yield total
+        yield from _send_all(retrieve, prepared.instances, stock)
     finally:
         # Also when the requester has vanished: the engine closes this generator.
         journal.finish(retrieve.final, retrieve.comment)
@@ -202,10 +206,9 @@ def _carry_out(
 
 
 def _send_all(
-    retrieve: _Retrieve, retrieve_plan: RetrievePlan, stock: _StockOutcomes | None
+    retrieve: _Retrieve, instances: Iterator[OutgoingInstance], stock: _StockOutcomes | None
 ) -> Generator[_Pair, Any, None]:
     """Yield each instance and record its outcome; conclude the retrieve."""
-    instances = outgoing(retrieve.archive, retrieve_plan)
     sending = _Sending(retrieve, stock)
     try:
         final = yield from _hand_over(retrieve, sending, instances)
@@ -351,7 +354,7 @@ def _journal(
         calling_host=rights.host,
         service=service,
         model=model,
-        level="" if query is None else query.level.name,
+        level="" if query is None else query.level_name,
         identifier=identifier,
         destination=destination,
         message_id=int(event.request.MessageID),

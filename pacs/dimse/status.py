@@ -39,6 +39,12 @@ class Status(IntEnum):
     UNABLE_TO_PERFORM_SUB_OPERATIONS = 0xA702
     MOVE_DESTINATION_UNKNOWN = 0xA801
     DOES_NOT_MATCH_SOP_CLASS = 0xA900
+    #: Composite Instance Root Retrieve (PS3.4 Y.4.1.1.4).
+    FRAMES_NOT_FOUND = 0xAA00
+    UNABLE_TO_CREATE_INSTANCE = 0xAA01
+    UNABLE_TO_EXTRACT_FRAMES = 0xAA02
+    NOT_TIME_BASED = 0xAA03
+    INVALID_REQUEST = 0xAA04
     UNABLE_TO_PROCESS = 0xC000
     DATA_SET_UNREADABLE = 0xC010
     #: PS3.7's 0x0111 is not among the statuses of C-STORE (PS3.7 9.1.1.1.9), so one of "cannot understand".
@@ -64,6 +70,11 @@ _COMMON = {
     errors.InvalidSetting: Status.UNABLE_TO_PROCESS,
     errors.PeerAborted: Status.UNABLE_TO_PROCESS,
     errors.InvalidIdentifier: Status.DOES_NOT_MATCH_SOP_CLASS,
+    errors.InvalidFrameRequest: Status.INVALID_REQUEST,
+    errors.FramesNotFound: Status.FRAMES_NOT_FOUND,
+    errors.InstanceNotCreatable: Status.UNABLE_TO_CREATE_INSTANCE,
+    errors.FramesNotExtractable: Status.UNABLE_TO_EXTRACT_FRAMES,
+    errors.NotTimeBased: Status.NOT_TIME_BASED,
     errors.InstanceMismatch: Status.DOES_NOT_MATCH_SOP_CLASS,
     errors.InvalidActionInformation: Status.UNABLE_TO_PROCESS,
     errors.TooManyReferences: Status.UNABLE_TO_PROCESS,

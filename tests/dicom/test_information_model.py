@@ -19,9 +19,15 @@ _ONLY = InformationModel.PATIENT_STUDY_ONLY
 
 
 def test_sop_classes_are_those_of_the_uid_dictionary() -> None:
-    prefix = {_PATIENT: "Patient Root", _STUDY: "Study Root", _ONLY: "Patient/Study Only"}
+    prefix = {
+        _PATIENT: "Patient Root",
+        _STUDY: "Study Root",
+        _ONLY: "Patient/Study Only",
+        InformationModel.COMPOSITE_INSTANCE_ROOT: "Composite Instance Root Retrieve",
+        InformationModel.WITHOUT_BULK_DATA: "Composite Instance Retrieve Without Bulk Data",
+    }
 
-    assert len(QUERY_RETRIEVE_SOP_CLASSES) == 9
+    assert len(QUERY_RETRIEVE_SOP_CLASSES) == 12
     for uid, (model, operation) in QUERY_RETRIEVE_SOP_CLASSES.items():
         name = UID_dictionary[uid][0]
         assert name.startswith(prefix[model])

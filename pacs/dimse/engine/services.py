@@ -42,12 +42,21 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 _MAX_US = 0xFFFF
+#: The one sub-operation has failed: there is no SOP Instance to send (PS3.4 Y.4.1.3).
+_NOT_CREATED = (
+    Status.FRAMES_NOT_FOUND,
+    Status.UNABLE_TO_CREATE_INSTANCE,
+    Status.UNABLE_TO_EXTRACT_FRAMES,
+    Status.NOT_TIME_BASED,
+    Status.INVALID_REQUEST,
+)
 #: Final statuses after which the counters mean something.
 _COUNTED = (
     Status.SUCCESS,
     Status.CANCEL,
     Status.WARNING_SUB_OPERATIONS,
     Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
+    *_NOT_CREATED,
 )
 _PENDING = (Status.PENDING, Status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED)
 #: Parameters of a request that must be there (PS3.7 Tables 9.1-1 to 9.1-5, 10.1-4), beside the Message ID.
@@ -421,7 +430,11 @@ class _Retrieve:
             return
         response, code = _response_to(self.request), _code(status)
         operations = self.operations
-        if code in (Status.WARNING_SUB_OPERATIONS, Status.UNABLE_TO_PERFORM_SUB_OPERATIONS):
+        if code in (
+            Status.WARNING_SUB_OPERATIONS,
+            Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
+            *_NOT_CREATED,
+        ):
             operations.fail_remaining()
         elif code == Status.CANCEL:
             response.NumberOfRemainingSuboperations = min(operations.remaining, _MAX_US)

@@ -1,0 +1,157 @@
+"""Where the Data Elements of a stored data set are, and how to write others between them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from struct import pack
+from typing import BinaryIO
+
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+
+from pacs.dicom.byte_source import MAX_INFLATED_BYTES, InflatedBytes, StreamBytes
+from pacs.dicom.element_reader import (
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    ITEM,
+    LONG_VRS,
+    SEQUENCE_DELIMITER,
+    UNDEFINED_LENGTH,
+    ElementHeader,
+    ElementReader,
+    Encoding,
+)
+from pacs.dicom.pieces import Literal, Piece, Range
+from pacs.dicom.sop_classes import (
+    DEFLATED,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+)
+from pacs.errors import InstanceNotCreatable, InvalidInstance
+
+FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA = 0x7FE00008, 0x7FE00009, 0x7FE00010
+PIXELS = frozenset({FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA})
+_MAX_SHORT_LENGTH = 0xFFFE
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One element at the top level; positions count from the first byte of the data set."""
+
+    header: ElementHeader
+    begin: int
+    end: int
+
+    @property
+    def tag(self) -> int:
+        """The tag."""
+        return self.header.tag
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The elements of one data set up to its Pixel Data; whoever reads it closes ``stream``."""
+
+    stream: BinaryIO
+    offset: int
+    encoding: Encoding
+    reader: ElementReader
+    entries: tuple[Entry, ...]
+    by_tag: Mapping[int, Entry]
+
+    def entry(self, tag: int) -> Entry | None:
+        """The first element with this tag."""
+        return self.by_tag.get(tag)
+
+    def value(self, tag: int) -> bytes:
+        """The value of an element, cut at 64 KiB; empty if there is none."""
+        entry = self.entry(tag)
+        if entry is None or entry.header.length in (0, UNDEFINED_LENGTH):
+            return b""
+        return self.reader.value(entry.header)
+
+    def range(self, begin: int, end: int) -> Range:
+        """The bytes between two positions, as they are."""
+        return Range(self.offset + begin, end - begin)
+
+    def element(self, tag: int, vr: str, value: bytes) -> Literal:
+        """A new element whose value is encoded already; padded to an even length (PS3.5 6.2)."""
+        padding = b"\0" if vr in ("UI", "OB", "UN") else b" "
+        padded = value + padding * (len(value) % 2)
+        return Literal(self.element_header(tag, vr, len(padded)) + padded)
+
+    def element_header(self, tag: int, vr: str, length: int) -> bytes:
+        """Tag, VR and length as this data set encodes them.
+
+        Raises:
+            InstanceNotCreatable: the length does not fit (PS3.5 7.1.2).
+        """
+        encoding = self.encoding
+        group, number, order = tag >> 16, tag & 0xFFFF, ">" if encoding.is_big_endian else "<"
+        if encoding.is_implicit:
+            return pack(f"{order}HHL", group, number, length)
+        if vr.encode() in LONG_VRS:
+            return pack(f"{order}HH2sHL", group, number, vr.encode(), 0, length)
+        if length > _MAX_SHORT_LENGTH:
+            raise InstanceNotCreatable(f"({group:04X},{number:04X}) would be too long")
+        return pack(f"{order}HH2sH", group, number, vr.encode(), length)
+
+    def sequence(self, tag: int, items: list[Piece]) -> list[Piece]:
+        """A sequence of undefined length with these Items."""
+        begin = Literal(self.element_header(tag, "SQ", UNDEFINED_LENGTH))
+        return [begin, *items, Literal(self.delimiter())]
+
+    def delimiter(self) -> bytes:
+        """The Sequence Delimitation Item."""
+        return self.item_header(SEQUENCE_DELIMITER, 0)
+
+    def item_header(self, tag: int, length: int) -> bytes:
+        """Tag and length of an Item or delimiter."""
+        return self.encoding.tag_and_length.pack(tag >> 16, tag & 0xFFFF, length)
+
+    def item(self, content: Dataset) -> Literal:
+        """A new Item."""
+        encoded = self.encode(content)
+        return Literal(self.item_header(ITEM, len(encoded)) + encoded)
+
+    def encode(self, content: Dataset) -> bytes:
+        """Elements, encoded as this data set is."""
+        buffer = DicomBytesIO()
+        buffer.is_implicit_VR = self.encoding.is_implicit
+        buffer.is_little_endian = not self.encoding.is_big_endian
+        write_dataset(buffer, content)
+        return buffer.getvalue()
+
+
+def read_layout(stream: BinaryIO, transfer_syntax_uid: str, offset: int) -> Layout:
+    """Find the elements of a data set that is not deflated, in bounded time and memory.
+
+    Raises:
+        InvalidInstance: it is not what PS3.5 7 allows, or has too many elements.
+    """
+    reader = ElementReader(StreamBytes(stream, offset))
+    is_big_endian = transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
+    encoding = reader.encoding_at(0, EXPLICIT_BIG if is_big_endian else EXPLICIT_LITTLE)
+    entries = tuple(Entry(*found) for found in reader.elements(encoding, PIXELS))
+    by_tag = {entry.tag: entry for entry in reversed(entries)}
+    return Layout(stream, offset, encoding, reader, entries, by_tag)
+
+
+def inflated(stream: BinaryIO, transfer_syntax_uid: str, offset: int) -> tuple[BinaryIO, str, int]:
+    """The data set in a form that can be read anywhere: stream, transfer syntax and offset.
+
+    A deflated one (PS3.5 A.5) comes back inflated in memory, up to 64 MiB.
+
+    Raises:
+        InvalidInstance: it is damaged or inflates to more.
+    """
+    if transfer_syntax_uid not in DEFLATED:
+        return stream, transfer_syntax_uid, offset
+    source = InflatedBytes(stream, offset)
+    data = source.read_at(0, MAX_INFLATED_BYTES + 1)
+    if len(data) > MAX_INFLATED_BYTES:
+        raise InvalidInstance("The deflated data set inflates to more than can be searched")
+    return io.BytesIO(data), EXPLICIT_VR_LITTLE_ENDIAN, 0
