@@ -9,6 +9,7 @@ from pydicom.tag import Tag
 from pacs.dicom.element_reader import UNDEFINED_LENGTH
 from pacs.dicom.layout import PIXELS, Entry, Layout, read_layout
 from pacs.dicom.pieces import Literal, Piece
+from pacs.errors import InvalidInstance
 
 #: PS3.4 Table Z.1-1, beside the repeating groups below. Only the top level counts: an icon keeps its pixels.
 _BULK_DATA = PIXELS | {
@@ -61,6 +62,8 @@ def _waveforms(layout: Layout, sequence: Entry) -> list[Piece]:
         cut_at = data[0].value_at - (8 if encoding.is_implicit else 12)
         after = layout.reader.skip(data[0], encoding)
         item_end = _content_end(layout, begin, end)
+        if after > item_end:
+            raise InvalidInstance("Waveform Data is longer than the Item it is in")
         size = cut_at - content + item_end - after
         items += [
             Literal(layout.item_header(0xFFFEE000, size)),
