@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,15 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 
 from pacs.dicom.storage_commitment import SOP_CLASS_UID, SOP_INSTANCE_UID
-from tests.peers import CALLING, RunningArchive, association, listen, stock_ae, stop_listening
+from tests.peers import (
+    CALLING,
+    RunningArchive,
+    association,
+    listen,
+    stock_ae,
+    stop_listening,
+    wait_until,
+)
 
 REPORT_SECONDS = 15
 
@@ -96,6 +104,11 @@ class ScriptedSCU:
             running, SOP_CLASS_UID, calling=self.title, bound=self.bound, **options
         ) as assoc:
             yield assoc
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait for what the archive does in its own time."""
+    wait_until(condition, REPORT_SECONDS)
 
 
 def action_information(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom.uid import CTImageStorage
 
 from pacs.dimse.commitment_delivery import RetryPolicy
-from pacs.index.records import CommitmentRecord, CommitmentState
+from pacs.index.index import Index
+from pacs.index.records import CommitmentRecord, CommitmentRequest, CommitmentState, RemoteAE
+from pacs.server import Server
 from tests.certificates import Authority, server_context
-from tests.dimse.committing import ScriptedSCU, action_information, request_commitment
+from tests.dimse.committing import ScriptedSCU, action_information, request_commitment, wait_for
 from tests.factories import make_instance
-from tests.peers import RunningArchive, deposit, register, wait_until
-from tests.serving import Serve, engine_on_sqlite, engine_only
+from tests.peers import RunningArchive, deposit, register
+from tests.serving import Serve, engine_on_sqlite, engine_only, settings
 
 
 def _record(running: RunningArchive) -> CommitmentRecord:
@@ -43,7 +47,7 @@ def test_ae_that_is_not_registered_gets_no_association(service: RunningArchive) 
     scu = _refuse_here(ScriptedSCU(title="STRANGER"))
 
     _ask(service, scu)
-    wait_until(lambda: _record(service).state is CommitmentState.UNDELIVERABLE)
+    wait_for(lambda: _record(service).state is CommitmentState.UNDELIVERABLE)
 
     assert _record(service).comment == "STRANGER is not a registered AE"
 
@@ -60,7 +64,7 @@ def test_report_is_repeated_until_it_is_acknowledged(serve: Serve) -> None:
     with scu.listening() as port:
         register(service.archive, scu.title, port)
         _ask(service, scu)
-        wait_until(lambda: _record(service).state is CommitmentState.REPORTED, 15)
+        wait_for(lambda: _record(service).state is CommitmentState.REPORTED)
 
     assert _record(service).attempts == 3
 
@@ -73,7 +77,7 @@ def test_report_is_given_up_after_the_last_retry(serve: Serve) -> None:
     register(service.archive, "TESTSCU", port)
 
     _ask(service, _refuse_here(ScriptedSCU()))
-    wait_until(lambda: _record(service).state is CommitmentState.UNDELIVERABLE, 15)
+    wait_for(lambda: _record(service).state is CommitmentState.UNDELIVERABLE)
 
     assert _record(service).attempts == 3
     assert "TESTSCU" in _record(service).comment
@@ -88,7 +92,7 @@ def test_peer_that_does_not_accept_the_scp_role_is_not_reported_to(serve: Serve)
     with scu.listening() as port:
         register(service.archive, scu.title, port)
         _ask(service, scu)
-        wait_until(lambda: _record(service).state is CommitmentState.UNDELIVERABLE, 15)
+        wait_for(lambda: _record(service).state is CommitmentState.UNDELIVERABLE)
 
     assert "SCP role" in _record(service).comment
 
@@ -100,7 +104,7 @@ def test_peer_that_never_answers_costs_one_time_out(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         register(service.archive, "TESTSCU", silent.getsockname()[1])
         _ask(service, _refuse_here(ScriptedSCU()))
-        wait_until(lambda: _record(service).state is CommitmentState.UNDELIVERABLE, 15)
+        wait_for(lambda: _record(service).state is CommitmentState.UNDELIVERABLE)
 
     assert _record(service).attempts == 1
 
@@ -114,7 +118,7 @@ def test_report_that_is_never_answered_costs_one_time_out(serve: Serve) -> None:
     with scu.listening() as port:
         register(service.archive, scu.title, port)
         _ask(service, scu)
-        wait_until(lambda: _record(service).state is CommitmentState.UNDELIVERABLE, 10)
+        wait_for(lambda: _record(service).state is CommitmentState.UNDELIVERABLE)
         over.set()
 
     assert "did not answer" in _record(service).comment
@@ -135,7 +139,7 @@ def test_report_goes_out_with_tls(serve: Serve, authority: Authority) -> None:
             reference = (instance.SOPClassUID, instance.SOPInstanceUID)
             assert request_commitment(assoc, action_information([reference])).Status == 0x0000
             scu.next()
-        wait_until(lambda: _record(service).state is CommitmentState.REPORTED, 15)
+        wait_for(lambda: _record(service).state is CommitmentState.REPORTED)
 
     assert scu.next().on_other_association
 
@@ -148,7 +152,7 @@ def test_restart_goes_on_where_the_archive_was_stopped(serve: Serve) -> None:
         unused = reserved.getsockname()[1]
     register(service.archive, scu.title, unused)
     _ask(service, scu)
-    wait_until(lambda: _record(service).attempts >= 1)
+    wait_for(lambda: _record(service).attempts >= 1)
     service.stop()
 
     with scu.listening() as port:
@@ -157,23 +161,15 @@ def test_restart_goes_on_where_the_archive_was_stopped(serve: Serve) -> None:
         report = scu.next()
         while not report.on_other_association:
             report = scu.next()
-        wait_until(lambda: _record(again).state is CommitmentState.REPORTED)
+        wait_for(lambda: _record(again).state is CommitmentState.REPORTED)
 
     assert report.event_type == 1
 
 
-@engine_on_sqlite
-def test_reports_that_wait_for_one_ae_share_an_association(serve: Serve) -> None:
-    service = serve(commitment_retry_seconds=0.1)
-    commitments = service.archive.index.commitments
-    scu = _refuse_here(ScriptedSCU())
-    associations: list[Any] = []
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        unused = reserved.getsockname()[1]
-    register(service.archive, scu.title, unused)
-    for _ in range(3):
-        _ask(service, scu)
-    wait_until(lambda: all(one.attempts for one in commitments.all()))
+def test_reports_that_wait_for_one_ae_share_an_association(
+    database_url: str, tmp_path: Path
+) -> None:
+    scu, associations = ScriptedSCU(), []
 
     def answer(event: Any) -> int:
         associations.append(event.assoc)
@@ -181,16 +177,25 @@ def test_reports_that_wait_for_one_ae_share_an_association(serve: Serve) -> None
 
     scu.answer = answer
     with scu.listening() as port:
-        due_at = datetime.now(UTC) + timedelta(seconds=1.5)
-        wait_until(lambda: all(one.due_at < due_at for one in commitments.all()))
-        for one in commitments.all():
-            commitments.postpone(one.key, due_at, attempts=1, comment="")
-        register(service.archive, scu.title, port)
-        wait_until(
-            lambda: all(one.state is CommitmentState.REPORTED for one in commitments.all()), 15
-        )
+        with closing(Index.open(database_url, upgrade=False)) as index:
+            index.add_remote_ae(RemoteAE(title=scu.title, host="127.0.0.1", port=port))
+            for number in range(3):
+                request = CommitmentRequest(
+                    transaction_uid=f"1.2.{number}",
+                    calling_ae=scu.title,
+                    calling_host="127.0.0.1",
+                    requested_at=datetime.now(UTC),
+                )
+                key = index.commitments.begin(request, [(CTImageStorage, "1.2.3")], 0x0131)
+                index.commitments.release(key)
+        server = Server(settings(tmp_path, database_url=database_url))
+        server.start()
+        try:
+            reported = {scu.next().transaction_uid for _ in range(3)}
+        finally:
+            server.stop()
 
-    assert len(associations) == 3
+    assert reported == {"1.2.0", "1.2.1", "1.2.2"}
     assert len({id(assoc) for assoc in associations}) == 1
 
 

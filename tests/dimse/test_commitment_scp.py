@@ -18,9 +18,9 @@ from pynetdicom.presentation import build_context
 
 from pacs.dicom.storage_commitment import SOP_CLASS_UID
 from pacs.index.records import CommitmentState, Service
-from tests.dimse.committing import ScriptedSCU, action_information, request_commitment
+from tests.dimse.committing import ScriptedSCU, action_information, request_commitment, wait_for
 from tests.factories import make_instance
-from tests.peers import RunningArchive, association, deposit, register, wait_until
+from tests.peers import RunningArchive, association, deposit, register
 from tests.serving import Serve, engine_on_sqlite, engine_only
 
 _UNKNOWN = "1.2.3.4.999"
@@ -60,7 +60,7 @@ def test_report_comes_on_the_association_of_the_request(service: RunningArchive)
     assert report.information.RetrieveAETitle == "PACS"
     assert "FailedSOPSequence" not in report.information
     assert not report.on_other_association
-    wait_until(lambda: _state(service) is CommitmentState.REPORTED)
+    wait_for(lambda: _state(service) is CommitmentState.REPORTED)
 
 
 def test_report_comes_on_an_association_of_the_archive_once_the_scu_has_released(
@@ -78,7 +78,7 @@ def test_report_comes_on_an_association_of_the_archive_once_the_scu_has_released
         report = scu.next()
         while not report.on_other_association:
             report = scu.next()
-        wait_until(lambda: _state(service) is CommitmentState.REPORTED)
+        wait_for(lambda: _state(service) is CommitmentState.REPORTED)
 
     assert status.Status == 0x0000
     assert report.event_type == 1
@@ -290,7 +290,7 @@ def test_action_information_is_checked(
 def test_more_references_than_the_limit_are_refused(
     service: RunningArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pacs.dicom.storage_commitment.MAX_REFERENCES", 10)
+    monkeypatch.setattr("pacs.dicom.storage_commitment.MAX_REFERENCES")
     references = [(CTImageStorage, f"1.2.{number}") for number in range(11)]
 
     with ScriptedSCU().calling(service) as assoc:
@@ -319,7 +319,7 @@ def test_transaction_uid_in_use_fails_every_reference(serve: Serve) -> None:
     with first.calling(service) as assoc:
         request_commitment(assoc, information)
         first.next()
-    wait_until(lambda: service.archive.index.commitments.all()[0].attempts == 1)
+    wait_for(lambda: service.archive.index.commitments.all()[0].attempts == 1)
 
     with second.calling(service) as assoc:
         status = request_commitment(assoc, information)
