@@ -151,7 +151,7 @@ def sweep_leftovers(archive: Archive) -> None:
         LOGGER.warning("storage commitments of an earlier process taken up again: %d", released)
 
 
-def prepare(archive: Archive) -> None:
+def prepare(settings: Settings, archive: Archive) -> None:
     """What is done once, before an archive is served, whatever number of processes then serves it.
 
     Raises:
@@ -159,6 +159,7 @@ def prepare(archive: Archive) -> None:
     """
     sweep_leftovers(archive)
     _prove_storage(archive)
+    _look_at_certificate(settings)
     if archive.index.attribute_set_version() != ATTRIBUTE_SET_VERSION:
         LOGGER.warning(
             "this release indexes other Attributes than the index holds: run 'pacs reindex'"
@@ -203,7 +204,12 @@ def _set_up_tls(settings: Settings, ae: EngineAE, options: TLSOptions) -> None:
         return
     ae.ssl_context = acceptor_context(options)
     ae.requires_tls = settings.tls == "required"
-    if problem := certificate_problem(options):
+
+
+def _look_at_certificate(settings: Settings) -> None:
+    if settings.tls == "off":
+        return
+    if problem := certificate_problem(options_of(settings).tls):
         # No reason not to start: other peers may be served, some do not look.
         LOGGER.error("tls_certificate: peers will refuse it: %s", problem)
 
@@ -288,7 +294,7 @@ class Server:
         """
         archive = open_archive(self.settings)
         try:
-            prepare(archive)
+            prepare(self.settings, archive)
             scp = make_scp(self.settings, archive)
             with refused_address(self.settings):
                 server = scp.ae.listen(

@@ -18,8 +18,8 @@ from pacs.cli.progress import ProgressDisplay, in_one_line
 from pacs.config import Settings
 from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.errors import PacsError
-from pacs.index.records import DuplicatePolicy, IngestOutcome
-from pacs.server import open_archive
+from pacs.index.records import IngestOutcome
+from pacs.server import current_revision, open_archive
 
 _OUTCOMES = {
     IngestOutcome.STORED: "stored",
@@ -36,13 +36,6 @@ _OUTCOMES = {
     required=True,
     metavar="PATH...",
     type=click.Path(exists=True, path_type=Path),
-)
-@click.option(
-    "--duplicates",
-    "--duplicate-policy",
-    "duplicates",
-    type=click.Choice(["replace", "keep", "refuse"], case_sensitive=False),
-    help="What a different instance with a stored SOP Instance UID does.  [duplicate_policy]",
 )
 @click.option(
     "--source-ae",
@@ -68,11 +61,10 @@ _OUTCOMES = {
 )
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@with_settings(*ARCHIVE_SETTINGS, default_log_level="error")
+@with_settings(*ARCHIVE_SETTINGS, "duplicate_policy", default_log_level="error")
 def import_command(
     settings: Settings,
     paths: tuple[Path, ...],
-    duplicates: str | None,
     source_ae: str,
     jobs: int,
     refused_file: TextIO | None,
@@ -85,9 +77,12 @@ def import_command(
     was interrupted can simply be run again. Exit code 1 means that something was refused.
     """
     _require_ae_title(source_ae)
+    is_new = current_revision(settings)[0] is None
     archive = open_archive(settings)
-    if duplicates is not None:
-        archive = dataclasses.replace(archive, duplicates=DuplicatePolicy(duplicates.lower()))
+    if not (quiet or as_json):
+        new = "a new archive: " if is_new else ""
+        index = settings.describe()["database_url"]
+        console.print(f"into {new}{archive.storage.root}, index {index}", markup=False)
 
     def note(refusal: Refusal) -> None:
         if refused_file is not None:

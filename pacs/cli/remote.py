@@ -12,7 +12,7 @@ from pacs.cli.query import verify
 from pacs.config import Settings
 from pacs.dimse.query_scu import Peer
 from pacs.errors import InvalidSetting
-from pacs.index.records import RemoteAE, Service
+from pacs.index.records import MOST_PARALLEL_ASSOCIATIONS, RemoteAE, Service
 from pacs.server import configured_remotes, open_archive
 
 _SERVICES = [service.value for service in Service]
@@ -50,7 +50,7 @@ def ae_group() -> None:
 )
 @click.option(
     "--parallel-associations",
-    type=click.IntRange(1, 16),
+    type=click.IntRange(1, MOST_PARALLEL_ASSOCIATIONS),
     default=1,
     show_default=True,
     help="Associations that one C-MOVE to it may use at a time.",

@@ -104,6 +104,10 @@ class Service(Enum):
     COMMIT = "commit"
 
 
+#: How many associations one C-MOVE to a remote AE may use at a time.
+MOST_PARALLEL_ASSOCIATIONS = 16
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteAE:
     """A known remote AE: its address and what it may do."""

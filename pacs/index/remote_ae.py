@@ -10,11 +10,10 @@ import sqlalchemy as sa
 from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.errors import InvalidSetting
 from pacs.index.engine import Engine
-from pacs.index.records import RemoteAE, Service
+from pacs.index.records import MOST_PARALLEL_ASSOCIATIONS, RemoteAE, Service
 from pacs.index.tables import remote_ae
 
 _HIGHEST_PORT = 65_535
-_MOST_ASSOCIATIONS = 16
 
 
 class RemoteAEs:
@@ -85,10 +84,10 @@ def _row(remote: RemoteAE) -> dict[str, Any]:
         raise InvalidSetting(f"{remote.host!r} is not the host name or address of {title}.")
     if not 1 <= remote.port <= _HIGHEST_PORT:
         raise InvalidSetting(f"The port of {title} is {remote.port}; it has to be 1 to 65535.")
-    if not 1 <= remote.parallel_associations <= _MOST_ASSOCIATIONS:
+    if not 1 <= remote.parallel_associations <= MOST_PARALLEL_ASSOCIATIONS:
         raise InvalidSetting(
             f"{title} has {remote.parallel_associations} parallel associations; "
-            f"1 to {_MOST_ASSOCIATIONS} are possible."
+            f"1 to {MOST_PARALLEL_ASSOCIATIONS} are possible."
         )
     destinations = remote.destinations
     if destinations is not None:

@@ -107,7 +107,7 @@ class Supervisor:
         # Whoever started this process may have had it ignored: then nobody could tell how a worker ended.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with closing(open_archive(self.settings)) as archive:
-            prepare(archive)
+            prepare(self.settings, archive)
             stats = archive.index.stats()
         address = (self.settings.host, self.settings.port)
         with refused_address(self.settings):

@@ -101,6 +101,17 @@ def test_import_named_file_that_is_no_instance_is_a_failure(
     assert processes.run("import", str(folder / "readme.txt")).returncode == 1
 
 
+def test_import_names_its_archive_and_says_when_it_is_a_new_one(
+    processes: Processes, folder: Path
+) -> None:
+    first = processes.run("import", str(folder)).stdout.splitlines()[0]
+    second = processes.run("import", str(folder)).stdout.splitlines()[0]
+
+    data = processes.cwd / "pacs-data"
+    archive = f"{data}/storage, index sqlite:///{data}/index.sqlite"
+    assert (first, second) == (f"into a new archive: {archive}", f"into {archive}")
+
+
 def test_import_quiet_prints_nothing(processes: Processes, folder: Path) -> None:
     done = processes.run("import", str(folder), "--quiet")
 
@@ -112,7 +123,7 @@ def test_import_quiet_prints_nothing(processes: Processes, folder: Path) -> None
     [
         ["no-such-file"],
         ["--source-ae", "SEVENTEEN_LETTERS"],
-        ["--duplicates", "sometimes"],
+        ["--duplicate-policy", "sometimes"],
     ],
 )
 def test_import_bad_arguments_are_one_usage_error(
@@ -129,7 +140,7 @@ def test_import_policy_of_the_command_line_wins(processes: Processes, folder: Pa
     processes.run("import", str(folder))
     (folder / "0.dcm").write_bytes(part10(make_instance(SOPInstanceUID="1.2.3.0", Rows=9)))
 
-    kept = as_json(processes, "import", str(folder / "0.dcm"), "--duplicates", "keep")
+    kept = as_json(processes, "import", str(folder / "0.dcm"), "--duplicate-policy", "keep")
     refused = as_json(
         processes, "import", str(folder / "0.dcm"), "--duplicate-policy", "refuse", status=1
     )
