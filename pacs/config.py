@@ -33,6 +33,7 @@ from pydantic_core import ErrorDetails
 from pacs import config_sources
 from pacs.config_sources import Given, Sources
 from pacs.dicom.ae_titles import normalised_ae_title
+from pacs.dicom.query_options import OPTION_NAMES
 from pacs.errors import InvalidSetting
 
 MASK = "***"
@@ -122,6 +123,15 @@ def _remote_aes(value: object) -> object:
     if len({address.title for address in addresses}) < len(addresses):
         raise ValueError("each AE title once")
     return tuple(addresses)
+
+
+def _extended_negotiation(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    words = tuple(filter(None, (part.strip().lower() for part in value.split(","))))
+    if not set(words) <= set(OPTION_NAMES):
+        raise ValueError(f"some of {', '.join(OPTION_NAMES)}, separated by commas")
+    return words
 
 
 def _database_url(value: str, info: ValidationInfo) -> str:
@@ -294,6 +304,12 @@ class Settings(BaseModel):
     retrieve_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
         default=0,
         description="Largest number of instances a C-MOVE or C-GET may retrieve; 0 is no limit.",
+    )
+    extended_negotiation: Annotated[tuple[str, ...], BeforeValidator(_extended_negotiation)] = (
+        Field(
+            default=OPTION_NAMES,
+            description="What is agreed to in SOP Class Extended Negotiation of Query/Retrieve.",
+        )
     )
     pending_interval_responses: Annotated[int, Field(ge=1, le=65_535)] = Field(
         default=25, description="Sub-operations between two pending responses of C-MOVE and C-GET."

@@ -17,7 +17,7 @@ CONFIG_VARIABLE = "PACS_CONFIG"
 CONFIG_FILE_NAME = "pacs.toml"
 
 #: Settings that ``pacs.toml`` may also give as an array.
-_LISTS = frozenset({"remote_aes"})
+_LISTS = frozenset({"remote_aes", "extended_negotiation"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pacs.archive.archive import Archive
 from pacs.archive.redo import Redo
 from pacs.config import Settings
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
+from pacs.dicom.query_options import QueryOptions
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.ae import Options, handlers, make_ae, sink_opener
 from pacs.dimse.commitment_delivery import CommitmentDelivery, RetryPolicy
@@ -114,6 +115,7 @@ def options_of(settings: Settings) -> Options:
         connect_timeout_seconds=settings.connect_timeout_seconds,
         find_limit=settings.find_limit,
         retrieve_limit=settings.retrieve_limit,
+        extended_negotiation=QueryOptions.of(settings.extended_negotiation),
         destination_retries=settings.destination_retries,
         pending=PendingCadence(
             settings.pending_interval_responses, settings.pending_interval_seconds

@@ -262,11 +262,13 @@ def association(
     called: str = CALLED,
     bound: Sequence[Any] = (),
     get: bool = False,
+    items: Sequence[Any] = (),
     context: ssl.SSLContext | None = None,
 ) -> Iterator[Association]:
     """An established association of a stock AE, released at the end unless it has ended.
 
     With ``get`` the storage contexts are proposed in the SCP role, as C-GET needs it (PS3.4 C.4.3.2).
+    ``items`` are further negotiation items.
     """
     assoc = associate(
         running,
@@ -275,6 +277,7 @@ def association(
         called=called,
         bound=bound,
         get=get,
+        items=items,
         context=context,
     )
     assert assoc.is_established, "no association"
@@ -293,6 +296,7 @@ def associate(
     called: str = CALLED,
     bound: Sequence[Any] = (),
     get: bool = False,
+    items: Sequence[Any] = (),
     context: ssl.SSLContext | None = None,
 ) -> Association:
     """Request an association as a stock AE; it may have been refused. With ``context`` it uses TLS."""
@@ -308,7 +312,7 @@ def associate(
         running.port,
         contexts=requested,
         ae_title=called,
-        ext_neg=roles or None,
+        ext_neg=[*roles, *items] or None,
         evt_handlers=list(bound) or None,
         tls_args=None if context is None else (context, "127.0.0.1"),
     )

@@ -15,6 +15,7 @@ from pacs.cli.output import INTERRUPTED, console, errors, print_json, print_tabl
 from pacs.config import Settings
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
+from pacs.dicom.query_options import QueryOptions
 from pacs.dimse import query_scu
 from pacs.dimse.cancellation import Cancellation
 from pacs.server import options_of
@@ -69,6 +70,9 @@ _model = click.option(
     show_default=True,
     help="Information model; PATIENT level needs patient.",
 )
+_relational = click.option(
+    "--relational", is_flag=True, help="Negotiate to leave out the UIDs of the levels above."
+)
 
 
 @click.command("echo")
@@ -94,6 +98,7 @@ def verify(settings: Settings, peer: query_scu.Peer) -> int:
 @_level
 @_model
 @_tls
+@_relational
 @click.option("--json", "as_json", is_flag=True, help="Print the matches as DICOM JSON.")
 @with_settings(*SCU_SETTINGS, default_log_level="warning")
 def find_command(
@@ -103,13 +108,14 @@ def find_command(
     level: str,
     model: str,
     with_tls: bool,
+    relational: bool,
     as_json: bool,
 ) -> int:
     """Send a C-FIND and list the matches.
 
     KEY=VALUE restricts the matches, KEY alone asks for the value. Keys are keywords (PatientName) or tags
     (0010,0010); values follow DICOM: * and ? are wild cards, 20240101-20241231 is a range. Below STUDY level the
-    UIDs of the levels above have to be given.
+    UIDs of the levels above have to be given, unless --relational is negotiated.
     """
     query_level = Level[level.upper()]
     asked = _parse_keys(keys)
@@ -120,6 +126,7 @@ def find_command(
         query_scu.Peer.parse(peer, tls=with_tls),
         _model_for(query_level, model),
         identifier,
+        QueryOptions(relational=relational),
     )
     if as_json:
         print_json([match.to_json_dict() for match in found])
@@ -166,6 +173,7 @@ def _model_for(level: Level, model: str) -> InformationModel:
 @_level
 @_model
 @_tls
+@_relational
 @click.option("--to", "destination", required=True, metavar="TITLE", help="Move Destination.")
 @click.option("--json", "as_json", is_flag=True, help="Print the final response as JSON.")
 @with_settings(*SCU_SETTINGS, default_log_level="warning")
@@ -176,6 +184,7 @@ def move_command(
     level: str,
     model: str,
     with_tls: bool,
+    relational: bool,
     destination: str,
     as_json: bool,
 ) -> int:
@@ -193,6 +202,7 @@ def move_command(
         _model_for(query_level, model),
         identifier,
         destination,
+        QueryOptions(relational=relational),
         cancellation,
     )
     with _cancelled_by_ctrl_c(cancellation):

@@ -19,6 +19,7 @@ from pacs.dicom.attributes import ATTRIBUTES, Attribute, KeyType
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import RANGE_VRS, WILD_CARD_VRS
+from pacs.dicom.query_options import SUB_FIELDS
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _KEY_TYPES = {KeyType.UNIQUE: "unique", KeyType.REQUIRED: "required", KeyType.OPTIONAL: "optional"}
@@ -65,7 +66,21 @@ def query_retrieve() -> str:
     return "\n".join(lines)
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"keys": keys, "query_retrieve": query_retrieve}
+def extended_negotiation() -> str:
+    """What each byte of SOP Class Extended Negotiation is answered with (PS3.4 C.5)."""
+    lines = ["| operation | byte | sub-field | answer |", "| --- | --- | --- | --- |"]
+    for operation, sub_fields in SUB_FIELDS.items():
+        for byte, (name, option) in enumerate(sub_fields, start=1):
+            answer = "0: not supported" if option is None else f"1 (`{option.replace('_', '-')}`)"
+            lines.append(f"| C-{operation.value} | {byte} | {name} | {answer} |")
+    return "\n".join(lines)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "keys": keys,
+    "query_retrieve": query_retrieve,
+    "extended_negotiation": extended_negotiation,
+}
 
 
 def update(text: str) -> str:

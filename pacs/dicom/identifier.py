@@ -5,8 +5,9 @@ Where peers and the Standard differ (all of it is in the conformance statement):
 * A C-FIND without the unique key of its level is taken as if that were universal.
 * A key of a higher level than the query's, asked for without a value, is returned from the parent.
   With a value it is refused unless relational queries are negotiated (PS3.4 C.4.1.2.1).
-* A key of a lower level, asked for without a value, is an unsupported key; with one it is refused,
-  also in relational queries, whose search ends at the level of the query (PS3.4 C.4.1.3.2.2).
+* A key of a lower level, asked for without a value, is an unsupported key; with one it is refused.
+  In a relational query it is matched (PS3.4 C.4.1.3.2.1: all keys, regardless of the level): an
+  entity matches if something below it does. It is not returned, which makes the responses 0xFF01.
 * Patient ID may narrow a Study Root retrieve (PS3.4 C.4.2.1.4.1 lists it among the unique keys).
 * Attributes without a value, private ones and those that only responses have are ignored in a
   retrieve, because peers copy them from C-FIND responses.
@@ -44,6 +45,7 @@ from pacs.dicom.plain_values import (
     is_empty,
     texts_of,
 )
+from pacs.dicom.query_options import BASELINE, QueryOptions
 from pacs.errors import InvalidIdentifier
 
 QUERY_RETRIEVE_LEVEL = 0x00080052
@@ -99,10 +101,12 @@ class Query:
         return self.level.name if self.frames is None else "FRAME"
 
 
-def parse_find(identifier: Dataset, model: InformationModel, *, relational: bool = False) -> Query:
+def parse_find(
+    identifier: Dataset, model: InformationModel, options: QueryOptions = BASELINE
+) -> Query:
     """Read the Identifier of a C-FIND request (PS3.4 C.4.1.1.3.1, C.4.1.2.1).
 
-    ``relational`` is whether relational queries were negotiated (PS3.4 C.4.1.2.2.1).
+    ``options`` are what was negotiated (PS3.4 C.4.1.2.2).
 
     Raises:
         InvalidIdentifier: it breaks a rule of the information model.
@@ -117,11 +121,11 @@ def parse_find(identifier: Dataset, model: InformationModel, *, relational: bool
                 unsupported.append(tag)
             continue
         match = _match_of(attribute, element, identifier)
-        if _is_key_of_find(attribute, match, model, level, relational=relational):
+        if _is_key_of_find(attribute, match, model, level, relational=options.relational):
             keys[attribute] = match
-        else:
+        if model.key_level(attribute) > level:  # matched or not, it cannot be returned
             unsupported.append(tag)
-    if not relational:
+    if not options.relational:
         _require_parents(keys, model, level)
     return Query(
         model=model,
@@ -138,11 +142,11 @@ def parse_find(identifier: Dataset, model: InformationModel, *, relational: bool
 
 
 def parse_retrieve(
-    identifier: Dataset, model: InformationModel, *, relational: bool = False
+    identifier: Dataset, model: InformationModel, options: QueryOptions = BASELINE
 ) -> Query:
     """Read the Identifier of a C-MOVE or C-GET request (PS3.4 C.4.2.1.4.1, C.4.2.2.1).
 
-    ``relational`` is whether relational retrieve was negotiated (PS3.4 C.4.2.2.2.1).
+    ``options`` are what was negotiated (PS3.4 C.4.2.2.2).
 
     Raises:
         InvalidIdentifier: it breaks a rule of the information model.
@@ -161,7 +165,7 @@ def parse_retrieve(
         keys[attribute] = match
     if BY_KEYWORD[level.unique_key] not in keys:
         _refuse_missing(level, level)
-    if not relational:
+    if not options.relational:
         _require_parents(keys, model, level)
     return Query(
         model=model,
@@ -202,14 +206,16 @@ def _match_of(attribute: Attribute, element: Element, identifier: Dataset) -> Ma
 def _is_key_of_find(
     attribute: Attribute, match: Match, model: InformationModel, level: Level, *, relational: bool
 ) -> bool:
-    """Whether a key can be answered; a key of a lower level without a value cannot."""
+    """Whether a key has a meaning; one of a lower level without a value has none."""
     key_level = model.key_level(attribute)
     if is_universal(match):
         return key_level <= level
+    if relational:
+        return True
     if key_level > level:
         refuse(attribute.tag, f"is a key below level {level.name}")
     is_unique_key = attribute.keyword == key_level.unique_key
-    if key_level < level and not is_unique_key and not relational:
+    if key_level < level and not is_unique_key:
         refuse(attribute.tag, f"is a key above level {level.name}")
     return True
 
@@ -241,4 +247,5 @@ def _returns(
     keys: Mapping[Attribute, Match], model: InformationModel, level: Level
 ) -> tuple[Attribute, ...]:
     unique = [BY_KEYWORD[one.unique_key] for one in (level, *model.levels_above(level))]
-    return tuple(dict.fromkeys([*keys, *unique]))
+    returned = [attribute for attribute in keys if model.key_level(attribute) <= level]
+    return tuple(dict.fromkeys([*returned, *unique]))

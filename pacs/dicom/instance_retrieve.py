@@ -13,22 +13,24 @@ from pacs.dicom.information_model import InformationModel
 from pacs.dicom.matching import SingleValue, attribute_name
 from pacs.dicom.part10 import SOP_INSTANCE_UID
 from pacs.dicom.plain_values import texts_of
+from pacs.dicom.query_options import BASELINE, QueryOptions
 from pacs.errors import InvalidFrameRequest, InvalidIdentifier
 
 
 def parse_instance_retrieve(
-    identifier: Dataset, model: InformationModel, *, relational: bool = False
+    identifier: Dataset, model: InformationModel, options: QueryOptions = BASELINE
 ) -> Query:
     """Read the Identifier of a C-MOVE or C-GET request of any information model.
 
-    Level FRAME becomes a query for its one instance, with the frames that are wanted of it.
+    Level FRAME becomes a query for its one instance, with the frames that are wanted of it. ``options`` are what
+    was negotiated.
 
     Raises:
         InvalidIdentifier: it breaks a rule of the information model.
         InvalidFrameRequest: its Frame level keys do (PS3.4 Y.3.2).
     """
     if model is not InformationModel.COMPOSITE_INSTANCE_ROOT or not _is_frame_level(identifier):
-        return parse_retrieve(identifier, model, relational=relational)
+        return parse_retrieve(identifier, model, options)
     of_instance = Dataset()
     for tag in identifier.keys() - {Tag(keyword) for keyword in FRAME_KEYS}:
         of_instance[tag] = identifier.get_item(tag)

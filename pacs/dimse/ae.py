@@ -13,6 +13,7 @@ from pynetdicom.presentation import PresentationContext
 
 from pacs.archive.archive import Archive
 from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs.dicom.query_options import SUPPORTED, QueryOptions
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.commitment_delivery import CommitmentDelivery, RetryPolicy
 from pacs.dimse.commitment_scp import handle_action
@@ -20,6 +21,7 @@ from pacs.dimse.destinations import GetDestination, MoveDestination
 from pacs.dimse.engine.ae import EngineAE, PendingCadence
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.services import Destination
+from pacs.dimse.extended_negotiation import on_sop_class_extended
 from pacs.dimse.find_scp import handle_find
 from pacs.dimse.negotiation import message_contexts, on_requested
 from pacs.dimse.parallel import ParallelDestination
@@ -47,6 +49,8 @@ class Options:
     connect_timeout_seconds: float = 10
     find_limit: int = 0
     retrieve_limit: int = 0
+    #: What is agreed to when a peer proposes it.
+    extended_negotiation: QueryOptions = SUPPORTED
     destination_retries: int = 2
     commitment: RetryPolicy = field(default_factory=RetryPolicy)
     pending: PendingCadence = field(default_factory=PendingCadence)
@@ -81,6 +85,7 @@ def handlers(
     """The event handlers of the SCP; they also work bound to a stock ``pynetdicom.AE``."""
     return [
         (evt.EVT_REQUESTED, on_requested, [access]),
+        (evt.EVT_SOP_EXTENDED, on_sop_class_extended, [options.extended_negotiation]),
         (evt.EVT_C_ECHO, handle_echo, []),
         (evt.EVT_C_STORE, handle_store, [archive]),
         (evt.EVT_C_FIND, handle_find, [archive, options.ae_title, options.find_limit]),

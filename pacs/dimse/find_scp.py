@@ -14,6 +14,7 @@ from pacs.archive.find import find
 from pacs.dicom.identifier import Query, parse_find
 from pacs.dicom.information_model import model_of
 from pacs.dicom.response import encode_response
+from pacs.dimse.extended_negotiation import options_of_request
 from pacs.dimse.negotiation import rights_of
 from pacs.dimse.request_identifier import identifier_of
 from pacs.dimse.status import DimseService, Status, status_dataset, status_of
@@ -37,7 +38,8 @@ def handle_find(event: Any, archive: Archive, ae_title: str, limit: int = 0) -> 
     level = "?"
     try:
         rights.require(Service.FIND)
-        query = parse_find(identifier_of(event), model_of(str(event.request.AffectedSOPClassUID)))
+        model = model_of(str(event.request.AffectedSOPClassUID))
+        query = parse_find(identifier_of(event), model, options_of_request(event))
         level = query.level.name
         for response in _matches(event, archive, ae_title, query):
             if limit and count == limit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,12 +17,16 @@ from pynetdicom.presentation import build_context
 from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.dicom.character_sets import UTF_8
 from pacs.dicom.information_model import InformationModel, Operation, sop_class_uid
+from pacs.dicom.query_options import BASELINE, QueryOptions
 from pacs.dimse.ae import Options, make_ae
 from pacs.dimse.cancellation import Cancellation
 from pacs.dimse.engine.association import EngineAssociation
+from pacs.dimse.extended_negotiation import accepted_options, proposal
 from pacs.dimse.negotiation import VERIFICATION
 from pacs.dimse.tls import requestor_context
 from pacs.errors import DestinationUnreachable, InvalidIdentifier, InvalidSetting, PeerAborted
+
+LOGGER = logging.getLogger(__name__)
 
 _PEER = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
 _TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?\Z")
@@ -132,16 +137,23 @@ def echo(options: Options, peer: Peer) -> None:
 
 
 def find(
-    options: Options, peer: Peer, model: InformationModel, query: Dataset
+    options: Options,
+    peer: Peer,
+    model: InformationModel,
+    query: Dataset,
+    extended: QueryOptions = BASELINE,
 ) -> Iterator[Dataset]:
     """Send a C-FIND and yield the Identifier of each match.
 
+    ``extended`` is proposed to the peer (PS3.4 C.5.1.1); what it turns down is logged as a warning.
+
     Raises:
-        DestinationUnreachable: no association.
+        DestinationUnreachable: no association, or ``extended`` asks for relational queries and the
+            peer does not do them.
         PeerAborted: the peer ended the query with a failure.
     """
     uid = sop_class_uid(model, Operation.FIND)
-    assoc = _associate(options, peer, uid)
+    assoc = _associate(options, peer, uid, extended)
     try:
         for status, match in assoc.send_c_find(query, uid):
             if status.get("Status") in _PENDING and match is not None:
@@ -158,16 +170,20 @@ def move(
     model: InformationModel,
     query: Dataset,
     destination: str,
+    extended: QueryOptions = BASELINE,
     cancellation: Cancellation | None = None,
 ) -> Iterator[Progress]:
     """Send a C-MOVE and yield each response, the final one last; ``cancellation`` can end it early.
 
+    ``extended`` is proposed to the peer (PS3.4 C.5.2.1).
+
     Raises:
-        DestinationUnreachable: no association with ``peer``.
+        DestinationUnreachable: no association with ``peer``, or it does no relational retrieve
+            though ``extended`` asks for it.
         PeerAborted: the peer ended the association without a final response.
     """
     uid = sop_class_uid(model, Operation.MOVE)
-    assoc = _associate(options, peer, uid)
+    assoc = _associate(options, peer, uid, extended)
     try:
         responses = assoc.send_c_move(query, destination, uid)
         if cancellation is not None:
@@ -200,14 +216,22 @@ def _progress(status: Dataset, failed: Dataset | None) -> Progress:
     )
 
 
-def _associate(options: Options, peer: Peer, abstract_syntax: str) -> EngineAssociation:
+def _associate(
+    options: Options, peer: Peer, abstract_syntax: str, extended: QueryOptions = BASELINE
+) -> EngineAssociation:
     ae = make_ae(options)
     contexts = [build_context(abstract_syntax)]
     tls_args = (requestor_context(options.tls), peer.host) if peer.tls else None
     assoc = ae.associate(
-        peer.host, peer.port, contexts=contexts, ae_title=peer.title, tls_args=tls_args
+        peer.host,
+        peer.port,
+        contexts=contexts,
+        ae_title=peer.title,
+        ext_neg=proposal(abstract_syntax, extended) if extended.names else None,
+        tls_args=tls_args,
     )
     if assoc.is_established:
+        _check_accepted(assoc, peer, abstract_syntax, extended)
         return assoc
     if assoc.is_rejected:
         raise DestinationUnreachable(f"{peer} rejected the association: {assoc.rejection}")
@@ -215,6 +239,21 @@ def _associate(options: Options, peer: Peer, abstract_syntax: str) -> EngineAsso
         raise DestinationUnreachable(f"{peer} does not support the service")
     reason = assoc.connect_error or "the peer ended the connection or did not answer"
     raise DestinationUnreachable(f"no association with {peer}: {reason}")
+
+
+def _check_accepted(
+    assoc: EngineAssociation, peer: Peer, abstract_syntax: str, extended: QueryOptions
+) -> None:
+    if not extended.names:
+        return
+    accepted = accepted_options(assoc, abstract_syntax)
+    if extended.relational and not accepted.relational:
+        # Without it only a hierarchical request may be sent (PS3.4 C.4.1.2.2, C.4.2.2.2).
+        assoc.release()
+        raise DestinationUnreachable(f"{peer} does not support relational queries and retrieval")
+    refused = [name for name in extended.names if name not in accepted.names]
+    if refused:
+        LOGGER.warning("%s does not support: %s", peer, ", ".join(refused))
 
 
 def _described(status: Dataset) -> str:

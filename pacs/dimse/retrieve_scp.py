@@ -32,6 +32,7 @@ from pacs.dicom.identifier import Query
 from pacs.dicom.information_model import model_of
 from pacs.dicom.instance_retrieve import parse_instance_retrieve
 from pacs.dimse.engine.association import EngineAssociation
+from pacs.dimse.extended_negotiation import options_of_request
 from pacs.dimse.negotiation import VERIFICATION, rights_of
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.request_identifier import identifier_of
@@ -132,7 +133,7 @@ def handle_get(event: Any, archive: Archive, limit: int = 0) -> Generator[Any, A
 
 def _parse(event: Any) -> Query:
     model = model_of(str(event.request.AffectedSOPClassUID))
-    return parse_instance_retrieve(identifier_of(event), model)
+    return parse_instance_retrieve(identifier_of(event), model, options_of_request(event))
 
 
 def _refused_address(remotes: RemoteAEs, remote: RemoteAE | None) -> _Address:

@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.dicom.attributes import BY_KEYWORD, Attribute, Origin
+from pacs.dicom.attributes import BY_KEYWORD, Attribute, KeyType, Origin
 from pacs.dicom.identifier import Condition, Query
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import matches
-from pacs.errors import InvalidIdentifier, LimitExceeded
+from pacs.errors import LimitExceeded
 from pacs.index import computed, tables
 from pacs.index.conditions import ConditionCompiler, needs_recheck
 from pacs.index.engine import Engine
@@ -53,10 +53,15 @@ class Search:
         statement = self._select(query, [_column(attribute) for attribute in attributes])
         readers = [(a.keyword, _sorted_values if _is_collected(a) else _text) for a in attributes]
         rechecked = _rechecked(query)
+        latest = None
         with self._engine.read() as connection:
             for row in _streamed(connection, statement):
-                if rechecked and not _is_match(rechecked, row[len(readers) :]):
+                # Joined with what is below it, an entity comes once for each row there.
+                if row[-1] == latest:
                     continue
+                if rechecked and not _is_match(rechecked, row[len(readers) : -1]):
+                    continue
+                latest = row[-1]
                 yield {
                     keyword: read(value)
                     for (keyword, read), value in zip(readers, row, strict=False)
@@ -114,11 +119,14 @@ class Search:
 
     def _select(self, query: Query, columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
         recheck_columns = [_column(condition.attribute) for condition in _rechecked(query)]
-        return (
-            sa.select(*_numbered([*columns, *recheck_columns]))
-            .select_from(_JOINED[query.level])
-            .where(*self._where(query))
+        key = tables.ENTITIES[query.level].c.id
+        joined = _joined_level(query)
+        statement = (
+            sa.select(*_numbered([*columns, *recheck_columns, key]))
+            .select_from(_JOINED[joined])
+            .where(*self._where(query, joined))
         )
+        return statement.order_by(key) if joined > query.level else statement
 
     def _plan_statement(self, query: Query) -> sa.Select[Any]:
         instance = tables.instance.c
@@ -131,7 +139,7 @@ class Search:
         return (
             sa.select(*_numbered(columns))
             .select_from(_JOINED[Level.IMAGE])
-            .where(*self._where(query))
+            .where(*self._where(query, Level.IMAGE))
             .order_by(
                 tables.series.c.study_pk,
                 instance.series_pk,
@@ -140,14 +148,41 @@ class Search:
             )
         )
 
-    def _where(self, query: Query) -> list[sa.ColumnElement[Any]]:
-        for condition in query.conditions:
-            if condition.attribute.level > query.level:
-                raise InvalidIdentifier(
-                    f"{condition.attribute.keyword} is below the Query/Retrieve Level",
-                    offending=(condition.attribute.tag,),
-                )
-        return [self._conditions.compile(condition) for condition in query.conditions]
+    def _where(self, query: Query, joined: Level) -> list[sa.ColumnElement[Any]]:
+        """The conditions on the rows of a join down to ``joined``; keys below that ask for a child."""
+        compiled = [(c.attribute, self._conditions.compile(c)) for c in query.conditions]
+        below = [(key, condition) for key, condition in compiled if key.level > joined]
+        where = [condition for key, condition in compiled if key.level <= joined]
+        return [*where, _has_child(joined, below)] if below else where
+
+
+def _joined_level(query: Query) -> Level:
+    """How far down a search joins: to its level, or to the last one whose values Python has to look at."""
+    return max([query.level, *(c.attribute.level for c in _rechecked(query))])
+
+
+def _has_child(
+    level: Level, conditions: Sequence[tuple[Attribute, sa.ColumnElement[Any]]]
+) -> sa.ColumnElement[bool]:
+    """Whether one entity below matches all conditions, with those between (PS3.4 C.4.1.3.2.1)."""
+    parent = tables.ENTITIES[level]
+    lowest = max(key.level for key, _ in conditions)
+    first, *others = [tables.ENTITIES[one] for one in Level if level < one <= lowest]
+    children: sa.FromClause = first
+    for table in others:
+        children = children.join(table)
+    link = first.c[f"{parent.name}_pk"]
+    matching = [condition for _, condition in conditions]
+    if any(key.key_type is KeyType.UNIQUE for key, _ in conditions):
+        # Few entities: SQLite starts from them, where EXISTS would have it look below each parent.
+        return parent.c.id.in_(sa.select(link).select_from(children).where(*matching))
+    return (
+        sa.select(sa.literal(1))
+        .select_from(children)
+        .where(link == parent.c.id, *matching)
+        .correlate(*(tables.ENTITIES[one] for one in Level if one <= level))
+        .exists()
+    )
 
 
 def _returned(query: Query) -> list[Attribute]:

@@ -27,11 +27,13 @@ from pacs.dicom.matching import (
     Universal,
     WildCard,
 )
+from pacs.dicom.query_options import QueryOptions
 from pacs.errors import InvalidIdentifier
 from tests.factories import add
 
 _PATIENT, _STUDY = InformationModel.PATIENT_ROOT, InformationModel.STUDY_ROOT
 _ONLY = InformationModel.PATIENT_STUDY_ONLY
+_RELATIONAL = QueryOptions(relational=True)
 
 
 def _identifier(level: str | None, **keywords: Any) -> Dataset:
@@ -187,7 +189,7 @@ def test_parse_find_violation_is_refused_with_its_tag(
 def test_parse_find_relational_needs_no_parents_and_takes_keys_above() -> None:
     identifier = _identifier("SERIES", PatientName="D*", StudyInstanceUID=["1", "2"], Modality="CT")
 
-    query = parse_find(identifier, _PATIENT, relational=True)
+    query = parse_find(identifier, _PATIENT, _RELATIONAL)
 
     assert _conditions(query) == {
         "PatientName": WildCard("D*"),
@@ -196,9 +198,13 @@ def test_parse_find_relational_needs_no_parents_and_takes_keys_above() -> None:
     }
 
 
-def test_parse_find_relational_still_refuses_keys_below() -> None:
-    with pytest.raises(InvalidIdentifier, match="Modality"):
-        parse_find(_identifier("STUDY", Modality="CT"), _STUDY, relational=True)
+def test_parse_find_relational_matches_keys_below_and_does_not_return_them() -> None:
+    """PS3.4 C.4.1.3.2.1: all keys, regardless of the Query/Retrieve level."""
+    query = parse_find(_identifier("STUDY", Modality="CT", Rows=512), _STUDY, _RELATIONAL)
+
+    assert _conditions(query) == {"Modality": SingleValue("CT"), "Rows": SingleValue("512")}
+    assert _returns(query) == ["StudyInstanceUID"]
+    assert query.unsupported == (0x00080060, 0x00280010)
 
 
 def test_parse_find_empty_key_above_is_returned_and_below_is_unsupported() -> None:
@@ -306,11 +312,11 @@ def test_parse_retrieve_violation_is_refused_with_its_tag(
 
 
 def test_parse_retrieve_relational_needs_the_unique_key_of_its_level_only() -> None:
-    query = parse_retrieve(_identifier("IMAGE", SOPInstanceUID="3"), _STUDY, relational=True)
+    query = parse_retrieve(_identifier("IMAGE", SOPInstanceUID="3"), _STUDY, _RELATIONAL)
 
     assert _conditions(query) == {"SOPInstanceUID": SingleValue("3")}
     with pytest.raises(InvalidIdentifier):
-        parse_retrieve(_identifier("IMAGE", StudyInstanceUID="1"), _STUDY, relational=True)
+        parse_retrieve(_identifier("IMAGE", StudyInstanceUID="1"), _STUDY, _RELATIONAL)
 
 
 def test_parse_retrieve_ignores_what_peers_copy_from_responses() -> None:

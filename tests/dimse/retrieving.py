@@ -109,12 +109,13 @@ class Mover:
         contexts: Sequence[PresentationContext] = (),
         on_pending: Callable[[Any], None] | None = None,
         message_id: int = 1,
+        items: Sequence[Any] = (),
     ) -> Outcome:
         """Ask, and wait for the final response."""
         model = model or self.study_root
         self.destination.received.clear()
         self.destination.answers = answers or {}
-        with association(running, model, calling=calling) as assoc:
+        with association(running, model, calling=calling, items=items) as assoc:
             generator = assoc.send_c_move(query, "DEST", model, msg_id=message_id)
             found = collect(generator, lambda: on_pending and on_pending(assoc))
         return Outcome(found, list(self.destination.received))
@@ -144,6 +145,7 @@ class Getter:
         contexts: Sequence[PresentationContext] = (CT_CONTEXT,),
         on_pending: Callable[[Any], None] | None = None,
         message_id: int = 1,
+        items: Sequence[Any] = (),
     ) -> Outcome:
         """Ask, and wait for the final response."""
         model = model or self.study_root
@@ -151,7 +153,9 @@ class Getter:
         self.answers = answers or {}
         bound = [(evt.EVT_C_STORE, self._on_store)]
         proposed = [build_context(model), *contexts]
-        with association(running, *proposed, calling=calling, bound=bound, get=True) as assoc:
+        with association(
+            running, *proposed, calling=calling, bound=bound, get=True, items=items
+        ) as assoc:
             generator = assoc.send_c_get(query, model, msg_id=message_id)
             found = collect(generator, lambda: on_pending and on_pending(assoc))
         return Outcome(found, list(self.received))

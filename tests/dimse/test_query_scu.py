@@ -99,7 +99,7 @@ def test_move_that_is_cancelled_ends_with_the_peers_final_response(
     query = identifier("STUDY", {"StudyInstanceUID": STUDY})
     cancellation = Cancellation()
 
-    responses = move(OPTIONS, _peer(service), STUDY_ROOT, query, "DEST", cancellation)
+    responses = move(OPTIONS, _peer(service), STUDY_ROOT, query, "DEST", cancellation=cancellation)
     next(responses)
     sent = [cancellation.send(), cancellation.send()]
     may_answer.set()
@@ -127,7 +127,7 @@ def test_move_that_is_cancelled_does_not_wait_for_ever() -> None:
         asking.start()
         silent = Peer("X", "127.0.0.1", peer.port)
         with pytest.raises(PeerAborted, match="no final response"):
-            list(move(options, silent, STUDY_ROOT, query, "D", cancellation))
+            list(move(options, silent, STUDY_ROOT, query, "D", cancellation=cancellation))
         asking.join(5)
 
 

@@ -118,6 +118,11 @@ _COMBINED: list[tuple[Level, dict[str, Match]]] = [
     (Level.IMAGE, {"StudyDate": _DATES, "Modality": SingleValue("CT")}),
     (Level.SERIES, {"StudyInstanceUID": SingleValue("1.2"), "SeriesNumber": SingleValue("1")}),
     (Level.IMAGE, {"SeriesInstanceUID": SingleValue("1.2"), "InstanceNumber": SingleValue("1")}),
+    # Keys below the level, of relational queries.
+    (Level.STUDY, {"SOPInstanceUID": SingleValue("1.2.3.1.1")}),
+    (Level.PATIENT, {"SeriesInstanceUID": UidList(("1.2", "1.3")), "Modality": SingleValue("CT")}),
+    (Level.STUDY, {"StudyDate": _DATES, "Modality": SingleValue("CT"), "Rows": SingleValue("9")}),
+    (Level.STUDY, {"StudyDate": _DATES, "ImageType": SingleValue("AXIAL")}),
 ]
 
 

@@ -10,7 +10,6 @@ from pydicom.uid import CTImageStorage, EnhancedSRStorage, ExplicitVRLittleEndia
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import Range, SingleValue, UidList, WildCard
-from pacs.errors import InvalidIdentifier
 from pacs.index.index import Index
 
 
@@ -114,13 +113,35 @@ def test_search_time_range_uses_the_canonical_form(archive: Index, make_query) -
     assert [record["StudyTime"] for record in archive.search(query)] == ["101530"]
 
 
-def test_search_condition_below_the_level_is_refused(archive: Index, make_query) -> None:
-    query = make_query(Level.STUDY, {"Modality": SingleValue("CT")})
+def test_search_condition_below_the_level_asks_for_one_chain_of_entities(
+    index: Index, make_record, make_query
+) -> None:
+    """PS3.4 C.4.1.3.2.1; the series with the value may not be that of the instance with the other."""
+    index.ingest_batch(
+        [
+            make_record("1", "1.1", PatientID="A", Modality="CT", Rows="512"),
+            make_record("1", "1.2", PatientID="A", Modality="SR", Rows="64", ImageType="X\\Y"),
+            make_record("2", "2.1", PatientID="B", Modality="MR", Rows="512", ImageType="Y\\Z"),
+        ]
+    )
 
-    with pytest.raises(InvalidIdentifier, match="Modality") as caught:
-        list(archive.search(query))
+    def found(level: Level, **keys: str) -> set[str | None]:
+        match = {keyword: SingleValue(value) for keyword, value in keys.items()}
+        records = list(index.search(make_query(level, match)))
+        patients = [record["PatientID"] for record in records]
+        assert len(patients) == len(set(patients))
+        return set(patients)
 
-    assert caught.value.offending == (0x00080060,)
+    for level in (Level.PATIENT, Level.STUDY):
+        assert found(level, Rows="512") == {"A", "B"}
+        assert found(level, Rows="512", Modality="CT") == {"A"}
+        assert found(level, Rows="512", Modality="SR") == set()
+        assert found(level, ImageType="Y") == {"A", "B"}
+        assert found(level, ImageType="Y", Rows="512") == {"B"}
+        assert found(level, ImageType="X", Modality="CT") == set()
+        assert found(level, ImageType="Y", PatientID="A", Modality="SR") == {"A"}
+    assert found(Level.PATIENT, StudyInstanceUID="2", Modality="MR") == {"B"}
+    assert found(Level.PATIENT, ModalitiesInStudy="SR", Modality="CT") == {"A"}
 
 
 def test_search_computed_attributes_of_a_patient(archive: Index, make_query) -> None:
