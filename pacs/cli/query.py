@@ -73,6 +73,11 @@ _model = click.option(
 _relational = click.option(
     "--relational", is_flag=True, help="Negotiate to leave out the UIDs of the levels above."
 )
+_combined_datetime = click.option(
+    "--combined-datetime",
+    is_flag=True,
+    help="Negotiate that ranges on a date and its time are one range.",
+)
 
 
 @click.command("echo")
@@ -99,6 +104,7 @@ def verify(settings: Settings, peer: query_scu.Peer) -> int:
 @_model
 @_tls
 @_relational
+@_combined_datetime
 @click.option("--json", "as_json", is_flag=True, help="Print the matches as DICOM JSON.")
 @with_settings(*SCU_SETTINGS, default_log_level="warning")
 def find_command(
@@ -109,6 +115,7 @@ def find_command(
     model: str,
     with_tls: bool,
     relational: bool,
+    combined_datetime: bool,
     as_json: bool,
 ) -> int:
     """Send a C-FIND and list the matches.
@@ -126,7 +133,7 @@ def find_command(
         query_scu.Peer.parse(peer, tls=with_tls),
         _model_for(query_level, model),
         identifier,
-        QueryOptions(relational=relational),
+        QueryOptions(relational=relational, combined_datetime=combined_datetime),
     )
     if as_json:
         print_json([match.to_json_dict() for match in found])

@@ -24,6 +24,7 @@ from pydicom.tag import BaseTag
 
 from pacs.dicom.attributes import BY_KEYWORD, BY_TAG, Attribute, KeyType
 from pacs.dicom.character_sets import codecs_of
+from pacs.dicom.combined_datetime import CombinedRange, combined_ranges
 from pacs.dicom.frame_selection import FrameSelection
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
@@ -92,6 +93,8 @@ class Query:
     retrieval_keys: tuple[str, ...] = ()
     #: For each sequence asked for by Item keys: which Items to return, and what of them.
     sequence_keys: tuple[tuple[Attribute, SequenceMatch], ...] = ()
+    #: Ranges on a date and its time together; there is no condition on either alone.
+    combined: tuple[CombinedRange, ...] = ()
     #: A retrieve at level FRAME: what of the one instance is wanted.
     frames: FrameSelection | None = None
 
@@ -114,13 +117,19 @@ def parse_find(
     level = _level_of(identifier, model)
     keys: dict[Attribute, Match] = {}
     unsupported: list[int] = []
+    combined = _combined(identifier) if options.combined_datetime else ()
+    ranges = {
+        key: match
+        for one in combined
+        for key, match in zip((one.date, one.time), one.ranges, strict=True)
+    }
     for tag, element in _elements(identifier):
         attribute = BY_TAG.get(tag)
         if attribute is None:
             if tag not in _RETRIEVAL_KEYS or not is_empty(element):
                 unsupported.append(tag)
             continue
-        match = _match_of(attribute, element, identifier)
+        match = ranges.get(attribute) or _match_of(attribute, element, identifier)
         if _is_key_of_find(attribute, match, model, level, relational=options.relational):
             keys[attribute] = match
         if model.key_level(attribute) > level:  # matched or not, it cannot be returned
@@ -130,7 +139,8 @@ def parse_find(
     return Query(
         model=model,
         level=level,
-        conditions=_conditions(keys),
+        conditions=_conditions({key: keys[key] for key in keys if key not in ranges}),
+        combined=combined,
         returns=_returns(keys, model, level),
         unsupported=tuple(unsupported),
         character_sets=character_set_terms(identifier),
@@ -201,6 +211,15 @@ def _match_of(attribute: Attribute, element: Element, identifier: Dataset) -> Ma
     except UNREADABLE as error:
         message = f"{attribute_name(attribute.tag)} cannot be read"
         raise InvalidIdentifier(message, offending=(attribute.tag,)) from error
+
+
+def _combined(identifier: Dataset) -> tuple[CombinedRange, ...]:
+    texts = {
+        tag: texts_of(element)
+        for tag, element in _elements(identifier)
+        if tag in BY_TAG and BY_TAG[tag].vr in {"DA", "TM"}
+    }
+    return combined_ranges({tag: values[0] for tag, values in texts.items() if len(values) == 1})
 
 
 def _is_key_of_find(

@@ -18,6 +18,8 @@ class QueryOptions:
 
     #: Keys of any level, and no unique keys of the levels above (PS3.4 C.4.1.3.2.1, C.4.2.3.2.1).
     relational: bool = False
+    #: Ranges on a date and its time are one range (PS3.4 C.2.2.2.5.4).
+    combined_datetime: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -52,7 +54,7 @@ SUB_FIELDS: dict[Operation, tuple[tuple[str, str | None], ...]] = {
     # PS3.4 Table C.5-1
     Operation.FIND: (
         ("Relational-queries", "relational"),
-        ("Date-time matching", None),
+        ("Date-time matching", "combined_datetime"),
         ("Fuzzy semantic matching of person names", None),
         ("Timezone query adjustment", None),
         ("Enhanced Multi-Frame Image Conversion", None),

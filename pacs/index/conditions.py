@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from pacs.dicom.attributes import Attribute
+from pacs.dicom.combined_datetime import CombinedRange
 from pacs.dicom.identifier import Condition
 from pacs.dicom.matching import (
     Match,
@@ -67,6 +68,20 @@ class ConditionCompiler:
         if attribute.is_multi_valued:
             return self._any_of_several(column, match)
         return self._one_value(column, match)
+
+    def compile_combined(self, combined: CombinedRange) -> Expression:
+        """A range on a date and its time as one moment (``CombinedRange.matches``)."""
+        columns = tables.ENTITIES[combined.date.level].c
+        date, time = columns[combined.date.column], columns[combined.time.shadow_columns[0]]
+        conditions: list[Expression] = [date.is_not(None), time.is_not(None)]
+        # The date alone as well: an index serves that.
+        if combined.lower is not None:
+            first, from_time = combined.lower
+            conditions += [date >= first, sa.or_(date > first, time >= from_time)]
+        if combined.upper is not None:
+            last, to_time = combined.upper
+            conditions += [date <= last, sa.or_(date < last, time <= to_time)]
+        return sa.and_(*conditions)
 
     def any_of(self, column: Expression, values: Sequence[str] | Sequence[int]) -> Expression:
         """Whether the column has one of the values.

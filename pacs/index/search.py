@@ -151,6 +151,7 @@ class Search:
     def _where(self, query: Query, joined: Level) -> list[sa.ColumnElement[Any]]:
         """The conditions on the rows of a join down to ``joined``; keys below that ask for a child."""
         compiled = [(c.attribute, self._conditions.compile(c)) for c in query.conditions]
+        compiled += [(c.date, self._conditions.compile_combined(c)) for c in query.combined]
         below = [(key, condition) for key, condition in compiled if key.level > joined]
         where = [condition for key, condition in compiled if key.level <= joined]
         return [*where, _has_child(joined, below)] if below else where

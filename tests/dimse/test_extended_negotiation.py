@@ -112,6 +112,7 @@ def library(service: RunningArchive) -> RunningArchive:
         (PATIENT_ROOT_FIND, b"\x01\x00\x00\x00\x01", b"\x01\x00\x00\x00\x00"),
         (STUDY_ROOT_FIND, b"\x01\x00\x00\x00\x00\x01\x01", b"\x01\x00\x00\x00\x00\x00\x00"),
         (STUDY_ROOT_FIND, b"\x01" + bytes(300), b"\x01" + bytes(6)),
+        (STUDY_ROOT_FIND, b"\x00\x01", b"\x00\x01"),
         (STUDY_ROOT_FIND, b"\xff", b"\x00"),
         (STUDY_ROOT_MOVE, b"\x01", b"\x01"),
         (STUDY_ROOT_MOVE, b"\x01\x01", b"\x01\x00"),
@@ -264,6 +265,81 @@ def test_agreement_on_one_sop_class_is_none_on_another(library: RunningArchive) 
 
     assert refused.status == NOT_MATCHING
     assert found(answered) == [STUDY_B]
+
+
+# Combined date and time matching
+
+
+@pytest.fixture
+def calendar(service: RunningArchive) -> RunningArchive:
+    """Studies by the moment they are named for."""
+    moments = [
+        ("0704", "2300"),
+        ("0705", "0930"),
+        ("0705", "1100"),
+        ("0706", "0300"),
+        ("0706", "2200"),
+        ("0707", "1830"),
+        ("0707", "2000"),
+        ("0706", ""),
+    ]
+    deposit(
+        service.archive,
+        *(
+            make_instance(
+                PatientID=f"P-{number}",
+                StudyInstanceUID=f"1.2.{number}",
+                SeriesInstanceUID=f"1.2.{number}.1",
+                SOPInstanceUID=f"1.2.{number}.1.1",
+                StudyID=date + time,
+                StudyDate=f"2024{date}",
+                StudyTime=time,
+            )
+            for number, (date, time) in enumerate(moments, start=1)
+        ),
+    )
+    return service
+
+
+@pytest.mark.parametrize(
+    ("dates", "times", "apart", "combined"),
+    [
+        (
+            "20240705-20240707",
+            "1000-1800",
+            ["07051100"],
+            ["07051100", "07060300", "07062200"],
+        ),
+        ("20240706-", "1900-", ["07062200", "07072000"], ["07062200", "07071830", "07072000"]),
+        ("-20240706", "-0400", ["07060300"], ["07042300", "07050930", "07051100", "07060300"]),
+        # Not ranges of one form: apart in either case.
+        ("20240705-20240706", "1100", ["07051100"], ["07051100"]),
+        ("20240706-", "-1000", ["07060300"], ["07060300"]),
+        ("20240706", "0100-0400", ["07060300"], ["07060300"]),
+    ],
+)
+def test_ranges_on_date_and_time_are_one_range_when_negotiated(
+    calendar: RunningArchive, dates: str, times: str, apart: list[str], combined: list[str]
+) -> None:
+    """PS3.4 C.2.2.2.5.4."""
+    query = identifier("STUDY", StudyID="", StudyDate=dates, StudyTime=times)
+
+    assert found(find(calendar, query), "StudyID") == apart
+    assert found(find(calendar, query, b"\x00\x00"), "StudyID") == apart
+    assert found(find(calendar, query, b"\x00\x01"), "StudyID") == combined
+
+
+@on_sqlite
+def test_combined_range_may_cross_midnight_and_must_not_end_before_it_begins(
+    calendar: RunningArchive,
+) -> None:
+    night = identifier("STUDY", StudyID="", StudyDate="20240705-20240706", StudyTime="2200-0600")
+    reverse = identifier("STUDY", StudyDate="20240706-20240706", StudyTime="2200-0600")
+
+    assert found(find(calendar, night, b"\x00\x01"), "StudyID") == ["07060300"]
+    [refused] = find(calendar, reverse, b"\x00\x01")
+    assert (refused.status, refused.offending) == (NOT_MATCHING, (0x00080020,))
+    assert "StudyTime end before they begin" in refused.comment
 
 
 # Relational retrieval

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pacs.dicom.attributes import BY_KEYWORD
+from pacs.dicom.combined_datetime import CombinedRange
 from pacs.dicom.dates import canonical, canonical_upper
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import Match, Range, SequenceMatch, SingleValue, UidList, WildCard, matches
@@ -187,6 +189,33 @@ def test_search_and_reference_agree_on_ranges(matched, key: tuple[str, Match]) -
     found, expected = matched(*key)
 
     assert found == expected
+
+
+@st.composite
+def _combined(draw: st.DrawFn) -> CombinedRange:
+    ends = []
+    for bound in (canonical, canonical_upper):
+        date = draw(st.sampled_from(_DATES))
+        time = bound("TM", draw(st.sampled_from(_TIMES)))
+        ends.append(draw(st.none() | st.just((date, time))) if time else None)
+    pair = draw(st.sampled_from(["Study", "PatientBirth"]))
+    return CombinedRange(BY_KEYWORD[f"{pair}Date"], BY_KEYWORD[f"{pair}Time"], ends[0], ends[1])
+
+
+@_SETTINGS
+@given(combined=_combined())
+def test_search_and_reference_agree_on_combined_ranges(
+    matched, index: Index, make_query, combined: CombinedRange
+) -> None:
+    """PS3.4 C.2.2.2.5.4."""
+    query = replace(make_query(Level.STUDY), combined=(combined,))
+    expected = {
+        f"1.{n}"
+        for n, row in enumerate(_rows())
+        if combined.matches(row.get(combined.date.keyword), row.get(combined.time.keyword))
+    }
+
+    assert {record["StudyInstanceUID"] for record in index.search(query)} == expected
 
 
 _TELLING: list[tuple[str, Match]] = [
