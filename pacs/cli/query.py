@@ -78,6 +78,11 @@ _combined_datetime = click.option(
     is_flag=True,
     help="Negotiate that ranges on a date and its time are one range.",
 )
+_fuzzy = click.option(
+    "--fuzzy",
+    is_flag=True,
+    help="Negotiate that names match by sound, in any order of their words.",
+)
 
 
 @click.command("echo")
@@ -105,6 +110,7 @@ def verify(settings: Settings, peer: query_scu.Peer) -> int:
 @_tls
 @_relational
 @_combined_datetime
+@_fuzzy
 @click.option("--json", "as_json", is_flag=True, help="Print the matches as DICOM JSON.")
 @with_settings(*SCU_SETTINGS, default_log_level="warning")
 def find_command(
@@ -116,6 +122,7 @@ def find_command(
     with_tls: bool,
     relational: bool,
     combined_datetime: bool,
+    fuzzy: bool,
     as_json: bool,
 ) -> int:
     """Send a C-FIND and list the matches.
@@ -133,7 +140,7 @@ def find_command(
         query_scu.Peer.parse(peer, tls=with_tls),
         _model_for(query_level, model),
         identifier,
-        QueryOptions(relational=relational, combined_datetime=combined_datetime),
+        QueryOptions(relational=relational, combined_datetime=combined_datetime, fuzzy=fuzzy),
     )
     if as_json:
         print_json([match.to_json_dict() for match in found])

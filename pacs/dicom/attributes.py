@@ -20,7 +20,7 @@ from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
 from pacs.dicom.levels import Level
 
-ATTRIBUTE_SET_VERSION = 1
+ATTRIBUTE_SET_VERSION = 2
 
 
 class KeyType(Enum):
@@ -78,14 +78,14 @@ class Attribute:
     def shadow_columns(self) -> tuple[str, ...]:
         """The names of the columns that hold the forms a match is made on; empty if the value itself is.
 
-        PN: the folded component groups, matched separately. TM and DT: the canonical, full-length form,
-        whose text order is the order in time.
+        PN: the folded component groups, matched separately, and the codes for fuzzy matching
+        (``pacs.dicom.fuzzy_names``). TM and DT: the canonical, full-length form, whose text order is the order in time.
         """
         return tuple(f"{self.column}_{suffix}" for suffix in _SHADOW_SUFFIXES.get(self.vr, ()))
 
 
 _SHADOW_SUFFIXES = {
-    "PN": ("alphabetic", "ideographic", "phonetic"),
+    "PN": ("alphabetic", "ideographic", "phonetic", "codes"),
     "TM": ("canonical",),
     "DT": ("canonical",),
 }

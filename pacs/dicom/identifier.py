@@ -34,6 +34,7 @@ from pacs.dicom.matching import (
     SingleValue,
     UidList,
     attribute_name,
+    fuzzy,
     is_universal,
     parse_match,
     refuse,
@@ -130,6 +131,7 @@ def parse_find(
                 unsupported.append(tag)
             continue
         match = ranges.get(attribute) or _match_of(attribute, element, identifier)
+        match = fuzzy(attribute.vr, match) if options.fuzzy else match
         if _is_key_of_find(attribute, match, model, level, relational=options.relational):
             keys[attribute] = match
         if model.key_level(attribute) > level:  # matched or not, it cannot be returned

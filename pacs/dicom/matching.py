@@ -16,6 +16,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
 from pacs.dicom.dates import canonical, canonical_upper
+from pacs.dicom.fuzzy_names import code_patterns
 from pacs.dicom.names import name_groups
 from pacs.dicom.plain_values import (
     DEFAULT_CODECS,
@@ -79,7 +80,16 @@ class SequenceMatch:
     """(tag, VR, match) for each key Attribute of the request's single Item."""
 
 
-Match: TypeAlias = Universal | SingleValue | UidList | WildCard | Range | SequenceMatch
+@dataclass(frozen=True, slots=True)
+class FuzzyName:
+    """Matches a name that ``plain`` matches, or that has its words by sound (PS3.4 C.2.2.2.1.1)."""
+
+    plain: SingleValue | WildCard
+    patterns: tuple[str, ...]
+    """Patterns for the codes of a name (``pacs.dicom.fuzzy_names``); all have to match."""
+
+
+Match: TypeAlias = Universal | SingleValue | UidList | WildCard | Range | SequenceMatch | FuzzyName
 
 UNIVERSAL = Universal()
 
@@ -91,6 +101,8 @@ RANGE_VRS = frozenset({"DA", "TM", "DT"})
 # Longer than any value of the index that a pattern could be meant for; bounds the work of matching.
 _MAXIMUM_PATTERN = 1_024
 _MAXIMUM_DEPTH = 8
+# Where the codes are among the shadow values of a name: after its three component groups.
+_CODES = 3
 _UID = re.compile(r"[0-9.]{1,64}")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -229,6 +241,14 @@ def attribute_name(tag: int) -> str:
     return f"{keyword_for_tag(tag)} {number}".strip()
 
 
+def fuzzy(vr: str, match: Match) -> Match:
+    """A match as it is when fuzzy semantic matching of person names was negotiated."""
+    if vr != "PN" or not isinstance(match, SingleValue | WildCard):
+        return match
+    patterns = code_patterns(match.value if isinstance(match, SingleValue) else match.pattern)
+    return FuzzyName(match, patterns) if patterns else match
+
+
 def is_universal(match: Match) -> bool:
     """Whether a Match restricts nothing."""
     if isinstance(match, SequenceMatch):
@@ -248,6 +268,8 @@ def matches(vr: str, match: Match, text: str | None) -> bool:
         return False
     if isinstance(match, SequenceMatch):
         return any(item_matches(match, item) for item in json_items_of_text(text))
+    if isinstance(match, FuzzyName):
+        return _name_matches(match.plain, text) or _sounds_alike(match, text)
     if vr == "PN":
         return _name_matches(match, text)
     if vr in {"TM", "DT"} and isinstance(match, Range):
@@ -294,7 +316,7 @@ def _value_matches(match: Match, value: str) -> bool:
             # Only DA comes here. Its text is compared as it is, so that a stored date which is not
             # in the calendar (19500000 is common as a birth date) still has a place in the order.
             return _in_range(match, value)
-        case SequenceMatch():
+        case SequenceMatch() | FuzzyName():
             return False
         case _:
             assert_never(match)
@@ -316,10 +338,15 @@ def _name_matches(match: Match, text: str) -> bool:
         case _:
             return any(_value_matches(match, value) for value in split_values("PN", text))
     wanted = name_groups(key)
-    columns = [(column or "").split("\\") for column in shadow_values("PN", text)]
+    columns = [(column or "").split("\\") for column in shadow_values("PN", text)[:_CODES]]
     count = max(len(column) for column in columns)
     padded = [column + [""] * (count - len(column)) for column in columns]
     return any(_groups_match(wanted, groups, compare) for groups in zip(*padded, strict=True))
+
+
+def _sounds_alike(match: FuzzyName, text: str) -> bool:
+    names = (shadow_values("PN", text)[_CODES] or "").split("\\")
+    return any(all(glob_matches(one, codes) for one in match.patterns) for codes in names)
 
 
 def _groups_match(

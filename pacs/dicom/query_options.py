@@ -20,6 +20,8 @@ class QueryOptions:
     relational: bool = False
     #: Ranges on a date and its time are one range (PS3.4 C.2.2.2.5.4).
     combined_datetime: bool = False
+    #: Person names match by the sound of their words, in any order (PS3.4 C.2.2.2.1.1).
+    fuzzy: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,7 +57,7 @@ SUB_FIELDS: dict[Operation, tuple[tuple[str, str | None], ...]] = {
     Operation.FIND: (
         ("Relational-queries", "relational"),
         ("Date-time matching", "combined_datetime"),
-        ("Fuzzy semantic matching of person names", None),
+        ("Fuzzy semantic matching of person names", "fuzzy"),
         ("Timezone query adjustment", None),
         ("Enhanced Multi-Frame Image Conversion", None),
         ("Empty value matching", None),

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 
 from pacs.dicom.dates import canonical, canonical_upper
+from pacs.dicom.fuzzy_names import name_codes
 from pacs.dicom.names import fold, name_groups
 from pacs.dicom.plain_values import (
     DEFAULT_CODECS,
@@ -96,15 +97,16 @@ def split_values(vr: str, text: str) -> list[str]:
 def shadow_values(vr: str, text: str | None) -> tuple[str | None, ...]:
     """The texts of ``Attribute.shadow_columns`` for an index text, aligned with them.
 
-    PN: the folded alphabetic, ideographic and phonetic groups; those of several names are joined
-    with a backslash, so the n-th part of each column belongs to the n-th name. TM and DT: the
+    PN: the folded alphabetic, ideographic and phonetic groups, and the codes for fuzzy matching;
+    those of several names are joined with a backslash, so the n-th part of each column belongs to
+    the n-th name. TM and DT: the
     canonical form, None if the value is not valid. Also what a PN key must be folded with: wild
     cards stay as they are.
     """
     if vr == "PN":
         if text is None:
-            return None, None, None
-        names = [name_groups(name) for name in text.split("\\")]
+            return None, None, None, None
+        names = [(*name_groups(name), name_codes(name)) for name in text.split("\\")]
         columns = (_cut_bytes("\\".join(groups)) for groups in zip(*names, strict=True))
         return tuple(column if column.strip("\\") else None for column in columns)
     if vr in {"TM", "DT"}:

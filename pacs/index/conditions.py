@@ -21,6 +21,7 @@ from pacs.dicom.attributes import Attribute
 from pacs.dicom.combined_datetime import CombinedRange
 from pacs.dicom.identifier import Condition
 from pacs.dicom.matching import (
+    FuzzyName,
     Match,
     Range,
     SequenceMatch,
@@ -63,6 +64,8 @@ class ConditionCompiler:
             return column.is_not(None)
         if attribute.vr == "PN" and isinstance(match, (SingleValue, WildCard)):
             return self._name(attribute, match)
+        if isinstance(match, FuzzyName):
+            return self._fuzzy_name(attribute, match)
         if isinstance(match, Range) and attribute.shadow_columns:
             column = tables.ENTITIES[attribute.level].c[attribute.shadow_columns[0]]
         if attribute.is_multi_valued:
@@ -130,7 +133,7 @@ class ConditionCompiler:
                     column >= lower if lower is not None else sa.true(),
                     column <= upper if upper is not None else sa.true(),
                 )
-            case SequenceMatch():
+            case SequenceMatch() | FuzzyName():
                 return sa.false()
             case _:
                 assert_never(match)
@@ -146,7 +149,8 @@ class ConditionCompiler:
 
     def _name(self, attribute: Attribute, match: SingleValue | WildCard) -> Expression:
         """A person name, by its folded component groups (PS3.5 6.2.1; matching._name_matches)."""
-        columns = [tables.ENTITIES[attribute.level].c[name] for name in attribute.shadow_columns]
+        shadows = attribute.shadow_columns[:-1]
+        columns = [tables.ENTITIES[attribute.level].c[name] for name in shadows]
         key = match.value if isinstance(match, SingleValue) else match.pattern
         groups = name_groups(key)
 
@@ -165,6 +169,11 @@ class ConditionCompiler:
         # "=*" asks for nothing but a name: anyone who has one.
         has_name = tables.ENTITIES[attribute.level].c[attribute.column].is_not(None)
         return sa.and_(*compared) if compared else has_name
+
+    def _fuzzy_name(self, attribute: Attribute, match: FuzzyName) -> Expression:
+        codes = tables.ENTITIES[attribute.level].c[attribute.shadow_columns[-1]]
+        sounds = [self._pattern(codes, pattern) for pattern in match.patterns]
+        return sa.or_(self._name(attribute, match.plain), sa.and_(*sounds))
 
     def _pattern(self, column: Expression, pattern: str) -> Expression:
         """A wild card: the range of its literal prefix, which an index serves, and the whole pattern."""

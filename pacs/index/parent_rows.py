@@ -51,7 +51,16 @@ class _Pending:
 class LevelWriter:
     """Reads and locks the wanted rows of one table, folds values into them, writes what changed."""
 
-    def __init__(self, connection: sa.Connection, level: Level, keys: Iterable[RowKey]) -> None:
+    def __init__(
+        self,
+        connection: sa.Connection,
+        level: Level,
+        keys: Iterable[RowKey],
+        *,
+        rewrite: bool = False,
+    ) -> None:
+        """With ``rewrite`` a row is written even if its values stay: the forms for matching may not."""
+        self._rewrite = rewrite
         self._connection = connection
         self._level = level
         self._columns = LEVEL_COLUMNS[level]
@@ -104,7 +113,8 @@ class LevelWriter:
             return
         merged = merge(row.values, latest)
         notes.extend(contradicted(self._level, row.values, latest))
-        row.changed = row.changed or merged != row.values or parent != row.parent
+        is_same = merged == row.values and parent == row.parent
+        row.changed = row.changed or self._rewrite or not is_same
         row.values, row.parent = merged, parent
 
     def write(self) -> dict[RowKey, ParentRow]:

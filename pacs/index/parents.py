@@ -146,7 +146,9 @@ class Resolution:
     left_patients: set[int] = field(default_factory=set)
 
 
-def resolve(connection: sa.Connection, headers: Sequence[InstanceHeader]) -> Resolution:
+def resolve(
+    connection: sa.Connection, headers: Sequence[InstanceHeader], *, rewrite: bool = False
+) -> Resolution:
     """Write what the instances say about their parents, in their order, and return the parent rows.
 
     Rows are locked table by table, each in key order, so that writers meet in one order; what still
@@ -159,15 +161,15 @@ def resolve(connection: sa.Connection, headers: Sequence[InstanceHeader]) -> Res
     links = _study_links(connection, {header.study_instance_uid for header in headers})
     decided, final = _decide_patients(headers, links, contradictions)
 
-    patients = LevelWriter(connection, Level.PATIENT, [(identity.key,) for identity in decided])
+    patient_keys = [(identity.key,) for identity in decided]
+    patients = LevelWriter(connection, Level.PATIENT, patient_keys, rewrite=rewrite)
     for header, identity, notes in zip(headers, decided, contradictions, strict=True):
         says = header.values if _claimed_identity(header) == identity else {}
         patients.fold((identity.key,), says, notes)
     patient_rows = patients.write()
 
-    studies = LevelWriter(
-        connection, Level.STUDY, [(header.study_instance_uid,) for header in headers]
-    )
+    study_keys = [(header.study_instance_uid,) for header in headers]
+    studies = LevelWriter(connection, Level.STUDY, study_keys, rewrite=rewrite)
     studies.expect_parents({(uid,): link.patient_key for uid, link in links.items()})
     for header, notes in zip(headers, contradictions, strict=True):
         uid = header.study_instance_uid
@@ -179,7 +181,7 @@ def resolve(connection: sa.Connection, headers: Sequence[InstanceHeader]) -> Res
         (header.series_instance_uid, study_rows[(header.study_instance_uid,)].key)
         for header in headers
     ]
-    series = LevelWriter(connection, Level.SERIES, series_keys)
+    series = LevelWriter(connection, Level.SERIES, series_keys, rewrite=rewrite)
     for key, header, notes in zip(series_keys, headers, contradictions, strict=True):
         series.fold(key, header.values, notes, parent=key[1])
     series_rows = series.write()

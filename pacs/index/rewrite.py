@@ -41,7 +41,7 @@ def rewrite(engine: Engine, records: Sequence[InstanceRecord]) -> set[str]:
         ]
         if not present:
             return set()
-        resolution = resolve(connection, [record.header for record in present])
+        resolution = resolve(connection, [record.header for record in present], rewrite=True)
         left_series = set()
         for record, known in zip(present, resolution.known, strict=True):
             row = rows[record.location]

@@ -123,7 +123,7 @@ def test_attribute_column_is_the_keyword_in_snake_case(keyword: str, column: str
 @pytest.mark.parametrize(
     ("keyword", "suffixes"),
     [
-        ("PatientName", ("alphabetic", "ideographic", "phonetic")),
+        ("PatientName", ("alphabetic", "ideographic", "phonetic", "codes")),
         ("StudyTime", ("canonical",)),
         ("AcquisitionDateTime", ("canonical",)),
         ("StudyDate", ()),

@@ -211,11 +211,11 @@ def test_index_value_lone_surrogate_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("vr", "text", "columns"),
     [
-        ("PN", "Doe^Jane", ("doe^jane", None, None)),
-        ("PN", "A=B=C", ("a", "b", "c")),
-        ("PN", "A=B\\C", ("a\\c", "b\\", None)),
-        ("PN", "^", (None, None, None)),
-        ("PN", None, (None, None, None)),
+        ("PN", "Doe^Jane", ("doe^jane", None, None, " T JN ")),
+        ("PN", "A=B=C", ("a", "b", "c", " A B K ")),
+        ("PN", "A=B\\C", ("a\\c", "b\\", None, " A B \\ K ")),
+        ("PN", "^", (None, None, None, None)),
+        ("PN", None, (None, None, None, None)),
         ("TM", "10", ("100000.000000",)),
         ("TM", "noon", (None,)),
         ("TM", None, (None,)),

@@ -113,6 +113,7 @@ def library(service: RunningArchive) -> RunningArchive:
         (STUDY_ROOT_FIND, b"\x01\x00\x00\x00\x00\x01\x01", b"\x01\x00\x00\x00\x00\x00\x00"),
         (STUDY_ROOT_FIND, b"\x01" + bytes(300), b"\x01" + bytes(6)),
         (STUDY_ROOT_FIND, b"\x00\x01", b"\x00\x01"),
+        (STUDY_ROOT_FIND, b"\x01\x01\x01\x01\x01", b"\x01\x01\x01\x00\x00"),
         (STUDY_ROOT_FIND, b"\xff", b"\x00"),
         (STUDY_ROOT_MOVE, b"\x01", b"\x01"),
         (STUDY_ROOT_MOVE, b"\x01\x01", b"\x01\x00"),
@@ -340,6 +341,25 @@ def test_combined_range_may_cross_midnight_and_must_not_end_before_it_begins(
     [refused] = find(calendar, reverse, b"\x00\x01")
     assert (refused.status, refused.offending) == (NOT_MATCHING, (0x00080020,))
     assert "StudyTime end before they begin" in refused.comment
+
+
+# Fuzzy semantic matching of person names
+
+
+def test_names_match_by_sound_in_any_order_when_negotiated(library: RunningArchive) -> None:
+    """PS3.4 C.2.2.2.1.1; the same key matches literally without the agreement."""
+    query = identifier("STUDY", PatientName="Jayne^Doh", ReferringPhysicianName="")
+
+    assert found(find(library, query)) == []
+    assert found(find(library, query, b"\x00\x00\x00")) == []
+    assert found(find(library, query, b"\x00\x00\x01")) == [STUDY_A]
+
+
+@on_sqlite
+def test_fuzzy_names_and_relational_queries_go_together(library: RunningArchive) -> None:
+    query = identifier("SERIES", PatientName="Jon^Row", Modality="MR")
+
+    assert found(find(library, query, b"\x01\x01\x01\x00")) == [STUDY_B]
 
 
 # Relational retrieval

@@ -7,6 +7,7 @@ or case would go unseen.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,7 +19,16 @@ from pacs.dicom.attributes import BY_KEYWORD
 from pacs.dicom.combined_datetime import CombinedRange
 from pacs.dicom.dates import canonical, canonical_upper
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import Match, Range, SequenceMatch, SingleValue, UidList, WildCard, matches
+from pacs.dicom.matching import (
+    Match,
+    Range,
+    SequenceMatch,
+    SingleValue,
+    UidList,
+    WildCard,
+    fuzzy,
+    matches,
+)
 from pacs.index.conditions import _successor
 from pacs.index.index import Index
 
@@ -216,6 +226,30 @@ def test_search_and_reference_agree_on_combined_ranges(
     }
 
     assert {record["StudyInstanceUID"] for record in index.search(query)} == expected
+
+
+@st.composite
+def _sounding(draw: st.DrawFn) -> tuple[str, Match]:
+    """A fuzzy key made of words of a stored name, in another order, changed or cut."""
+    keyword = draw(st.sampled_from(["PatientName", "OtherPatientNames"]))
+    name = draw(st.sampled_from(_POOLS[keyword]))
+    words = draw(st.permutations(re.split(r"[\^= \\]", name)))[: draw(st.integers(1, 3))]
+    end = draw(st.sampled_from(["", "", "*", "e", "y"]))
+    key = "^".join(words) + end
+    plain = WildCard(key) if "*" in key or "?" in key else SingleValue(key)
+    return keyword, fuzzy("PN", plain)
+
+
+@_SETTINGS
+@given(key=_sounding())
+@example(key=("PatientName", fuzzy("PN", SingleValue("jayne doh"))))
+@example(key=("OtherPatientNames", fuzzy("PN", SingleValue("an rho"))))
+@example(key=("PatientName", fuzzy("PN", WildCard("dionys*"))))
+def test_search_and_reference_agree_on_fuzzy_names(matched, key: tuple[str, Match]) -> None:
+    """PS3.4 C.2.2.2.1.1."""
+    found, expected = matched(*key)
+
+    assert found == expected
 
 
 _TELLING: list[tuple[str, Match]] = [

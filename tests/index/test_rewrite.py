@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import Universal
+from pacs.dicom.matching import SingleValue, Universal, fuzzy
 from pacs.index import tables
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy, IngestOutcome, InstanceRecord
@@ -40,6 +40,22 @@ def test_rewrite_updates_the_instance_and_its_parents(
     (found,) = index.search(query)
     assert (found["InstanceNumber"], found["StudyDescription"]) == ("7", "Head")
     assert found["Modality"] == "MR"
+
+
+def test_rewrite_fills_the_codes_of_names_that_have_none(
+    index: Index, make_record, make_query
+) -> None:
+    """After the migration that adds them; nothing else about the patient changes."""
+    record = make_record(PatientName="Smith^Mary")
+    index.ingest(record)
+    with index._engine.write() as connection:
+        connection.execute(sa.update(tables.patient).values(patient_name_codes=None))
+    query = make_query(Level.PATIENT, {"PatientName": fuzzy("PN", SingleValue("Mary Smythe"))})
+    assert list(index.search(query)) == []
+
+    index.rewrite([record])
+
+    assert [one["PatientID"] for one in index.search(query)] == ["P-1"]
 
 
 def test_rewrite_keeps_when_and_from_whom_it_was_received(index: Index, make_record) -> None:

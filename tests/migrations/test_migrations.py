@@ -52,7 +52,8 @@ def schema(connection: sa.Connection) -> dict[str, Any]:
             for column in inspector.get_columns(table)
         ]
         found[table] = {
-            "columns": columns,
+            # A column that was added later stands last.
+            "columns": sorted(columns, key=str),
             "primary key": inspector.get_pk_constraint(table),
             "unique": sorted(map(str, inspector.get_unique_constraints(table))),
             "foreign keys": sorted(map(str, inspector.get_foreign_keys(table))),
