@@ -22,6 +22,7 @@ from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pynetdicom import dimse_primitives as primitives
 from pynetdicom import evt
@@ -137,17 +138,25 @@ def _problem_of(request: Any, context: Any) -> Dataset | None:
     missing = [name for name in _MANDATORY[type(request)] if getattr(request, name) in (None, "")]
     if request.ill_typed or missing:
         keyword = (*request.ill_typed, *missing)[0]
-        return status_dataset(Status.MISTYPED_ARGUMENT, f"{keyword} is missing or not valid")
-    if isinstance(request, primitives.N_ACTION):
-        return (
-            None  # which SOP Classes and Instances are one, the handler knows (PS3.7 10.1.4.1.10)
+        return status_dataset(
+            Status.MISTYPED_ARGUMENT, f"{keyword} is missing or not valid", _tag_of(keyword)
         )
+    if isinstance(request, primitives.N_ACTION):
+        # Which SOP Classes and Instances are one, the handler knows (PS3.7 10.1.4.1.10).
+        return None
     if request.AffectedSOPClassUID != context.abstract_syntax:
         return status_dataset(
             Status.SOP_CLASS_NOT_SUPPORTED,
             "Affected SOP Class is not that of the presentation context",
+            _tag_of("AffectedSOPClassUID"),
         )
     return None
+
+
+def _tag_of(keyword: str) -> tuple[int, ...]:
+    """The Offending Element of a command set."""
+    tag = tag_for_keyword(keyword)
+    return () if tag is None else (tag,)
 
 
 def _operation_of(sop_class_uid: str) -> type[Any]:
