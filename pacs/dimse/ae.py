@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -118,11 +118,21 @@ def _open_destination(
     def associate(some: list[PresentationContext], bound: Sequence[Any] = ()) -> EngineAssociation:
         return ae.associate(host, port, contexts=some, evt_handlers=bound, **kwargs)
 
-    def destination(request_association: Any, **more: Any) -> MoveDestination:
+    def destination(
+        request_association: Any, is_cancelled: Callable[[], bool], **more: Any
+    ) -> MoveDestination:
         return MoveDestination(
-            request_association, title, contexts, originator, request.Priority, retries, **more
+            request_association,
+            title,
+            contexts,
+            originator,
+            request.Priority,
+            retries,
+            is_cancelled,
+            **more,
         )
 
+    is_cancelled = partial(assoc.is_cancelled, originator.message_id)
     if parallel == 1:
-        return destination(associate)
-    return ParallelDestination(parallel, associate, destination)
+        return destination(associate, is_cancelled)
+    return ParallelDestination(parallel, associate, destination, is_cancelled)

@@ -35,6 +35,7 @@ class GetDestination:
     def __init__(self, assoc: EngineAssociation, request_message_id: int, priority: int) -> None:
         """Send to the requester of the C-GET whose Message ID and priority these are."""
         self._assoc = assoc
+        self._message_id = request_message_id
         self._link = StorageLink(
             assoc, "The requester", priority, reserved_message_id=request_message_id
         )
@@ -44,6 +45,9 @@ class GetDestination:
         """Send one instance when the one before is done, and return that."""
         refusal = self._link.prepare(instance)
         completed = self.drain()
+        if self._assoc.is_cancelled(self._message_id):
+            self._link.forget()
+            return completed
         if refusal is None:
             refusal = self._link.send()
         if refusal is None:
@@ -85,6 +89,8 @@ class MoveDestination:
     priority: int
     #: How often an instance whose association was lost is sent again.
     retries: int
+    #: Whether the C-MOVE is cancelled: what is not on its way then is not sent.
+    is_cancelled: Callable[[], bool]
     #: Asked when the destination is lost for good: whether somebody else takes over what is under way.
     may_give_up: Callable[[], bool] = _never
     _links: dict[int, StorageLink] = field(default_factory=dict)
@@ -115,6 +121,10 @@ class MoveDestination:
             self._wait()
         link, refusal = self._prepare(instance, group)
         self._wait()
+        if self.is_cancelled():
+            if link is not None:
+                link.forget()
+            return self.take_completed()
         if link is not None and not link.is_usable:
             link, refusal = self._prepare(instance, group)  # on the one that took its place
         if link is not None and refusal is None:
@@ -136,6 +146,11 @@ class MoveDestination:
 
     def withdraw(self) -> None:
         """What was taken is on its way."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an instance is under way."""
+        return self._sent is not None
 
     def take_completed(self) -> list[Completed]:
         """What is done and was not returned yet."""
@@ -164,6 +179,8 @@ class MoveDestination:
         """Send again what the destination did not answer."""
         was_silent = self._drop(group)
         for _ in range(self.retries):
+            if self.is_cancelled():
+                break
             link, refusal = self._prepare(instance, group)
             if link is not None and refusal is None:
                 refusal = self._transmit(link, group)

@@ -38,9 +38,22 @@ class ParallelDestination:
     """The sub-operations of a C-MOVE on several associations at once."""
 
     def __init__(
-        self, count: int, associate: Associate, make_destination: Callable[..., MoveDestination]
+        self,
+        count: int,
+        associate: Associate,
+        make_destination: Callable[..., MoveDestination],
+        is_cancelled: Callable[[], bool],
     ) -> None:
-        """Use up to ``count`` associations; ``make_destination`` takes ``associate`` and ``may_give_up``."""
+        """Use up to ``count`` associations.
+
+        Args:
+            count: How many.
+            associate: See ``Associate``.
+            make_destination: Takes ``associate``, ``is_cancelled`` and ``may_give_up``.
+            is_cancelled: Whether the C-MOVE is; asked in its own thread only.
+        """
+        self._is_cancelled = is_cancelled
+        self._was_cancelled = False
         self._max_waiting = count * _WAITING_PER_LANE
         #: Guards everything below.
         self._lock = threading.Lock()
@@ -77,7 +90,7 @@ class ParallelDestination:
             self._under_way += 1
             self._work.notify()
             if len(self._waiting) >= self._max_waiting:
-                while not self._has_room() and not self._completed:
+                while not self._has_room() and not self._completed and not self._check_cancel():
                     self._progress.wait_for(self._has_room, _REPORT_SECONDS)
             return self._collect()
 
@@ -89,15 +102,18 @@ class ParallelDestination:
         """
         with self._lock:
             self._is_draining = True
-            self._progress.wait_for(lambda: self._is_dead or self._completed or not self._under_way)
+            while not self._has_progress():
+                if self._check_cancel():
+                    self._forget_waiting()
+                self._progress.wait_for(self._has_progress, _REPORT_SECONDS)
             self._is_draining = False
             return self._collect()
 
     def withdraw(self) -> None:
         """Forget what no lane has taken."""
         with self._lock:
-            self._under_way -= len(self._waiting)
-            self._waiting.clear()
+            self._was_cancelled = True
+            self._forget_waiting()
 
     def close(self) -> None:
         """Send nothing more, and release the associations."""
@@ -110,6 +126,18 @@ class ParallelDestination:
                 lane.interrupt()
             for lane in self._lanes:
                 lane.join()
+
+    def _check_cancel(self) -> bool:
+        # The lanes cannot look themselves: the association of the C-MOVE belongs to its thread.
+        self._was_cancelled = self._was_cancelled or self._is_cancelled()
+        return self._was_cancelled
+
+    def _forget_waiting(self) -> None:
+        self._under_way -= len(self._waiting)
+        self._waiting.clear()
+
+    def _has_progress(self) -> bool:
+        return self._is_dead or bool(self._completed) or not self._under_way
 
     def _has_room(self) -> bool:
         return self._is_dead or len(self._waiting) <= self._max_waiting // 2
@@ -135,6 +163,10 @@ class ParallelDestination:
     def is_closing(self) -> bool:
         """Whether nothing more is to be sent."""
         return self._is_closing
+
+    def was_cancelled(self) -> bool:
+        """Whether what is not on its way is not to be sent any more."""
+        return self._was_cancelled
 
     def lane_connected(self) -> None:
         """One association is established."""
@@ -192,6 +224,12 @@ class ParallelDestination:
                 self._waiting.extendleft(reversed(instances))
             self._work.notify_all()
 
+    def forget(self, instances: Sequence[OutgoingInstance]) -> None:
+        """These were taken and will not be sent: the C-MOVE is cancelled."""
+        with self._lock:
+            self._under_way -= len(instances)
+            self._progress.notify()
+
     def deliver(self, completed: Sequence[Completed]) -> None:
         """These are done."""
         with self._lock:
@@ -212,7 +250,9 @@ class _Lane:
     ) -> None:
         self._parent = parent
         self._associate = associate
-        self._destination = make_destination(self._open, may_give_up=parent.lane_may_give_up)
+        self._destination = make_destination(
+            self._open, parent.was_cancelled, may_give_up=parent.lane_may_give_up
+        )
         self._guard = threading.Lock()
         self._opening: EngineAssociation | None = None
         self._is_connected = False
@@ -280,6 +320,9 @@ class _Lane:
                     held.append(instance)
                     completed = self._destination.submit(instance)
                 self._done(held, completed)
+                if held and not self._destination.is_busy:
+                    self._parent.forget(held)
+                    held.clear()
         except DestinationUnreachable as error:
             LOGGER.info("one association less: %s", error.message)
             self._done(held, self._destination.take_completed())

@@ -214,6 +214,8 @@ def _send_all(
     try:
         final = yield from _hand_over(retrieve, sending, instances)
         yield from sending.drain()
+        if final is None and sending.under_way and retrieve.event.is_cancelled:
+            final = _cancelled
     except DestinationUnreachable as error:
         yield _unreachable(retrieve, chain(sending.under_way, instances), error)
         return

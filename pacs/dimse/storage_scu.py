@@ -140,6 +140,10 @@ class StorageLink:
         self._prepared_bytes = size_bytes
         return None
 
+    def forget(self) -> None:
+        """What was prepared is not sent."""
+        self._message.discard()
+
     def send(self) -> Outcome | None:
         """Send what was prepared; the outcome if its file broke off, which ends the association."""
         self._sent_bytes, self._sent_at = self._prepared_bytes, time.monotonic()

@@ -443,15 +443,20 @@ def test_retrieve_cancelled_ends_with_fe00_and_the_remaining_counted(
 ) -> None:
     retriever.prepare(service)
     uids = store_study(service, 6)
-    is_cancelled = threading.Event()
+    is_third, is_cancelled = threading.Event(), threading.Event()
 
-    def cancel(assoc: object) -> None:
-        assoc.send_c_cancel(5, query_model=retriever.study_root)  # type: ignore[attr-defined]
-        is_cancelled.set()
+    def cancel(assoc: Any) -> None:
+        if isinstance(retriever, Mover):
+            is_third.wait(5)
+            assoc.send_c_cancel(5, query_model=retriever.study_root)
+            is_cancelled.set()
 
-    def wait(event: object) -> int:
+    def wait(event: Any) -> int:
+        is_third.set()
         if isinstance(retriever, Mover):
             is_cancelled.wait(5)
+        else:
+            event.assoc.send_c_cancel(5, query_model=retriever.study_root)
         return 0x0000
 
     outcome = retriever.retrieve(

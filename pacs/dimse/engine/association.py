@@ -152,6 +152,11 @@ class EngineAssociation(Association):
             if self.dimse.has_message():
                 return
 
+    def is_cancelled(self, message_id: int) -> bool:
+        """Whether the peer has cancelled the operation with this Message ID; its handler hears of it later."""
+        self.poll_peer()
+        return message_id in self.dimse.cancel_req
+
     @property
     def peer_is_gone(self) -> bool:
         """Whether the peer aborted, asked for release, or the connection is lost."""
