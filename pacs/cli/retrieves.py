@@ -6,12 +6,16 @@ from contextlib import closing
 
 import click
 
-from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
-from pacs.cli.output import console, human_size, print_json, print_table
+from pacs.archive.retry import plan_retry, retry_of
+from pacs.cli.options import ARCHIVE_SETTINGS, SCU_SETTINGS, with_settings
+from pacs.cli.output import console, errors, human_size, print_json, print_table
+from pacs.cli.progress import ProgressDisplay, in_one_line
 from pacs.config import Settings
+from pacs.dimse.remote import RemoteAEs
+from pacs.dimse.retry_scu import RetrySCU
 from pacs.errors import InvalidSetting
 from pacs.index.records import RetrieveRecord, SubOperationOutcome, SubOperationRecord
-from pacs.server import open_archive
+from pacs.server import configured_remotes, open_archive, options_of
 
 
 @click.group("retrieve")
@@ -80,6 +84,57 @@ def retrieve_show(settings: Settings, number: int, only_failed: bool, as_json: b
     return 0
 
 
+@retrieve_group.command("retry")
+@click.argument("number", type=int)
+@click.option("--json", "as_json", is_flag=True, help="Print the new record as JSON.")
+@with_settings(
+    *ARCHIVE_SETTINGS,
+    *SCU_SETTINGS,
+    "remote_aes",
+    "destination_retries",
+    default_log_level="warning",
+)
+def retrieve_retry(settings: Settings, number: int, as_json: bool) -> int:
+    """Send again what failed or was not tried in C-MOVE NUMBER, to the same destination.
+
+    This is recorded as a retrieve of its own. Ends with 1 if not everything has arrived.
+    """
+    with closing(open_archive(settings)) as archive:
+        retry = plan_retry(archive, number)
+        if not retry.plan.keys and not retry.not_stored:
+            errors.print(f"retrieve {number}: nothing failed, nothing was left out")
+            if as_json:
+                print_json(None)
+            return 0
+        options = options_of(settings)
+        remotes = RemoteAEs(archive.index, configured_remotes(settings), options.tls)
+        scu = RetrySCU(archive, options, remotes, retry)
+        with ProgressDisplay("sending again", "instances") as display:
+            display.total = len(retry.plan.keys)
+            for done in scu.run():
+                display.show(done, scu.size_bytes)
+        record = None if scu.journal.key is None else archive.index.retrieve(scu.journal.key)
+    if as_json:
+        document = {} if record is None else _as_dict(record)
+        print_json(document | {"not_stored": list(retry.not_stored)})
+    else:
+        _print_retry(scu, retry.record.request.destination, retry.not_stored)
+    return 0 if scu.status == 0x0000 and not retry.not_stored else 1
+
+
+def _print_retry(scu: RetrySCU, destination: str, not_stored: tuple[str, ...]) -> None:
+    operations = scu.journal.operations
+    console.print(
+        f"status 0x{scu.status:04X}: {operations.completed} completed, {operations.failed} failed, "
+        f"{operations.warning} warning, to {destination}, record {scu.journal.key}",
+        markup=False,
+    )
+    for uid, comment in scu.failures:
+        console.print(f"{uid}: {in_one_line(comment)}", markup=False)
+    for uid in not_stored:
+        console.print(f"{uid}: is not stored any more", markup=False)
+
+
 def _print_record(record: RetrieveRecord) -> None:
     request = record.request
     lines = [
@@ -93,6 +148,8 @@ def _print_record(record: RetrieveRecord) -> None:
         ("Identifier", request.identifier),
         ("status", _state(record)),
     ]
+    if (earlier := retry_of(request)) is not None:
+        lines.append(("retry of", earlier))
     if record.outcome is not None:
         done, failed, warned, left = _counts(record)
         lines.append(
@@ -148,6 +205,7 @@ def _as_dict(record: RetrieveRecord) -> dict[str, object]:
         "level": request.level,
         "identifier": request.identifier,
         "message_id": request.message_id,
+        "retry_of": retry_of(request),
         "started_at": request.started_at.isoformat(),
         "finished_at": None if record.finished_at is None else record.finished_at.isoformat(),
         "status": None if record.outcome is None else f"{record.outcome.status:04X}",

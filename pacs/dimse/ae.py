@@ -106,14 +106,35 @@ def _open_destination(
     if address is None:
         return GetDestination(assoc, int(request.MessageID), request.Priority)
     host, port, *rest = address
-    kwargs: dict[str, Any] = dict(rest[0]) if rest else {}
-    contexts: list[PresentationContext] = kwargs.pop("contexts", [])
-    title = str(kwargs.setdefault("ae_title", request.MoveDestination))
-
-    parallel = int(kwargs.pop("parallel_associations", 1))
+    kwargs: dict[str, Any] = {"ae_title": str(request.MoveDestination)}
+    kwargs |= rest[0] if rest else {}
     # Move Originator is the AE that sent the C-MOVE, not this one (PS3.7 9.1.1.1.6).
     originator = MoveOriginator(str(assoc.requestor.ae_title), int(request.MessageID))
-    retries = options.destination_retries
+    return move_destination(
+        ae,
+        (host, port, kwargs),
+        originator=originator,
+        priority=request.Priority,
+        retries=options.destination_retries,
+        is_cancelled=partial(assoc.is_cancelled, originator.message_id),
+    )
+
+
+def move_destination(
+    ae: EngineAE,
+    address: tuple[str, int, dict[str, Any]],
+    *,
+    originator: MoveOriginator | None,
+    priority: int,
+    retries: int,
+    is_cancelled: Callable[[], bool],
+) -> Destination:
+    """The Move Destination at an address as a C-MOVE handler yields it; see ``MoveDestination`` for the others."""
+    host, port, given = address
+    kwargs = dict(given)
+    contexts: list[PresentationContext] = kwargs.pop("contexts", [])
+    title = str(kwargs["ae_title"])
+    parallel = int(kwargs.pop("parallel_associations", 1))
 
     def associate(some: list[PresentationContext], bound: Sequence[Any] = ()) -> EngineAssociation:
         return ae.associate(host, port, contexts=some, evt_handlers=bound, **kwargs)
@@ -126,13 +147,12 @@ def _open_destination(
             title,
             contexts,
             originator,
-            request.Priority,
+            priority,
             retries,
             is_cancelled,
             **more,
         )
 
-    is_cancelled = partial(assoc.is_cancelled, originator.message_id)
     if parallel == 1:
         return destination(associate, is_cancelled)
     return ParallelDestination(parallel, associate, destination, is_cancelled)

@@ -85,7 +85,7 @@ class MoveDestination:
     associate: Callable[[list[PresentationContext]], EngineAssociation]
     title: str
     contexts: list[PresentationContext]
-    originator: MoveOriginator
+    originator: MoveOriginator | None
     priority: int
     #: How often an instance whose association was lost is sent again.
     retries: int

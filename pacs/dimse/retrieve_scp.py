@@ -111,7 +111,7 @@ def handle_move(
         yield _UNKNOWN
         return
     stock = None if isinstance(event.assoc, EngineAssociation) else _StockOutcomes()
-    yield _address(remotes, remote, prepared.plan, stock)
+    yield destination_address(remotes, remote, prepared.plan, stock)
     yield from _carry_out(event, archive, Service.MOVE, title, query, prepared, stock)
 
 
@@ -144,12 +144,13 @@ def _refused_address(remotes: RemoteAEs, remote: RemoteAE | None) -> _Address:
     return remote.host, remote.port, kwargs | {"tls_args": remotes.tls_args(remote)}
 
 
-def _address(
+def destination_address(
     remotes: RemoteAEs,
     remote: RemoteAE,
     retrieve_plan: RetrievePlan,
-    stock: _StockOutcomes | None,
+    stock: _StockOutcomes | None = None,
 ) -> _Address:
+    """Where a plan is sent, as the contract wants it: host, port, and what ``AE.associate`` takes."""
     kwargs: dict[str, Any] = {"ae_title": remote.title, "tls_args": remotes.tls_args(remote)}
     contexts = contexts_for(retrieve_plan.contexts)
     if stock is not None:

@@ -1,0 +1,145 @@
+"""Which instances of a recorded C-MOVE are to be sent again: those that failed, and those never tried."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from pydicom.dataset import Dataset
+
+from pacs.archive.archive import Archive
+from pacs.dicom.identifier import Query, parse_retrieve
+from pacs.dicom.information_model import InformationModel
+from pacs.errors import InvalidSetting
+from pacs.index.records import (
+    RetrievePlan,
+    RetrieveRecord,
+    RetrieveRequest,
+    RetrieveState,
+    Service,
+    StoredInstance,
+    SubOperationOutcome,
+)
+
+#: Beside the Identifier in the record of a retry, which has no column for it: the record that it retries.
+_RETRY_OF = "retryOf"
+_KEYS_AT_A_TIME = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What to send again."""
+
+    record: RetrieveRecord
+    plan: RetrievePlan
+    #: SOP Instance UIDs that failed and are not stored any more.
+    not_stored: tuple[str, ...]
+
+    def request(self, calling_ae: str) -> RetrieveRequest:
+        """The request to record: that of the C-MOVE, asked by this archive."""
+        asked = self.record.request
+        identifier = _identifier(asked) | {_RETRY_OF: self.record.key}
+        return replace(
+            asked,
+            calling_ae=calling_ae,
+            calling_host="localhost",
+            identifier=json.dumps(identifier, ensure_ascii=False),
+            message_id=0,
+            started_at=datetime.now(UTC),
+        )
+
+
+def retry_of(request: RetrieveRequest) -> int | None:
+    """The number of the record that a recorded retrieve retries; None if it is no retry."""
+    number = _identifier(request).get(_RETRY_OF)
+    return number if isinstance(number, int) else None
+
+
+def plan_retry(archive: Archive, number: int) -> Retry:
+    """Find what of retrieve ``number`` has not arrived.
+
+    What failed is known by its UID. What was never tried is known only by the Identifier, as what matches it and was
+    not sent, also by the retrieves that this one retries: instances stored since then are among it.
+
+    Raises:
+        InvalidSetting: there is no such record, or it cannot be retried.
+        InvalidIdentifier: what was not tried cannot be found by the recorded Identifier.
+        IndexUnavailable: the index cannot be read.
+    """
+    record = archive.index.retrieve(number)
+    if record is None:
+        raise InvalidSetting(f"no retrieve {number} is recorded; see: pacs retrieve list")
+    if record.request.service is not Service.MOVE:
+        raise InvalidSetting(f"retrieve {number} is a C-GET: only its requester can ask again")
+    if record.state is RetrieveState.RUNNING:
+        raise InvalidSetting(f"retrieve {number} is still running")
+    failed = [
+        one.sop_instance_uid
+        for one in archive.index.sub_operations(number)
+        if one.outcome is SubOperationOutcome.FAILED
+    ]
+    if _is_whole(record, len(failed)):
+        found = {uid: archive.index.find_by_uid(uid) for uid in dict.fromkeys(failed)}
+        missing = tuple(uid for uid, stored in found.items() if stored is None)
+        return Retry(record, _plan(one for one in found.values() if one is not None), missing)
+    done = _arrived(archive, record)
+    matching = _matching(archive, _query(record))
+    return Retry(record, _plan(one for one in matching if one.sop_instance_uid not in done), ())
+
+
+def _is_whole(record: RetrieveRecord, failed: int) -> bool:
+    """Whether each instance that has not arrived is recorded by its UID."""
+    outcome = record.outcome
+    return outcome is not None and outcome.remaining == 0 and outcome.failed == failed
+
+
+def _identifier(request: RetrieveRequest) -> dict[str, object]:
+    loaded = json.loads(request.identifier or "{}")
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _query(record: RetrieveRecord) -> Query:
+    identifier = _identifier(record.request)
+    identifier.pop(_RETRY_OF, None)
+    try:
+        model = InformationModel(record.request.model)
+        asked = Dataset.from_json(json.dumps(identifier))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidSetting(
+            f"retrieve {record.key} does not tell what was asked for: ask again"
+        ) from error
+    return parse_retrieve(asked, model)
+
+
+def _arrived(archive: Archive, record: RetrieveRecord | None) -> set[str]:
+    arrived: set[str] = set()
+    while record is not None:
+        arrived.update(
+            one.sop_instance_uid
+            for one in archive.index.sub_operations(record.key)
+            if one.outcome is not SubOperationOutcome.FAILED
+        )
+        earlier = retry_of(record.request)
+        # A record is older than its retries: so this ends, whatever is in the index.
+        is_older = earlier is not None and earlier < record.key
+        record = archive.index.retrieve(earlier) if earlier is not None and is_older else None
+    return arrived
+
+
+def _matching(archive: Archive, query: Query) -> Iterator[StoredInstance]:
+    keys = archive.index.plan(query).keys
+    for first in range(0, len(keys), _KEYS_AT_A_TIME):
+        yield from archive.index.instances(keys[first : first + _KEYS_AT_A_TIME])
+
+
+def _plan(instances: Iterator[StoredInstance]) -> RetrievePlan:
+    keys = array("q")
+    contexts: Counter[tuple[str, str]] = Counter()
+    for one in instances:
+        keys.append(one.key)
+        contexts[one.sop_class_uid, one.transfer_syntax_uid] += 1
+    return RetrievePlan(keys=keys, contexts=dict(contexts))

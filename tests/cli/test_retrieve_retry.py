@@ -1,0 +1,233 @@
+"""``pacs retrieve retry``: a recorded C-MOVE, a destination that refused, and the command that sends again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from pacs.archive.retry import plan_retry
+from pacs.errors import InvalidSetting
+from pacs.index.index import Index
+from pacs.index.records import RetrieveOutcome, RetrieveRequest, Service
+from tests.dimse.retrieving import Getter, recorded, store_study, study_query
+from tests.peers import (
+    STUDY_ROOT_MOVE,
+    Destination,
+    RunningArchive,
+    association,
+    closed_port,
+    database_url_of,
+    register,
+    response,
+    responses,
+    wait_until,
+)
+from tests.serving import engine_on_sqlite, engine_only
+
+StartDestination = Callable[..., Destination]
+
+
+def _move(running: RunningArchive) -> int:
+    """Have the study sent to DEST by C-MOVE; the number of its record."""
+    with association(running, STUDY_ROOT_MOVE, calling="ASKER") as assoc:
+        responses(assoc.send_c_move(study_query(), "DEST", STUDY_ROOT_MOVE))
+    return recorded(running)[0].key
+
+
+def _retry(running: RunningArchive, number: int, *options: str) -> subprocess.CompletedProcess[str]:
+    archive = running.archive
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "pacs", "retrieve", "retry", str(number), *options),
+            *("--data-dir", str(archive.storage.root.parent)),
+            *("--storage-url", str(archive.storage.root)),
+            *("--database-url", database_url_of(archive).replace("+pysqlite", "")),
+            *("--acse-timeout-seconds", "5", "--dimse-timeout-seconds", "5"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@engine_only
+def test_retry_sends_what_failed_and_nothing_else_without_a_move_originator(
+    service: RunningArchive, start_destination: StartDestination
+) -> None:
+    destination = start_destination()
+    register(service.archive, "DEST", destination.port)
+    uids = store_study(service, 4)
+    destination.answers = {uids[1]: 0xA700, uids[2]: 0xB000, uids[3]: 0xC001}
+    number = _move(service)
+    destination.answers = {}
+    destination.received.clear()
+
+    completed = _retry(service, number)
+
+    record, operations = recorded(service)
+    assert completed.stderr == ""
+    assert completed.stdout == (
+        f"status 0x0000: 2 completed, 0 failed, 0 warning, to DEST, record {record.key}\n"
+    )
+    assert completed.returncode == 0
+    assert destination.uids == [uids[1], uids[3]]
+    assert [one.originator_ae for one in destination.received] == [None, None]
+    assert [one.originator_id for one in destination.received] == [None, None]
+    assert {one.calling_ae for one in destination.received} == {"PACS"}
+    assert record.key > number
+    assert (record.request.calling_ae, record.request.destination) == ("PACS", "DEST")
+    assert json.loads(record.request.identifier)["retryOf"] == number
+    assert [one.sop_instance_uid for one in operations] == [uids[1], uids[3]]
+    assert record.outcome is not None
+    assert (record.outcome.status, record.outcome.completed) == (0x0000, 2)
+
+
+@engine_on_sqlite
+@pytest.mark.parametrize("associations", [1, 2])
+def test_retry_of_a_cancelled_retrieve_sends_what_was_not_tried_and_again_what_is_left(
+    service: RunningArchive, start_destination: StartDestination, associations: int
+) -> None:
+    destination, may_answer = start_destination(), threading.Event()
+    register(service.archive, "DEST", destination.port, parallel_associations=associations)
+    uids = store_study(service, 20)
+    destination.answers = {uids[0]: lambda _event: 0x0000 if may_answer.wait(10) else 0xC000}
+    with association(service, STUDY_ROOT_MOVE) as assoc:
+        answers = assoc.send_c_move(study_query(), "DEST", STUDY_ROOT_MOVE, msg_id=5)
+        next(answers)
+        assoc.send_c_cancel(5, query_model=STUDY_ROOT_MOVE)
+        may_answer.set()
+        final = response(*list(answers)[-1])
+    assert final.status == 0xFE00
+    arrived = set(destination.uids)
+    destination.received.clear()
+    # The first retry leaves one behind; a retry of that has only this one to send.
+    destination.answers = {uids[19]: 0xA700}
+
+    first = _retry(service, recorded(service)[0].key, "--json")
+    sent = set(destination.uids)
+    destination.received.clear()
+    destination.answers = {}
+    second = _retry(service, recorded(service)[0].key, "--json")
+
+    assert sent == set(uids) - arrived
+    assert (first.returncode, second.returncode) == (1, 0)
+    assert destination.uids == [uids[19]]
+    one, two = json.loads(first.stdout), json.loads(second.stdout)
+    assert (one["status"], two["status"]) == ("B000" if len(sent) > 1 else "A702", "0000")
+    assert two["retry_of"] == one["number"]
+
+
+@engine_on_sqlite
+def test_retry_to_a_destination_that_is_still_away_is_a702_and_can_be_retried(
+    service: RunningArchive, start_destination: StartDestination
+) -> None:
+    register(service.archive, "DEST", closed_port())
+    uids = store_study(service, 3)
+    number = _move(service)
+
+    failed = _retry(service, number)
+    destination = start_destination()
+    register(service.archive, "DEST", destination.port)
+    succeeded = _retry(service, recorded(service)[0].key)
+
+    assert failed.returncode == 1
+    assert failed.stdout.startswith("status 0xA702: 0 completed, 3 failed, 0 warning, to DEST")
+    assert f"{uids[0]}: No association with DEST" in failed.stdout
+    assert succeeded.returncode == 0
+    assert destination.uids == uids
+
+
+@engine_on_sqlite
+def test_retry_of_an_instance_that_is_gone_names_it(
+    service: RunningArchive, start_destination: StartDestination
+) -> None:
+    destination = start_destination(answer=0xA700)
+    register(service.archive, "DEST", destination.port)
+    uids = store_study(service, 2)
+    number = _move(service)
+    service.archive.index.remove(uids[0])
+    destination.answer = 0x0000
+    destination.received.clear()
+
+    completed = _retry(service, number)
+
+    assert destination.uids == [uids[1]]
+    assert completed.returncode == 1
+    assert f"{uids[0]}: is not stored any more\n" in completed.stdout
+
+
+@engine_on_sqlite
+def test_retry_of_what_has_all_arrived_sends_nothing(
+    service: RunningArchive, start_destination: StartDestination
+) -> None:
+    destination = start_destination()
+    register(service.archive, "DEST", destination.port)
+    store_study(service, 1)
+    number = _move(service)
+
+    completed = _retry(service, number)
+
+    assert (completed.returncode, completed.stdout) == (0, "")
+    assert completed.stderr == f"retrieve {number}: nothing failed, nothing was left out\n"
+    assert len(destination.received) == 1
+    assert recorded(service)[0].key == number
+
+
+@engine_on_sqlite
+def test_what_cannot_be_retried_is_one_line(
+    service: RunningArchive, start_destination: StartDestination
+) -> None:
+    destination, may_answer = start_destination(), threading.Event()
+    register(service.archive, "DEST", destination.port)
+    uids = store_study(service, 1)
+    Getter().retrieve(service, study_query(), answers={uids[0]: 0xA700})
+    got = recorded(service)[0]
+    assert got.request.service is Service.GET
+    destination.answers = {uids[0]: lambda _event: 0xA700 if may_answer.wait(30) else 0xC000}
+    moving = threading.Thread(target=_move, args=(service,))
+    moving.start()
+    wait_until(lambda: destination.received)
+
+    running = _retry(service, got.key + 1)
+    may_answer.set()
+    moving.join(30)
+    service.archive.index.remove_remote_ae("DEST")
+    answers = {
+        "C-GET: only its requester can ask again": _retry(service, got.key),
+        "is still running": running,
+        "Move Destination DEST is not known any more": _retry(service, got.key + 1),
+        "no retrieve 999 is recorded": _retry(service, 999),
+    }
+
+    for reason, completed in answers.items():
+        assert completed.returncode == 2
+        assert reason in completed.stderr
+        assert completed.stderr.count("\n") == 1
+
+
+def test_retry_of_a_record_without_a_readable_identifier_is_one_line(index: Index) -> None:
+    request = RetrieveRequest(
+        calling_ae="ASKER",
+        calling_host="127.0.0.1",
+        service=Service.MOVE,
+        model="1.2.3",
+        level="",
+        identifier="{}",
+        destination="DEST",
+        message_id=1,
+        started_at=datetime.now(UTC),
+    )
+    key = index.begin_retrieve(request)
+    outcome = RetrieveOutcome(status=0xC000, completed=0, failed=0, warning=0, remaining=2)
+    index.finish_retrieve(key, outcome)
+
+    with pytest.raises(InvalidSetting, match="does not tell what was asked for"):
+        plan_retry(SimpleNamespace(index=index), key)  # type: ignore[arg-type]
