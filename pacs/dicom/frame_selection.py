@@ -91,7 +91,7 @@ def _is_multiple(value: object) -> bool:
 def _check_simple(selection: FrameSelection) -> None:
     values = selection.values
     if values[0] < 1:
-        selection.refuse("contains frame 0; the first frame is 1")
+        selection.refuse("has frame 0; the first is 1")
     if any(later <= earlier for earlier, later in pairwise(values)):
         selection.refuse("does not ascend")
 
@@ -102,9 +102,9 @@ def _check_calculated(selection: FrameSelection) -> None:
         selection.refuse("is not made of triplets")
     for first, last, increment in zip(values[::3], values[1::3], values[2::3], strict=True):
         if first < 1:
-            selection.refuse("contains frame 0; the first frame is 1")
+            selection.refuse("has frame 0; the first is 1")
         if last < first:
-            selection.refuse(f"has a reversed sub-range, {first} to {last}")
+            selection.refuse(f"has the reversed range {first} to {last}")
         if increment < 1:
             selection.refuse("has an increment of 0")
 
@@ -128,12 +128,14 @@ def _expand_simple(selection: FrameSelection, count: int, _: Sequence[float]) ->
 def _expand_calculated(selection: FrameSelection, count: int, _: Sequence[float]) -> list[int]:
     values = [int(value) for value in selection.values]
     found: list[int] = []
+    before = 0
     for first, last, increment in zip(values[::3], values[1::3], values[2::3], strict=True):
-        if first > count:
-            continue  # PS3.4 Y.3.2.1.2: such a sub-range is ignored; FFFFFFFFH ends at the last frame
-        if found and first <= found[-1]:
-            selection.refuse("has sub-ranges that overlap or do not ascend")
-        found.extend(range(first, min(last, count) + 1, increment))
+        if first <= before:
+            selection.refuse("overlaps or does not ascend")
+        # PS3.4 Y.3.2.1.2: a sub-range beyond the last frame is ignored, one that ends there is cut (FFFFFFFFH).
+        within = range(first, min(last, count) + 1, increment)
+        found.extend(within)
+        before = within[-1] if within else first
     return found
 
 

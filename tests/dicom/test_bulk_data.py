@@ -76,6 +76,17 @@ def test_a_data_set_without_bulk_data_is_sent_as_it_is() -> None:
         assert made.read() == file[meta.data_set_offset :]
 
 
+def test_group_lengths_go_for_they_are_wrong_by_now() -> None:
+    file = part10(make_instance())
+    begin = 144 + int.from_bytes(file[140:144], "little")
+    group_length = b"\x08\0\0\0UL\4\0\x40\1\0\0"
+
+    new = strip(file[:begin] + group_length + file[begin:])
+
+    assert 0x00080000 not in new
+    assert new.SOPClassUID == make_instance().SOPClassUID
+
+
 def test_disturbed_files_give_a_data_set_or_an_error_of_the_domain() -> None:
     sources = [part10(make_waveform(undefined=one), s) for one in (False, True) for s in SYNTAXES]
     generator = random.Random(7)
