@@ -108,15 +108,14 @@ class Redo:
     def _restore(self, locations: list[str]) -> int:
         """Write files from their copies, then remove the copies; return how many files were not sound."""
         rows = self._index.redo.read(locations)
-        restored = [
-            row.location for row in rows if self._storage.restore(row.location, row.content)
-        ]
+        restored = sum(self._storage.restore(row.location, row.content) for row in rows)
         self._index.redo.remove([row.location for row in rows])
-        for location in restored:
-            if not self._index.is_location_indexed(location):
-                # The instance was removed or replaced meanwhile, and its file before it came back.
-                self._storage.remove(location)
-        return len(restored)
+        for row in rows:
+            if not self._index.is_location_indexed(row.location):
+                # The instance was removed or replaced meanwhile, and its file before it came back, which may have
+                # been there and sound when it was looked at.
+                self._storage.remove(row.location)
+        return restored
 
     def flush(self) -> None:
         """Make durable what waits.

@@ -19,6 +19,7 @@ from pacs.index.redo_rows import RedoRow, RedoRows
 from pacs.storage import filesystem
 from pacs.storage.durability import can_sync_file_system
 from pacs.storage.filesystem import FilesystemStorage
+from pacs.storage.spool import Spool, SpoolWriter
 from tests.archive.holdings import (
     EXPLICIT,
     findings,
@@ -321,4 +322,25 @@ def test_disk_that_falls_behind_makes_instances_synced_first(
 def test_large_instance_is_not_kept_twice(archive: Archive) -> None:
     keep(archive, TextValue="x" * 100_000)
 
+    assert rows(archive) == []
+
+
+def test_recover_brings_back_no_file_of_an_instance_that_is_removed_meanwhile(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(archive)
+    create = Spool.create
+
+    def removed_first(spool: Spool, meta: bytes) -> SpoolWriter:
+        # By another process, once the file has been found sound and before it is written again.
+        location = archive.index.remove("1.2.3.1.1")
+        if location is not None:
+            archive.storage.remove(location)
+        return create(spool, meta)
+
+    monkeypatch.setattr(Spool, "create", removed_first)
+
+    archive.redo.recover()
+
+    assert stored_locations(archive) == []
     assert rows(archive) == []
