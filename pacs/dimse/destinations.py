@@ -260,5 +260,7 @@ def _why_not(title: str, assoc: EngineAssociation) -> str:
         return f"{title}{where} rejected the association: {assoc.rejection}"
     if assoc.accepted_contexts or assoc.rejected_contexts:
         return f"{title}{where} accepted no presentation context"
-    reason = f": {assoc.connect_error}" if assoc.connect_error else ""
-    return f"No association with {title}{where}{reason}"
+    if assoc.connect_error:
+        # Error Comment has room for 64 characters: most of them for the reason.
+        return f"{title}{where}: {assoc.connect_error}"
+    return f"No association with {title}{where}"

@@ -140,7 +140,7 @@ def test_retry_to_a_destination_that_is_still_away_is_a702_and_can_be_retried(
 
     assert failed.returncode == 1
     assert failed.stdout.startswith("status 0xA702: 0 completed, 3 failed, 0 warning, to DEST")
-    assert f"{uids[0]}: No association with DEST" in failed.stdout
+    assert f"{uids[0]}: DEST at 127.0.0.1:" in failed.stdout
     assert succeeded.returncode == 0
     assert destination.uids == uids
 

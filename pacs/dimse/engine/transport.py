@@ -198,6 +198,7 @@ class Connection(AssociationSocket):
         while self._end - self._start < count:
             received = self._receive(sock, view[self._end :])
             if received == 0:
+                self._note_silent_end(sock)
                 raise ConnectionLost("the peer closed the connection")
             self._end += received
             if _QUICK_ACK is not None:
@@ -214,7 +215,15 @@ class Connection(AssociationSocket):
             if isinstance(error, ssl.SSLError) and not self._assoc.is_established:
                 # With TLS 1.3 our side of the handshake is done before the peer judges our certificate.
                 self._assoc.connect_error = tls.explain(error)
+            self._note_silent_end(sock)
             raise ConnectionLost(_reason(error)) from error
+
+    def _note_silent_end(self, sock: socket.socket) -> None:
+        """A peer that ends the connection instead of answering a request for an association may want TLS."""
+        assoc = self._assoc
+        is_silent = self._end == self._start and not (assoc.is_established or assoc.connect_error)
+        if assoc.is_requestor and is_silent and not isinstance(sock, ssl.SSLSocket):
+            assoc.connect_error = "connection closed; does it want TLS?"
 
     def _make_room(self, count: int) -> None:
         unread = bytes(memoryview(self._buffer)[self._start : self._end])

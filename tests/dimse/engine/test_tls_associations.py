@@ -617,6 +617,33 @@ def test_move_says_why_tls_failed(
     assert destination.established == 0
 
 
+@engine_on_sqlite
+@pytest.mark.parametrize(
+    ("wants_tls", "reason"),
+    [(False, "the peer does not speak TLS there"), (True, "connection closed; does it want TLS?")],
+    ids=["TLS to a port without", "no TLS to a port with"],
+)
+def test_move_hints_at_tls_that_only_one_side_uses(
+    serve: Serve,
+    secure: dict[str, Any],
+    authority: Authority,
+    start_destination: Callable[..., Destination],
+    wants_tls: bool,
+    reason: str,
+) -> None:
+    context = server_context(authority.issue("destination")) if wants_tls else None
+    destination = start_destination(context=context)
+    running = serve(**secure | {"tls": "off"})
+    register(running.archive, "DEST", destination.port, tls=not wants_tls)
+    deposit(running.archive, *make_study(1))
+
+    with association(running, STUDY_ROOT_MOVE) as assoc:
+        final = responses(assoc.send_c_move(study_query(), "DEST", STUDY_ROOT_MOVE))[-1]
+
+    assert final.status == 0xA702
+    assert final.comment == f"DEST at 127.0.0.1:{destination.port}: {reason}"
+
+
 # Peers with and without TLS
 
 
