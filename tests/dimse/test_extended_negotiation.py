@@ -403,6 +403,23 @@ def test_without_negotiation_a_relational_retrieve_is_refused(
     assert (final.status, final.offending) == (NOT_MATCHING, (0x0020000D,))
 
 
+@on_sqlite
+def test_query_retrieve_view_is_not_supported(
+    library: RunningArchive, retriever: Retriever
+) -> None:
+    """PS3.4 C.4.1.1.3.1, C.4.2.1.4.1: it needs Enhanced Multi-Frame Image Conversion, answered with 0."""
+    retriever.prepare(library)
+    view = {"QueryRetrieveView": "ENHANCED", "StudyInstanceUID": STUDY_A}
+
+    answered = find(library, identifier("STUDY", **view), b"\x01\x00\x00\x00\x01")
+    refused = retriever.retrieve(
+        library, identifier("STUDY", **view), items=[item(retriever.study_root, b"\x01\x01")]
+    ).final
+
+    assert [one.status for one in answered] == [PENDING_NOT_SUPPORTED, SUCCESS]
+    assert (refused.status, refused.offending) == (NOT_MATCHING, (0x00080053,))
+
+
 # As a requestor
 
 

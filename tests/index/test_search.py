@@ -120,7 +120,10 @@ def test_search_condition_below_the_level_asks_for_one_chain_of_entities(
     index.ingest_batch(
         [
             make_record("1", "1.1", PatientID="A", Modality="CT", Rows="512"),
-            make_record("1", "1.2", PatientID="A", Modality="SR", Rows="64", ImageType="X\\Y"),
+            *(
+                make_record("1", "1.2", PatientID="A", Modality="SR", Rows="64", ImageType="X\\Y")
+                for _ in range(3)
+            ),
             make_record("2", "2.1", PatientID="B", Modality="MR", Rows="512", ImageType="Y\\Z"),
         ]
     )
