@@ -311,6 +311,10 @@ class Settings(BaseModel):
             description="What is agreed to in SOP Class Extended Negotiation of Query/Retrieve.",
         )
     )
+    match_unknown: bool = Field(
+        default=False,
+        description="Whether what has no value of a key matches every value that a C-FIND asks for.",
+    )
     pending_interval_responses: Annotated[int, Field(ge=1, le=65_535)] = Field(
         default=25, description="Sub-operations between two pending responses of C-MOVE and C-GET."
     )

@@ -115,6 +115,7 @@ def options_of(settings: Settings) -> Options:
         connect_timeout_seconds=settings.connect_timeout_seconds,
         find_limit=settings.find_limit,
         retrieve_limit=settings.retrieve_limit,
+        match_unknown=settings.match_unknown,
         extended_negotiation=QueryOptions.of(settings.extended_negotiation),
         destination_retries=settings.destination_retries,
         pending=PendingCadence(

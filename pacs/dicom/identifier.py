@@ -29,6 +29,8 @@ from pacs.dicom.frame_selection import FrameSelection
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import (
+    STANDARD_RULES,
+    EmptyValue,
     Match,
     SequenceMatch,
     SingleValue,
@@ -36,9 +38,11 @@ from pacs.dicom.matching import (
     attribute_name,
     fuzzy,
     is_universal,
+    matches,
     parse_match,
     refuse,
 )
+from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.plain_values import (
     SPECIFIC_CHARACTER_SET,
     UNREADABLE,
@@ -73,6 +77,14 @@ class Condition:
 
     attribute: Attribute
     match: Match
+    #: Whether what has no value matches too: it is unknown (PS3.4 C.2.2.1.2).
+    or_unknown: bool = False
+
+    def holds_for(self, text: str | None) -> bool:
+        """Whether an entity with this index text matches; the reference of the index."""
+        if self.or_unknown and not text:
+            return True
+        return matches(self.attribute.vr, self.match, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +118,15 @@ class Query:
 
 
 def parse_find(
-    identifier: Dataset, model: InformationModel, options: QueryOptions = BASELINE
+    identifier: Dataset,
+    model: InformationModel,
+    options: QueryOptions = BASELINE,
+    *,
+    match_unknown: bool = False,
 ) -> Query:
     """Read the Identifier of a C-FIND request (PS3.4 C.4.1.1.3.1, C.4.1.2.1).
 
-    ``options`` are what was negotiated (PS3.4 C.4.1.2.2).
+    ``options`` are what was negotiated (PS3.4 C.4.1.2.2), ``match_unknown`` is the setting.
 
     Raises:
         InvalidIdentifier: it breaks a rule of the information model.
@@ -118,6 +134,11 @@ def parse_find(
     level = _level_of(identifier, model)
     keys: dict[Attribute, Match] = {}
     unsupported: list[int] = []
+    rules = MatchingRules(
+        empty_values=options.empty_values,
+        multiple_values=options.multiple_values,
+        unknown_matches=match_unknown,
+    )
     combined = _combined(identifier) if options.combined_datetime else ()
     ranges = {
         key: match
@@ -130,7 +151,7 @@ def parse_find(
             if tag not in _RETRIEVAL_KEYS or not is_empty(element):
                 unsupported.append(tag)
             continue
-        match = ranges.get(attribute) or _match_of(attribute, element, identifier)
+        match = ranges.get(attribute) or _match_of(attribute, element, identifier, rules)
         match = fuzzy(attribute.vr, match) if options.fuzzy else match
         if _is_key_of_find(attribute, match, model, level, relational=options.relational):
             keys[attribute] = match
@@ -141,7 +162,7 @@ def parse_find(
     return Query(
         model=model,
         level=level,
-        conditions=_conditions({key: keys[key] for key in keys if key not in ranges}),
+        conditions=_conditions({key: keys[key] for key in keys if key not in ranges}, rules),
         combined=combined,
         returns=_returns(keys, model, level),
         unsupported=tuple(unsupported),
@@ -207,9 +228,14 @@ def _elements(identifier: Dataset) -> Iterator[tuple[int, Element]]:
             yield int(tag), identifier.get_item(tag)
 
 
-def _match_of(attribute: Attribute, element: Element, identifier: Dataset) -> Match:
+def _match_of(
+    attribute: Attribute,
+    element: Element,
+    identifier: Dataset,
+    rules: MatchingRules = STANDARD_RULES,
+) -> Match:
     try:
-        return parse_match(attribute.vr, element, codecs_of(character_set_terms(identifier)))
+        return parse_match(attribute.vr, element, codecs_of(character_set_terms(identifier)), rules)
     except UNREADABLE as error:
         message = f"{attribute_name(attribute.tag)} cannot be read"
         raise InvalidIdentifier(message, offending=(attribute.tag,)) from error
@@ -258,10 +284,21 @@ def _refuse_missing(key_level: Level, level: Level) -> NoReturn:
     refuse(BY_KEYWORD[key_level.unique_key].tag, f"needs one value at level {level.name}")
 
 
-def _conditions(keys: Mapping[Attribute, Match]) -> tuple[Condition, ...]:
+def _conditions(
+    keys: Mapping[Attribute, Match], rules: MatchingRules = STANDARD_RULES
+) -> tuple[Condition, ...]:
     return tuple(
-        Condition(attribute, match) for attribute, match in keys.items() if not is_universal(match)
+        Condition(attribute, match, or_unknown=_or_unknown(attribute, match, rules))
+        for attribute, match in keys.items()
+        if not is_universal(match)
     )
+
+
+def _or_unknown(attribute: Attribute, match: Match, rules: MatchingRules) -> bool:
+    # Optional keys are processed as required ones are (PS3.4 C.2.2.1.3). A unique key has a value
+    # in every entity (PS3.4 C.2.2.1.1), and what is computed is known.
+    may_be_unknown = attribute.is_stored and attribute.key_type is not KeyType.UNIQUE
+    return rules.unknown_matches and may_be_unknown and not isinstance(match, EmptyValue)
 
 
 def _returns(

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import NoReturn, TypeAlias, assert_never
 
 from pydicom.datadict import keyword_for_tag
@@ -17,11 +18,13 @@ from pydicom.dataset import Dataset
 
 from pacs.dicom.dates import canonical, canonical_upper
 from pacs.dicom.fuzzy_names import code_patterns
+from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.names import name_groups
 from pacs.dicom.plain_values import (
     DEFAULT_CODECS,
     MATCHED_VRS,
     SPECIFIC_CHARACTER_SET,
+    TEXT_VRS,
     Element,
     dictionary_facts,
     is_empty,
@@ -89,27 +92,61 @@ class FuzzyName:
     """Patterns for the codes of a name (``pacs.dicom.fuzzy_names``); all have to match."""
 
 
-Match: TypeAlias = Universal | SingleValue | UidList | WildCard | Range | SequenceMatch | FuzzyName
+@dataclass(frozen=True, slots=True)
+class EmptyValue:
+    """Matches only what has no value (PS3.4 C.2.2.2.7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueList:
+    """Matches if the Attribute has any, or every, one of several values (PS3.4 C.2.2.2.8)."""
+
+    values: tuple[str, ...]
+    every: bool
+
+
+Match: TypeAlias = (
+    Universal
+    | SingleValue
+    | UidList
+    | WildCard
+    | Range
+    | SequenceMatch
+    | FuzzyName
+    | EmptyValue
+    | ValueList
+)
 
 UNIVERSAL = Universal()
+STANDARD_RULES = MatchingRules()
 
 #: The VRs for which ``*`` and ``?`` are wild cards (PS3.4 C.2.2.2.4).
 WILD_CARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 #: The VRs for which ``-`` makes a range (PS3.4 C.2.2.2.5).
 RANGE_VRS = frozenset({"DA", "TM", "DT"})
+#: The VRs for which a key may list several values (PS3.4 C.2.2.2.8), besides UI.
+LIST_VRS = frozenset({"AE", "AS", "CS", "LO", "PN", "SH", "UC"})
+#: The key that asks for no value: two quotation marks (PS3.4 C.2.2.2.7).
+EMPTY_VALUE_KEY = '""'
 
 # Longer than any value of the index that a pattern could be meant for; bounds the work of matching.
 _MAXIMUM_PATTERN = 1_024
 _MAXIMUM_DEPTH = 8
 # Where the codes are among the shadow values of a name: after its three component groups.
 _CODES = 3
+# Each listed name is a condition of its own, and SQLite nests at most 1,000 of them.
+_MAXIMUM_LISTED = 256
+_DATE = re.compile(r"[0-9]{8}")
 _UID = re.compile(r"[0-9.]{1,64}")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def parse_match(
-    attribute_vr: str, element: Element, codecs: Sequence[str] = DEFAULT_CODECS
+    attribute_vr: str,
+    element: Element,
+    codecs: Sequence[str] = DEFAULT_CODECS,
+    rules: MatchingRules = STANDARD_RULES,
 ) -> Match:
     """Turn one key Attribute of a request into a Match.
 
@@ -121,34 +158,75 @@ def parse_match(
     Raises:
         InvalidIdentifier: the Standard gives such a value no meaning.
     """
-    match = _parse(attribute_vr, element, codecs, _MAXIMUM_DEPTH)
+    match = _parse(attribute_vr, element, codecs, _Limits(rules, _MAXIMUM_DEPTH))
+    # The index keeps long values cut, so a long key is cut alike.
+    several = _may_be_several(element)
     if isinstance(match, SingleValue):
-        # The index keeps long values cut, so a long key is cut alike.
-        facts = dictionary_facts(int(element.tag))
-        several = facts is not None and facts[1]
-        return SingleValue(capped(attribute_vr, match.value, may_be_several=several) or match.value)
+        return SingleValue(_cut(attribute_vr, match.value, several))
+    if isinstance(match, ValueList):
+        values = tuple(_cut(attribute_vr, value, several) for value in match.values)
+        return ValueList(values, match.every)
     return match
 
 
-def _parse(vr: str, element: Element, codecs: Sequence[str], depth: int) -> Match:
+def _cut(vr: str, value: str, several: bool) -> str:
+    return capped(vr, value, may_be_several=several) or value
+
+
+def _may_be_several(element: Element) -> bool:
+    facts = dictionary_facts(int(element.tag))
+    return facts is not None and facts[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What holds for a key and the keys in its Items."""
+
+    rules: MatchingRules
+    depth: int
+
+    def of_items(self) -> _Limits:
+        return _Limits(self.rules, self.depth - 1)
+
+
+def _parse(vr: str, element: Element, codecs: Sequence[str], limits: _Limits) -> Match:
     if vr == "SQ":
-        return _parse_sequence(element, codecs, depth)
+        return _parse_sequence(element, codecs, limits)
     texts = texts_of(element, codecs)
     if not texts and not is_empty(element):
         refuse(element.tag, "has a value that cannot be matched")
     values = [text for text in texts if text]
     if not values:
         return UNIVERSAL
+    if limits.rules.empty_values and vr in TEXT_VRS and values == [EMPTY_VALUE_KEY]:
+        return EmptyValue()
     if vr == "UI":
         return _parse_uids(element, values)
     if len(values) > 1:
-        refuse(element.tag, "has several values; only UIDs may be listed")
-    value = values[0]
+        return _parse_list(vr, element, values, limits.rules)
+    return _parse_value(vr, element, values[0])
+
+
+def _parse_value(vr: str, element: Element, value: str) -> Match:
     if vr in RANGE_VRS:
         return _parse_range(vr, element, value)
     if vr in WILD_CARD_VRS:
         return _parse_text(vr, element, value)
     return _parse_number(vr, element, value)
+
+
+def _parse_list(vr: str, element: Element, values: list[str], rules: MatchingRules) -> Match:
+    if vr not in LIST_VRS:
+        refuse(element.tag, f"has several values, which VR {vr} does not allow")
+    values = list(dict.fromkeys(values))
+    if len(values) > _MAXIMUM_LISTED:
+        refuse(element.tag, f"has more than {_MAXIMUM_LISTED} values")
+    for value in values:
+        if not isinstance(_parse_value(vr, element, value), SingleValue):
+            refuse(element.tag, "has a wild card in a list of values")
+    # Not negotiated, a list is undefined (note 4): it is taken as a list of UID is, since that is
+    # what SCUs that send one mean. Nor does the clause say what "every" means where VM is 1.
+    return ValueList(tuple(values), every=rules.multiple_values and _may_be_several(element))
 
 
 def _parse_uids(element: Element, values: list[str]) -> Match:
@@ -182,6 +260,9 @@ def _parse_number(vr: str, element: Element, value: str) -> Match:
 def _parse_range(vr: str, element: Element, value: str) -> Match:
     found = _range_of(vr, value)
     if found is None:
+        left, _, right = (part.strip() for part in value.partition("-"))
+        if vr == "TM" and canonical(vr, left) and canonical(vr, right):
+            refuse(element.tag, "is a range across midnight")  # PS3.4 C.2.2.2.5.2
         refuse(element.tag, f"is neither a valid {vr} nor a range from earlier to later")
     if vr == "DA" and found.lower is not None and found.lower == found.upper:
         return SingleValue(found.lower)
@@ -201,18 +282,18 @@ def _range_of(vr: str, value: str) -> Range | None:
     return Range(lower, canonical_upper(vr, value)) if lower is not None else None
 
 
-def _parse_sequence(element: Element, codecs: Sequence[str], depth: int) -> Match:
+def _parse_sequence(element: Element, codecs: Sequence[str], limits: _Limits) -> Match:
     items = items_of(element, codecs)
-    if items is None or not depth:
+    if items is None or not limits.depth:
         refuse(element.tag, "is not a readable sequence")
     if len(items) > 1:
         refuse(element.tag, "has several Items; a key has one")
-    keys = [key for item in items for key in _parse_item(item, item_codecs(item, codecs), depth)]
+    keys = [key for item in items for key in _parse_item(item, item_codecs(item, codecs), limits)]
     return SequenceMatch(tuple(keys)) if keys else UNIVERSAL
 
 
 def _parse_item(
-    item: Dataset, codecs: Sequence[str], depth: int
+    item: Dataset, codecs: Sequence[str], limits: _Limits
 ) -> Iterator[tuple[int, str, Match]]:
     for tag in sorted(item.keys()):
         if tag.element == 0 or tag == SPECIFIC_CHARACTER_SET:
@@ -223,7 +304,7 @@ def _parse_item(
             if not is_empty(element):
                 refuse(tag, "has a value that cannot be matched")
             continue
-        yield int(tag), vr, _parse(vr, element, codecs, depth - 1)
+        yield int(tag), vr, _parse(vr, element, codecs, limits.of_items())
 
 
 def refuse(tag: int, reason: str) -> NoReturn:
@@ -264,8 +345,11 @@ def matches(vr: str, match: Match, text: str | None) -> bool:
     """
     if is_universal(match):
         return True
-    if not text:
-        return False
+    if not text or isinstance(match, EmptyValue):
+        return not text and isinstance(match, EmptyValue)
+    if isinstance(match, ValueList):
+        found = (matches(vr, SingleValue(value), text) for value in match.values)
+        return all(found) if match.every else any(found)
     if isinstance(match, SequenceMatch):
         return any(item_matches(match, item) for item in json_items_of_text(text))
     if isinstance(match, FuzzyName):
@@ -275,7 +359,18 @@ def matches(vr: str, match: Match, text: str | None) -> bool:
     if vr in {"TM", "DT"} and isinstance(match, Range):
         moments = [shadow_values(vr, value)[0] for value in split_values(vr, text)]
         return any(moment is not None and _in_range(match, moment) for moment in moments)
+    if vr == "DS" and isinstance(match, SingleValue):
+        number = _number(match.value)
+        return any(_number(value) == number for value in split_values(vr, text))
     return any(_value_matches(match, value) for value in split_values(vr, text))
+
+
+def _number(text: str) -> Decimal | str:
+    # 1.50 and 1.5 are one number; IS is compared so by its form in the index.
+    try:
+        return Decimal(text) if _DECIMAL.fullmatch(text) else text
+    except ArithmeticError:  # an exponent beyond all bounds
+        return text
 
 
 def json_items_of_text(text: str) -> list[object]:
@@ -315,8 +410,9 @@ def _value_matches(match: Match, value: str) -> bool:
         case Range():
             # Only DA comes here. Its text is compared as it is, so that a stored date which is not
             # in the calendar (19500000 is common as a birth date) still has a place in the order.
-            return _in_range(match, value)
-        case SequenceMatch() | FuzzyName():
+            return _DATE.fullmatch(value) is not None and _in_range(match, value)
+        # What needs to see all values or groups has been done before.
+        case SequenceMatch() | FuzzyName() | EmptyValue() | ValueList():
             return False
         case _:
             assert_never(match)

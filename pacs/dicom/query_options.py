@@ -22,6 +22,10 @@ class QueryOptions:
     combined_datetime: bool = False
     #: Person names match by the sound of their words, in any order (PS3.4 C.2.2.2.1.1).
     fuzzy: bool = False
+    #: Two quotation marks ask for what has no value (PS3.4 C.2.2.2.7).
+    empty_values: bool = False
+    #: A list of values asks for what has all of them (PS3.4 C.2.2.2.8).
+    multiple_values: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,8 +64,8 @@ SUB_FIELDS: dict[Operation, tuple[tuple[str, str | None], ...]] = {
         ("Fuzzy semantic matching of person names", "fuzzy"),
         ("Timezone query adjustment", None),
         ("Enhanced Multi-Frame Image Conversion", None),
-        ("Empty value matching", None),
-        ("Multiple value matching", None),
+        ("Empty value matching", "empty_values"),
+        ("Multiple value matching", "multiple_values"),
     ),
     # PS3.4 Table C.5-3
     Operation.MOVE: (

@@ -49,6 +49,7 @@ class Options:
     connect_timeout_seconds: float = 10
     find_limit: int = 0
     retrieve_limit: int = 0
+    match_unknown: bool = False
     #: What is agreed to when a peer proposes it.
     extended_negotiation: QueryOptions = SUPPORTED
     destination_retries: int = 2
@@ -88,7 +89,11 @@ def handlers(
         (evt.EVT_SOP_EXTENDED, on_sop_class_extended, [options.extended_negotiation]),
         (evt.EVT_C_ECHO, handle_echo, []),
         (evt.EVT_C_STORE, handle_store, [archive]),
-        (evt.EVT_C_FIND, handle_find, [archive, options.ae_title, options.find_limit]),
+        (
+            evt.EVT_C_FIND,
+            handle_find,
+            [archive, options.ae_title, options.find_limit, options.match_unknown],
+        ),
         (evt.EVT_C_MOVE, handle_move, [archive, remotes, options.retrieve_limit]),
         (evt.EVT_C_GET, handle_get, [archive, options.retrieve_limit]),
         (evt.EVT_N_ACTION, handle_action, [archive, commitments, options.ae_title]),

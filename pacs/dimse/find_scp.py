@@ -26,7 +26,13 @@ LOGGER = logging.getLogger(__name__)
 _Response = tuple[int | Dataset, Dataset | None]
 
 
-def handle_find(event: Any, archive: Archive, ae_title: str, limit: int = 0) -> Iterator[_Response]:
+def handle_find(
+    event: Any,
+    archive: Archive,
+    ae_title: str,
+    limit: int = 0,
+    match_unknown: bool = False,
+) -> Iterator[_Response]:
     """Handle ``evt.EVT_C_FIND``: yield (status, Identifier) for each match.
 
     With a ``limit``, a query with more matches ends with 0xA700 after that many, never silently.
@@ -39,7 +45,9 @@ def handle_find(event: Any, archive: Archive, ae_title: str, limit: int = 0) -> 
     try:
         rights.require(Service.FIND)
         model = model_of(str(event.request.AffectedSOPClassUID))
-        query = parse_find(identifier_of(event), model, options_of_request(event))
+        query = parse_find(
+            identifier_of(event), model, options_of_request(event), match_unknown=match_unknown
+        )
         level = query.level.name
         for response in _matches(event, archive, ae_title, query):
             if limit and count == limit:

@@ -21,6 +21,7 @@ from pacs.dicom.attributes import Attribute
 from pacs.dicom.combined_datetime import CombinedRange
 from pacs.dicom.identifier import Condition
 from pacs.dicom.matching import (
+    EmptyValue,
     FuzzyName,
     Match,
     Range,
@@ -28,6 +29,7 @@ from pacs.dicom.matching import (
     SingleValue,
     UidList,
     Universal,
+    ValueList,
     WildCard,
 )
 from pacs.dicom.names import name_groups
@@ -44,7 +46,8 @@ def needs_recheck(condition: Condition) -> bool:
     attribute = condition.attribute
     if isinstance(condition.match, SequenceMatch):
         return True
-    return attribute.is_stored and attribute.is_multi_valued
+    # DS is compared as a number, in any of the ways to write it.
+    return attribute.is_stored and (attribute.is_multi_valued or attribute.vr == "DS")
 
 
 class ConditionCompiler:
@@ -59,13 +62,26 @@ class ConditionCompiler:
         attribute, match = condition.attribute, condition.match
         if not attribute.is_stored:
             return self._computed(attribute, match)
+        found = self._stored(attribute, match)
+        if condition.or_unknown:
+            return sa.or_(found, tables.ENTITIES[attribute.level].c[attribute.column].is_(None))
+        return found
+
+    def _stored(self, attribute: Attribute, match: Match) -> Expression:
         column = tables.ENTITIES[attribute.level].c[attribute.column]
-        if isinstance(match, SequenceMatch):
+        if isinstance(match, EmptyValue):
+            return column.is_(None)
+        if isinstance(match, SequenceMatch) or attribute.vr == "DS":
             return column.is_not(None)
+        if isinstance(match, ValueList) and (attribute.vr == "PN" or attribute.is_multi_valued):
+            each = [self._stored(attribute, SingleValue(value)) for value in match.values]
+            return sa.and_(*each) if match.every else sa.or_(*each)
         if attribute.vr == "PN" and isinstance(match, (SingleValue, WildCard)):
             return self._name(attribute, match)
         if isinstance(match, FuzzyName):
             return self._fuzzy_name(attribute, match)
+        if isinstance(match, Range) and attribute.vr == "DA" and not attribute.is_multi_valued:
+            return sa.and_(self._one_value(column, match), self._is_date(column))
         if isinstance(match, Range) and attribute.shadow_columns:
             column = tables.ENTITIES[attribute.level].c[attribute.shadow_columns[0]]
         if attribute.is_multi_valued:
@@ -105,6 +121,11 @@ class ConditionCompiler:
         return sa.case((is_number, sa.cast(column, sa.BigInteger)), else_=0)
 
     def _computed(self, attribute: Attribute, match: Match) -> Expression:
+        if isinstance(match, ValueList) and match.every:
+            return sa.and_(*(self._computed(attribute, SingleValue(one)) for one in match.values))
+        if isinstance(match, EmptyValue):
+            has_value = computed.collected_condition(attribute, lambda value: value.is_not(None))
+            return sa.not_(has_value) if has_value is not None else sa.false()
         collected = computed.collected_condition(
             attribute, lambda value: self._one_value(value, match)
         )
@@ -117,14 +138,21 @@ class ConditionCompiler:
             return value == int(match.value)
         return sa.false()
 
+    def _is_date(self, column: Expression) -> Expression:
+        if self._backend == "sqlite":
+            return column.op("GLOB", is_comparison=True)("[0-9]" * 8)
+        return column.regexp_match("^[0-9]{8}$")
+
     def _one_value(self, column: Expression, match: Match) -> Expression:
         match match:
             case Universal():
                 return sa.true()
             case SingleValue(value):
                 return column == value if _can_be_stored(value) else sa.false()
-            case UidList(uids):
-                return self.any_of(column, [uid for uid in uids if _can_be_stored(uid)])
+            case UidList(values) | ValueList(values, every=False):
+                return self.any_of(column, [value for value in values if _can_be_stored(value)])
+            case ValueList(values):
+                return sa.and_(*(self._one_value(column, SingleValue(one)) for one in values))
             case WildCard(pattern):
                 return self._pattern(column, pattern)
             case Range(lower, upper):
@@ -133,6 +161,8 @@ class ConditionCompiler:
                     column >= lower if lower is not None else sa.true(),
                     column <= upper if upper is not None else sa.true(),
                 )
+            case EmptyValue():
+                return column.is_(None)
             case SequenceMatch() | FuzzyName():
                 return sa.false()
             case _:

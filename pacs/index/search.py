@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from pacs.dicom.attributes import BY_KEYWORD, Attribute, KeyType, Origin
 from pacs.dicom.identifier import Condition, Query
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import matches
 from pacs.errors import LimitExceeded
 from pacs.index import computed, tables
 from pacs.index.conditions import ConditionCompiler, needs_recheck
@@ -225,10 +224,7 @@ def _rechecked(query: Query) -> list[Condition]:
 
 
 def _is_match(conditions: Sequence[Condition], texts: Sequence[str | None]) -> bool:
-    return all(
-        matches(condition.attribute.vr, condition.match, text)
-        for condition, text in zip(conditions, texts, strict=True)
-    )
+    return all(condition.holds_for(text) for condition, text in zip(conditions, texts, strict=True))
 
 
 def _is_collected(attribute: Attribute) -> bool:

@@ -172,7 +172,7 @@ def test_parse_find_hierarchical_keys_are_accepted(
         (_STUDY, "STUDY", {"SeriesInstanceUID": "1"}, 0x0020000E),
         (_ONLY, "STUDY", {"PatientID": "P", "Modality": "CT"}, 0x00080060),
         (_STUDY, "STUDY", {"StudyDate": "yesterday"}, 0x00080020),
-        (_STUDY, "STUDY", {"ModalitiesInStudy": ["CT", "MR"]}, 0x00080061),
+        (_STUDY, "STUDY", {"ModalitiesInStudy": ["C*", "MR"]}, 0x00080061),
         (_STUDY, "STUDY", {"StudyInstanceUID": "1.*"}, 0x0020000D),
     ],
 )

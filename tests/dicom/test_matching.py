@@ -16,18 +16,22 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
 from pacs.dicom.matching import (
+    EMPTY_VALUE_KEY,
+    EmptyValue,
     Match,
     Range,
     SequenceMatch,
     SingleValue,
     UidList,
     Universal,
+    ValueList,
     WildCard,
     glob_matches,
     is_universal,
     matches,
     parse_match,
 )
+from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.names import fold
 from pacs.dicom.values import index_value
 from pacs.errors import InvalidIdentifier
@@ -85,6 +89,10 @@ def _matches(vr: str, key: Any, stored: Any) -> bool:
         ("SH", "100%_", SingleValue("100%_")),
         ("CS", "C?", WildCard("C?")),
         ("LT", "a\\b", SingleValue("a\\b")),
+        ("LO", '""', SingleValue('""')),
+        ("SH", "A\\B\\A", ValueList(("A", "B"), every=False)),
+        ("CS", "CT\\CT", ValueList(("CT",), every=False)),
+        ("AS", "041Y\\042Y", ValueList(("041Y", "042Y"), every=False)),
         ("PN", "*=*", Universal()),
         ("PN", "^^", Universal()),
         ("PN", "=山*", WildCard("=山*")),
@@ -123,9 +131,12 @@ def test_parse_match_gives_the_type_of_matching_of_the_standard(
 @pytest.mark.parametrize(
     ("vr", "value"),
     [
-        ("LO", "A\\B"),
-        ("CS", "CT\\MR"),
-        ("PN", "A\\B"),
+        ("LO", "A\\B*"),
+        ("CS", "CT\\?R"),
+        ("PN", "A\\*"),
+        ("SH", "\\".join(map(str, range(257)))),
+        ("IS", "1\\2"),
+        ("TM", "10\\11"),
         ("UI", "1.2.*"),
         ("UI", "1.2/3"),
         ("UI", "1" * 65),
@@ -313,6 +324,16 @@ def test_matches_several_names_one_name_has_to_match_all_groups() -> None:
         ("DA", "-20231231", "20240229", False),
         ("DA", "19500101-", "19500000", False),
         ("DA", "-19500101", "19500000", True),
+        ("DA", "19500101-", "UNKNOWN", False),
+        ("DA", "-19500101", "1949", False),
+        ("TM", "235959-235960", "235960", True),
+        ("TM", "235960", "235960.5", True),
+        ("TM", "101530.5", "101530.500000", True),
+        ("TM", "10:15:30", "101530", True),
+        ("TM", "1015", "10:15:30", True),
+        ("DT", "20240229101530+0100", "20240229091530", True),
+        ("DT", "20240229101530+0100", "20240229101530", False),
+        ("DT", "20240229101530+0100-", "20240229091529-0000", False),
         ("DA", "20240229", None, False),
     ],
 )
@@ -354,6 +375,75 @@ def test_matches_one_value_of_several_is_enough(
     vr: str, match: Match, text: str | None, expected: bool
 ) -> None:
     assert matches(vr, match, text) is expected
+
+
+@pytest.mark.parametrize(
+    ("key", "stored", "expected"),
+    [
+        ("1.5", "1.50", True),
+        ("1.5", "+15E-1", True),
+        ("1.5", "1.51", False),
+        ("0", "-0.0", True),
+        ("1e99999999999999999999", "1e99999999999999999999", True),
+        ("1.5", "tall", False),
+    ],
+)
+def test_matches_decimal_strings_as_numbers(key: str, stored: str, expected: bool) -> None:
+    assert _matches("DS", key, stored) is expected
+
+
+@pytest.mark.parametrize(
+    ("values", "every", "text", "expected"),
+    [
+        (("A", "B"), False, "B", True),
+        (("A", "B"), False, "AB", False),
+        (("A", "B"), True, "B\\C\\A", True),
+        (("A", "B"), True, "B\\C", False),
+        (("A", "B"), True, None, False),
+    ],
+)
+def test_matches_list_of_values(
+    values: tuple[str, ...], every: bool, text: str | None, expected: bool
+) -> None:
+    assert matches("CS", ValueList(values, every), text) is expected
+
+
+def test_matches_list_of_names_each_by_component_groups() -> None:
+    assert matches("PN", ValueList(("DOE^JANE", "x"), every=False), "Doe^Jane")
+    assert matches("PN", ValueList(("=山田^太郎", "roe"), every=True), f"Roe\\{_YAMADA}")
+
+
+_NEGOTIATED = MatchingRules(empty_values=True, multiple_values=True)
+
+
+def test_parse_match_list_asks_for_every_value_where_negotiated_and_vm_allows() -> None:
+    image_type = DataElement(0x00080008, "CS", "A\\B", validation_mode=config.IGNORE)
+
+    assert parse_match("CS", image_type) == ValueList(("A", "B"), every=False)
+    assert parse_match("CS", image_type, rules=_NEGOTIATED) == ValueList(("A", "B"), every=True)
+    assert parse_match("CS", _element("CS", "A\\B"), rules=_NEGOTIATED) == ValueList(
+        ("A", "B"), every=False
+    )
+
+
+@pytest.mark.parametrize("vr", sorted(set(_TAGS) - {"SQ", "US"}))
+def test_matches_empty_value_key_only_what_has_no_value(vr: str) -> None:
+    match = parse_match(vr, _element(vr, EMPTY_VALUE_KEY), rules=_NEGOTIATED)
+
+    assert match == EmptyValue()
+    assert matches(vr, match, None)
+    assert not matches(vr, match, "1")
+    assert not is_universal(match)
+
+
+def test_matches_empty_value_key_in_an_item() -> None:
+    key = Dataset()
+    key.CodeMeaning = EMPTY_VALUE_KEY
+    match = parse_match("SQ", _element("SQ", [key]), rules=_NEGOTIATED)
+
+    assert matches("SQ", match, _index("SQ", [_code("A", "one"), _code("B", None)]))
+    assert not matches("SQ", match, _index("SQ", [_code("A", "one")]))
+    assert not matches("SQ", match, None)
 
 
 def test_matches_long_key_equal_to_a_value_that_the_index_cut() -> None:

@@ -25,6 +25,7 @@ from pacs.dicom.matching import (
     SequenceMatch,
     SingleValue,
     UidList,
+    ValueList,
     WildCard,
     fuzzy,
     matches,
@@ -309,6 +310,21 @@ def test_search_uid_list_longer_than_the_parameters_of_a_statement(
     found = index.search(make_query(Level.STUDY, {"StudyInstanceUID": UidList(uids)}))
 
     assert {record["StudyInstanceUID"] for record in found} == {f"1.{n}" for n in range(5, 10)}
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "OtherPatientNames", "OtherPatientIDs"])
+@pytest.mark.parametrize("every", [False, True])
+def test_search_longest_list_of_values_is_one_statement(
+    index: Index, make_record, make_query, keyword: str, every: bool
+) -> None:
+    index.ingest_batch(
+        [make_record("1.1", **{keyword: "Doe^Jane"}), make_record("1.2", PatientID="P-2")]
+    )
+    listed = ValueList((*(f"Doe^{number}" for number in range(255)), "Doe^Jane"), every)
+
+    found = index.search(make_query(Level.STUDY, {keyword: listed}))
+
+    assert [one["StudyInstanceUID"] for one in found] == ([] if every else ["1.1"])
 
 
 @pytest.mark.parametrize(
