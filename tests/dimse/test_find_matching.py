@@ -10,6 +10,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from tests.factories import make_instance
 from tests.peers import (
@@ -118,8 +119,13 @@ def library(serve_module: Serve) -> RunningArchive:
     return running
 
 
-def _find(running: RunningArchive, query: Dataset) -> tuple[list[Dataset], Response]:
-    with association(running, STUDY_ROOT_FIND) as assoc:
+def _find(
+    running: RunningArchive, query: Dataset, negotiated: bytes = b""
+) -> tuple[list[Dataset], Response]:
+    proposal = SOPClassExtendedNegotiation()
+    proposal.sop_class_uid = STUDY_ROOT_FIND
+    proposal.service_class_application_information = negotiated
+    with association(running, STUDY_ROOT_FIND, items=[proposal] if negotiated else []) as assoc:
         *pending, final = responses(assoc.send_c_find(query, STUDY_ROOT_FIND))
     assert all(one.status == 0xFF00 for one in pending)
     return [one.identifier for one in pending if one.identifier is not None], final
@@ -138,9 +144,9 @@ def _query(keyword: str, value: object, level: str = "STUDY", **keys: object) ->
     return query
 
 
-def _found(running: RunningArchive, keyword: str, value: object) -> str:
+def _found(running: RunningArchive, keyword: str, value: object, negotiated: bytes = b"") -> str:
     """The letters of the studies that a key finds."""
-    found, final = _find(running, _query(keyword, value))
+    found, final = _find(running, _query(keyword, value), negotiated)
     assert final.status == 0x0000, final.comment
     return "".join(sorted(_NAMES[one.StudyInstanceUID] for one in found))
 
@@ -215,6 +221,71 @@ def test_find_matches_as_the_clause_says(
     library: RunningArchive, keyword: str, value: object, expected: str
 ) -> None:
     assert _found(library, keyword, value) == expected
+
+
+_EMPTY_VALUES, _MULTIPLE_VALUES = b"\0\0\0\0\0\1", b"\0\0\0\0\0\0\1"  # PS3.4 Table C.5-1
+
+
+@pytest.mark.parametrize(
+    ("keyword", "expected"),
+    [
+        ("AccessionNumber", "D"),
+        ("PatientName", "D"),
+        ("StudyDate", "D"),
+        ("StudyTime", "D"),
+        ("PatientWeight", "D"),
+        ("StudyDescription", "CD"),
+        ("OtherPatientIDs", "BCD"),
+        ("ModalitiesInStudy", ""),
+        ("StudyInstanceUID", ""),
+    ],
+)
+def test_find_empty_value_negotiated_finds_what_has_no_value(
+    library: RunningArchive, keyword: str, expected: str
+) -> None:
+    """PS3.4 C.2.2.2.7."""
+    assert _found(library, keyword, '""', _EMPTY_VALUES) == expected
+
+
+def test_find_empty_value_in_an_item(library: RunningArchive) -> None:
+    """PS3.4 C.2.2.2.7 within C.2.2.2.6."""
+    coded = _query("ProcedureCodeSequence", [_code("CT1", '""')])
+
+    found, final = _find(library, coded, _EMPTY_VALUES)
+
+    assert (found, final.status) == ([], 0x0000)
+
+
+def test_find_empty_value_not_negotiated_is_no_date(library: RunningArchive) -> None:
+    _, final = _find(library, _query("StudyDate", '""'))
+
+    assert (final.status, final.offending) == (0xA900, (0x00080020,))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "expected"),
+    [
+        ("ModalitiesInStudy", "CT\\SR", "A"),
+        ("ModalitiesInStudy", "SR\\MR", ""),
+        ("OtherPatientIDs", "X2\\X1", "A"),
+        ("OtherPatientIDs", "X1\\X9", ""),
+        # VM 1: the clause is about Attributes that can have several values.
+        ("AccessionNumber", "A-1\\01", "AC"),
+    ],
+)
+def test_find_multiple_values_negotiated_finds_what_has_all_of_them(
+    library: RunningArchive, keyword: str, value: str, expected: str
+) -> None:
+    """PS3.4 C.2.2.2.8."""
+    assert _found(library, keyword, value, _MULTIPLE_VALUES) == expected
+
+
+def test_find_multiple_values_with_a_wild_card_is_a900(library: RunningArchive) -> None:
+    """PS3.4 C.2.2.2.8: the values have no wild cards."""
+    _, final = _find(library, _query("OtherPatientIDs", "X1\\X*"), _MULTIPLE_VALUES)
+
+    assert (final.status, final.offending) == (0xA900, (0x00101000,))
+    assert "wild card" in final.comment
 
 
 @pytest.mark.parametrize(

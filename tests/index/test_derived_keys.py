@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydicom import config
 from pydicom.dataelem import DataElement
@@ -143,6 +143,7 @@ def _text(draw: st.DrawFn, value: str, pool: list[str]) -> str:
                 "*" + value[:at] + "_" + value[at + 1 :],
                 "*%" + value[at + 1 :],
                 value.swapcase(),
+                "*" + value[at:].swapcase(),
                 value + " ",
                 value + "?",
                 f"{value}\\{draw(st.sampled_from(pool))}",
@@ -231,6 +232,8 @@ def test_search_and_reference_agree_on_keys_derived_from_stored_values(
         suppress_health_check=[HealthCheck.too_slow],
     )
     @given(key=_keys())
+    @example(key=("ModalitiesInStudy", "CT\\SR", _RULES[1]))
+    @example(key=("OtherPatientNames", "doe^jane\\roe^ann", _RULES[1]))
     def compare(key: _Key) -> None:
         keyword, value, rules = key
         attribute = BY_KEYWORD[keyword]
