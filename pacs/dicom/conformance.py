@@ -16,6 +16,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from pacs.dicom.attributes import ATTRIBUTES, Attribute, KeyType
+from pacs.dicom.code_elements import CHARACTER_SETS, CodeElement
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import RANGE_VRS, WILD_CARD_VRS
@@ -76,10 +77,30 @@ def extended_negotiation() -> str:
     return "\n".join(lines)
 
 
+def character_sets() -> str:
+    """Every Defined Term of Specific Character Set (PS3.3 C.12.1.1.2)."""
+    lines = [
+        "| character set | Defined Term | with code extensions | escape sequences |",
+        "| --- | --- | --- | --- |",
+    ]
+    for one in CHARACTER_SETS:
+        escapes = ", ".join(_escape(element) for element in one.elements)
+        terms = f"{one.defined_term or '-'} | {one.extension_term or '-'}"
+        lines.append(f"| {one.description} | {terms} | {escapes or '-'} |")
+    return "\n".join(lines)
+
+
+def _escape(element: CodeElement) -> str:
+    # In the notation of PS3.3 Table C.12-3: column and row of the code table.
+    codes = " ".join(f"{byte >> 4:02d}/{byte & 15:02d}" for byte in element.escape[1:])
+    return f"{'G1' if element.is_g1 else 'G0'} ESC {codes}"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "keys": keys,
     "query_retrieve": query_retrieve,
     "extended_negotiation": extended_negotiation,
+    "character_sets": character_sets,
 }
 
 

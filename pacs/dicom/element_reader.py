@@ -119,8 +119,9 @@ class ElementReader:
         InvalidInstance: from every method, if the bytes are not what PS3.5 7 allows.
     """
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: ByteSource, maximum_value_bytes: int = MAX_VALUE_BYTES) -> None:
         self._source = source
+        self._maximum_value_bytes = maximum_value_bytes
         self._elements = 0
         self._sequence_bytes = 0
 
@@ -160,6 +161,24 @@ class ElementReader:
             if element is not None and self._sequence_bytes <= MAX_SEQUENCE_BYTES:
                 found[header.tag] = element
         return found
+
+    def every(self, encoding: Encoding) -> Dataset:
+        """All elements, none left out: an Identifier must not lose a key.
+
+        Raises:
+            InvalidInstance: also if there is an element that ``wanted`` would pass over.
+        """
+        elements: dict[BaseTag, Element] = {}
+        position = 0
+        header: ElementHeader | None = None
+        while self._has_element(position, header):
+            header = self.header(position, encoding)
+            self._sequence_bytes = 0
+            element, position = self._take(header, encoding, depth=0)
+            if element is None or self._sequence_bytes > MAX_SEQUENCE_BYTES:
+                raise InvalidInstance(f"{_name(header.tag)} cannot be read")
+            elements[element.tag] = element
+        return Dataset(elements)
 
     def _take_plain(
         self, position: int, encoding: Encoding, tags: Container[int], last: int, found: Elements
@@ -272,8 +291,8 @@ class ElementReader:
         return self._source.reaches(position)
 
     def value(self, header: ElementHeader) -> bytes:
-        """The first bytes of a value of defined length, at most ``MAX_VALUE_BYTES``."""
-        value = self._source.read_at(header.value_at, min(header.length, MAX_VALUE_BYTES))
+        """The first bytes of a value of defined length, at most ``maximum_value_bytes``."""
+        value = self._source.read_at(header.value_at, min(header.length, self._maximum_value_bytes))
         self._end(header)
         return value
 

@@ -52,6 +52,7 @@ from pacs.dicom.plain_values import (
     texts_of,
 )
 from pacs.dicom.query_options import BASELINE, QueryOptions
+from pacs.dicom.request_character_set import check_character_set
 from pacs.errors import InvalidIdentifier
 
 QUERY_RETRIEVE_LEVEL = 0x00080052
@@ -132,6 +133,7 @@ def parse_find(
         InvalidIdentifier: it breaks a rule of the information model.
     """
     level = _level_of(identifier, model)
+    check_character_set(identifier)
     keys: dict[Attribute, Match] = {}
     unsupported: list[int] = []
     rules = MatchingRules(
@@ -185,6 +187,7 @@ def parse_retrieve(
         InvalidIdentifier: it breaks a rule of the information model.
     """
     level = _level_of(identifier, model)
+    check_character_set(identifier)
     keys: dict[Attribute, Match] = {}
     for tag, element in _elements(identifier):
         attribute = BY_TAG.get(tag)

@@ -16,12 +16,12 @@ from typing import NoReturn, TypeAlias, assert_never
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
+from pacs.dicom.character_sets import DEFAULT_CODECS
 from pacs.dicom.dates import canonical, canonical_upper
 from pacs.dicom.fuzzy_names import code_patterns
 from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.names import name_groups
 from pacs.dicom.plain_values import (
-    DEFAULT_CODECS,
     MATCHED_VRS,
     SPECIFIC_CHARACTER_SET,
     TEXT_VRS,

@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from struct import pack, unpack
 from typing import BinaryIO
+
+from pydicom.dataset import Dataset
 
 from pacs import __version__
 from pacs.dicom.attributes import ATTRIBUTES, BY_TAG
 from pacs.dicom.byte_source import ByteSource, InflatedBytes, StreamBytes
-from pacs.dicom.character_sets import codecs_of, defined_terms
+from pacs.dicom.character_sets import DEFAULT_CODECS, codecs_of, defined_terms
 from pacs.dicom.element_reader import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
@@ -29,7 +32,7 @@ from pacs.dicom.element_reader import (
     value_of,
 )
 from pacs.dicom.instance import InstanceHeader
-from pacs.dicom.plain_values import DEFAULT_CODECS, SPECIFIC_CHARACTER_SET, texts_of
+from pacs.dicom.plain_values import SPECIFIC_CHARACTER_SET, texts_of
 from pacs.dicom.sop_classes import (
     DEFLATED,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -214,6 +217,17 @@ def read_header(stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int
         transfer_syntax_uid=transfer_syntax_uid,
         values=values,
     )
+
+
+def read_identifier(encoded: bytes, *, is_big_endian: bool) -> Dataset:
+    """Read an encoded Identifier, all of it; text stays in bytes until its character set is known.
+
+    Raises:
+        InvalidInstance: the bytes are no data set.
+    """
+    reader = ElementReader(StreamBytes(BytesIO(encoded), 0), maximum_value_bytes=len(encoded))
+    declared = EXPLICIT_BIG if is_big_endian else EXPLICIT_LITTLE
+    return reader.every(reader.encoding_at(0, declared))
 
 
 def check_identity(header: InstanceHeader, sop_class_uid: str, sop_instance_uid: str) -> None:

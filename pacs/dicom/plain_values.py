@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
+from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -23,14 +24,20 @@ from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName
 from pydicom.values import convert_SQ
 
-from pacs.dicom.character_sets import DEFAULT_CODEC, codecs_of, decode, defined_terms
+from pacs.dicom.character_sets import (
+    DEFAULT_CODEC,
+    DEFAULT_CODECS,
+    codecs_of,
+    decode,
+    defined_terms,
+)
+from pacs.dicom.code_elements import BY_TERM
 from pacs.dicom.dates import canonical
 
 Element: TypeAlias = DataElement | RawDataElement
 #: One Item: tag as eight hexadecimal digits to its attribute object (PS3.18 F.2.2).
 JsonItem: TypeAlias = dict[str, dict[str, object]]
 
-DEFAULT_CODECS = (DEFAULT_CODEC,)
 SPECIFIC_CHARACTER_SET = 0x00080005
 
 TEXT_VRS = frozenset(
@@ -77,6 +84,8 @@ _REMOVED = {
     0: None,
     0x1B: None,
 }  # NUL no database takes; a stray ESC would switch a response's character set
+# pydicom tells of a name that it has read which codecs are to decode it, not which Defined Terms.
+_TERM_OF_PYDICOM = {codec: term for term, codec in python_encoding.items() if term in BY_TERM}
 _INTEGER = re.compile(r"([+-]?)0*([0-9]{1,18})")
 _MAXIMUM_SEQUENCE_BYTES = 1 << 20
 _MAXIMUM_DEPTH = 8
@@ -144,14 +153,15 @@ def _texts_of_value(value: object, vr: str, element: Element, codecs: Sequence[s
 
 def _name_text(name: PersonName) -> str:
     if isinstance(name.original_string, bytes) and name.original_string:
-        return decode(name.original_string, name.encodings or DEFAULT_CODECS, is_name=True)
+        terms = tuple(_TERM_OF_PYDICOM.get(codec, "") for codec in name.encodings or ())
+        return decode(name.original_string, codecs_of(terms), is_name=True)
     return str(name)
 
 
 def _texts_of_bytes(value: bytes, vr: str, element: Element, codecs: Sequence[str]) -> list[str]:
     wire_vr = vr if element.VR in {None, "UN", "OB"} else str(element.VR)
     if wire_vr in CHARACTER_SET_VRS:
-        return _split(vr, decode(value, codecs, is_name=wire_vr == "PN"))
+        return _split(vr, text_of_bytes(value, wire_vr, codecs))
     if wire_vr in TEXT_VRS:
         return _split(vr, value.decode(DEFAULT_CODEC))
     if wire_vr not in NUMBER_FORMATS:
@@ -160,6 +170,11 @@ def _texts_of_bytes(value: bytes, vr: str, element: Element, codecs: Sequence[st
     number = struct.Struct(byte_order + NUMBER_FORMATS[wire_vr])
     whole = len(value) - len(value) % number.size
     return [str(found[0]) for found in number.iter_unpack(value[:whole])]
+
+
+def text_of_bytes(value: bytes, vr: str, codecs: Sequence[str]) -> str:
+    """Decode the bytes of a VR that Specific Character Set applies to."""
+    return decode(value, codecs, is_name=vr == "PN", is_one_value=vr in SINGLE_VALUED_VRS)
 
 
 def _split(vr: str, text: str) -> list[str]:

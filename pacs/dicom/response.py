@@ -6,14 +6,16 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from pydicom import config
+from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
+from pydicom.valuerep import PersonName
 
 from pacs.dicom.attributes import Attribute
-from pacs.dicom.character_sets import response_terms
+from pacs.dicom.character_sets import encode, has_code_extensions, response_terms
 from pacs.dicom.identifier import (
     INSTANCE_AVAILABILITY,
     QUERY_RETRIEVE_LEVEL,
@@ -24,6 +26,7 @@ from pacs.dicom.matching import SequenceMatch, item_matches, json_items_of_text
 from pacs.dicom.plain_values import (
     CHARACTER_SET_VRS,
     NUMBER_FORMATS,
+    SINGLE_VALUED_VRS,
     SPECIFIC_CHARACTER_SET,
     text_of_json,
 )
@@ -56,7 +59,31 @@ def encode_response(
     terms = response_terms(_texts(response), query.character_sets)
     if terms:
         response[SPECIFIC_CHARACTER_SET] = _element(SPECIFIC_CHARACTER_SET, "CS", "\\".join(terms))
+        if has_code_extensions(terms):
+            _encode_texts(response, terms)
     return response
+
+
+def _encode_texts(data_set: Dataset, terms: tuple[str, ...]) -> None:
+    """Replace texts by their bytes: pydicom's code extensions do not end where a line or value does."""
+    for element in list(data_set):
+        if element.VR == "SQ":
+            for item in element.value:
+                _encode_texts(item, terms)
+        elif element.VR in CHARACTER_SET_VRS:
+            text = "\\".join(_values(element))
+            if not text.isascii():
+                value = _encoded(element.VR, text, terms)
+                data_set[element.tag] = DataElement(
+                    element.tag, element.VR, value, already_converted=True
+                )
+
+
+def _encoded(vr: str, text: str, terms: tuple[str, ...]) -> bytes | PersonName:
+    value = encode(text, terms, is_name=vr == "PN", is_one_value=vr in SINGLE_VALUED_VRS)
+    assert value is not None, "the character set was chosen for this text"
+    # pydicom writes a name that it is to encode with the codecs it was decoded with as it is.
+    return PersonName(value, convert_encodings(list(terms))) if vr == "PN" else value
 
 
 def _element(tag: int, vr: str, text: str | None) -> DataElement:
@@ -132,5 +159,9 @@ def _texts(data_set: Dataset) -> Iterator[str]:
             for item in element.value:
                 yield from _texts(item)
         else:
-            values = element.value if isinstance(element.value, MultiValue) else [element.value]
-            yield from (str(value) for value in values if value is not None)
+            yield from _values(element)
+
+
+def _values(element: DataElement) -> list[str]:
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    return [str(value) for value in values if value is not None]

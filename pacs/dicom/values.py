@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from pacs.dicom.character_sets import DEFAULT_CODECS
 from pacs.dicom.dates import canonical, canonical_upper
 from pacs.dicom.fuzzy_names import name_codes
 from pacs.dicom.names import fold, name_groups
 from pacs.dicom.plain_values import (
-    DEFAULT_CODECS,
     SINGLE_VALUED_VRS,
     Element,
     dictionary_facts,

@@ -10,8 +10,9 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom.dsutils import decode
 
+from pacs.dicom.part10 import read_identifier
 from pacs.dimse.engine.dimse import MAX_IDENTIFIER_BYTES
-from pacs.errors import InvalidIdentifier
+from pacs.errors import InvalidIdentifier, InvalidInstance
 
 LOGGER = logging.getLogger(__name__)
 #: Identifiers contain patient values: they are logged only when the setting ``log_identifiers`` is on.
@@ -38,12 +39,11 @@ def identifier_of(event: Any) -> Dataset:
     if len(encoded.translate(None, _UID_LIST_CHARACTERS)) > _MAX_OTHER_BYTES:
         raise InvalidIdentifier("The Identifier is too large")
     try:
-        identifier = decode(BytesIO(encoded), syntax.is_implicit_VR, syntax.is_little_endian)
-        # pydicom decodes lazily: reading it all once finds what is broken here and not later.
-        text = str(identifier)
-    except Exception as error:
+        identifier = read_identifier(encoded, is_big_endian=not syntax.is_little_endian)
+    except InvalidInstance as error:
         raise InvalidIdentifier("The Identifier cannot be decoded") from error
     if IDENTIFIERS.isEnabledFor(logging.DEBUG):
+        text = str(decode(BytesIO(encoded), syntax.is_implicit_VR, syntax.is_little_endian))
         IDENTIFIERS.debug("%s Identifier:\n%s", type(event.request).__name__, text)
     return identifier
 

@@ -3,15 +3,17 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.charset import encode_string
+from pydicom.charset import convert_encodings, encode_string
 
 from pacs.dicom.character_sets import (
     can_encode,
     codecs_of,
     decode,
     defined_terms,
+    encode,
     response_terms,
 )
+from pacs.dicom.code_elements import BY_TERM, CHARACTER_SETS
 
 _NAMES = {
     "default": ((), "Doe^Jane"),
@@ -28,8 +30,9 @@ _NAMES = {
 
 @pytest.mark.parametrize(("terms", "name"), _NAMES.values(), ids=_NAMES.keys())
 def test_decode_what_pydicom_writes_gives_the_name(terms: tuple[str, ...], name: str) -> None:
+    codecs = convert_encodings(list(terms))
     encoded = b"=".join(
-        b"^".join(encode_string(part, list(codecs_of(terms))) if part else b"" for part in group)
+        b"^".join(encode_string(part, codecs) if part else b"" for part in group)
         for group in (group.split("^") for group in name.split("="))
     )
 
@@ -102,10 +105,91 @@ def test_defined_terms_are_corrected_and_unknown_ones_dropped(
         (["山田"], ("ISO 2022 IR 6", "ISO 2022 IR 87"), ("ISO 2022 IR 6", "ISO 2022 IR 87")),
         (["山田 ä"], ("", "ISO 2022 IR 87"), ("ISO_IR 192",)),
         (["山田"], ("ISO_IR 13",), ("ISO_IR 192",)),
-        (["小东"], ("", "ISO 2022 IR 58"), ("ISO_IR 192",)),
+        (["小东"], ("", "ISO 2022 IR 58"), ("", "ISO 2022 IR 58")),
+        (["1 €"], ("ISO_IR 203",), ("ISO_IR 192",)),
     ],
 )
 def test_response_terms_fall_back_to_utf_8_only_when_needed(
     texts: list[str], requested: tuple[str, ...], chosen: tuple[str, ...]
 ) -> None:
     assert response_terms(texts, requested) == chosen
+
+
+_SETS = [
+    *((one.defined_term,) for one in CHARACTER_SETS if one.defined_term),
+    *(("", one.extension_term) for one in CHARACTER_SETS if one.extension_term),
+    ("ISO 2022 IR 13", "ISO 2022 IR 87", "ISO 2022 IR 159"),
+    ("ISO 2022 IR 100", "ISO 2022 IR 126", "ISO 2022 IR 149", "ISO 2022 IR 58"),
+]
+
+
+_RANGES = ((0xA0, 0x600), (0xE01, 0xE5C), (0x3041, 0x3100), (0x4E00, 0x4F00), (0xAC00, 0xAD00))
+_CHARACTERS = [
+    chr(code) for first, end in (*_RANGES, (0xFF61, 0xFFA0)) for code in range(first, end)
+]
+
+
+def _some_characters(terms: tuple[str, ...]) -> list[str]:
+    return [character for character in _CHARACTERS if can_encode(character, terms)]
+
+
+@pytest.mark.parametrize("terms", _SETS, ids=repr)
+@given(data=st.data())
+def test_decode_reads_what_encode_writes(terms: tuple[str, ...], data: st.DataObject) -> None:
+    # Delimiters, the ends of lines and ASCII between characters of all sets (PS3.5 6.1.2.5.3).
+    characters = [*"aZ 1^=\\", "\r\n", *_some_characters(terms)]
+    text = "".join(data.draw(st.lists(st.sampled_from(characters), max_size=12)))
+    is_name, is_one_value = data.draw(
+        st.sampled_from([(True, False), (False, False), (False, True)])
+    )
+
+    encoded = encode(text, terms, is_name=is_name, is_one_value=is_one_value)
+
+    assert encoded is not None
+    codecs = codecs_of(terms)
+    assert decode(encoded, codecs, is_name=is_name, is_one_value=is_one_value) == text
+
+
+def test_defined_terms_are_those_of_the_standard() -> None:
+    # PS3.3 Tables C.12-2 to C.12-5, by hand.
+    single = {6, 100, 101, 109, 110, 144, 127, 126, 138, 148, 203, 13, 166}
+    assert set(BY_TERM) == (
+        {f"ISO_IR {number}" for number in single | {192}}
+        | {f"ISO 2022 IR {number}" for number in single | {87, 159, 149, 58}}
+        | {"GB18030", "GBK"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "terms", "text"),
+    [
+        (b"\x1b$B;3ED", ("", "ISO 2022 IR 87"), "山田"),
+        (b"\x1b$B;3ED\r\n^a", ("", "ISO 2022 IR 87"), "山田\r\n^a"),
+        (b"\x1b$B;3E", ("", "ISO 2022 IR 87"), "山\ufffd"),
+        (b"\x1bZa", ("", "ISO 2022 IR 87"), "Za"),
+        (b"\x1b", ("", "ISO 2022 IR 87"), ""),
+        (b"\xc8\xab^\xb1\xe6", ("ISO 2022 IR 149",), "홍^길"),
+        (b"M\xfcller", (), "Müller"),
+        (b"\x8eR\x93c", ("ISO_IR 13",), "山田"),
+    ],
+    ids=[
+        "no way back",
+        "reset by the line's end only",
+        "half a character",
+        "escape of no set",
+        "escape at the end",
+        "two-byte set as first value",
+        "undeclared Latin-1",
+        "Shift JIS declared as JIS X 0201",
+    ],
+)
+def test_decode_of_what_should_not_occur(value: bytes, terms: tuple[str, ...], text: str) -> None:
+    assert decode(value, codecs_of(terms), is_name=True) == text
+
+
+def test_encode_of_a_character_in_none_of_the_sets_gives_nothing() -> None:
+    assert encode("ä山", ("", "ISO 2022 IR 87")) is None
+    assert (
+        encode("똠", ("", "ISO 2022 IR 149")) is None
+    )  # not in KS X 1001; EUC-KR spells it in 8 bytes
+    assert encode("ä", ()) is None
