@@ -124,6 +124,8 @@ class ElementReader:
         self._maximum_value_bytes = maximum_value_bytes
         self._elements = 0
         self._sequence_bytes = 0
+        #: The tags that ``wanted`` found but did not take.
+        self.left_out: set[int] = set()
 
     def encoding_at(self, position: int, declared: Encoding) -> Encoding:
         """How the elements from here on are encoded, by the first one, in the declared byte order.
@@ -160,6 +162,8 @@ class ElementReader:
             element, position = self._take(header, encoding, depth=0)
             if element is not None and self._sequence_bytes <= MAX_SEQUENCE_BYTES:
                 found[header.tag] = element
+            else:
+                self.left_out.add(header.tag)
         return found
 
     def every(self, encoding: Encoding) -> Dataset:

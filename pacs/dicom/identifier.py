@@ -26,6 +26,7 @@ from pacs.dicom.attributes import BY_KEYWORD, BY_TAG, Attribute, KeyType
 from pacs.dicom.character_sets import codecs_of
 from pacs.dicom.combined_datetime import CombinedRange, combined_ranges
 from pacs.dicom.frame_selection import FrameSelection
+from pacs.dicom.header_keys import HeaderKey, header_keys
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import (
@@ -109,6 +110,8 @@ class Query:
     sequence_keys: tuple[tuple[Attribute, SequenceMatch], ...] = ()
     #: Ranges on a date and its time together; there is no condition on either alone.
     combined: tuple[CombinedRange, ...] = ()
+    #: What to return from the stored header.
+    header_keys: tuple[HeaderKey, ...] = ()
     #: A retrieve at level FRAME: what of the one instance is wanted.
     frames: FrameSelection | None = None
 
@@ -147,10 +150,13 @@ def parse_find(
         for one in combined
         for key, match in zip((one.date, one.time), one.ranges, strict=True)
     }
+    others: list[int] = []
     for tag, element in _elements(identifier):
         attribute = BY_TAG.get(tag)
         if attribute is None:
-            if tag not in _RETRIEVAL_KEYS or not is_empty(element):
+            if tag not in _RESPONSE_ONLY:
+                others.append(tag)
+            elif tag not in _RETRIEVAL_KEYS or not is_empty(element):
                 unsupported.append(tag)
             continue
         match = ranges.get(attribute) or _match_of(attribute, element, identifier, rules)
@@ -161,18 +167,20 @@ def parse_find(
             unsupported.append(tag)
     if not options.relational:
         _require_parents(keys, model, level)
+    from_header, not_in_header = header_keys(identifier, others, model, level)
     return Query(
         model=model,
         level=level,
         conditions=_conditions({key: keys[key] for key in keys if key not in ranges}, rules),
         combined=combined,
         returns=_returns(keys, model, level),
-        unsupported=tuple(unsupported),
+        unsupported=tuple(sorted({*unsupported, *not_in_header})),
         character_sets=character_set_terms(identifier),
         retrieval_keys=tuple(word for tag, word in _RETRIEVAL_KEYS.items() if tag in identifier),
         sequence_keys=tuple(
             (key, match) for key, match in keys.items() if isinstance(match, SequenceMatch)
         ),
+        header_keys=from_header,
     )
 
 

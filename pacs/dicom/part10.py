@@ -6,7 +6,7 @@ Nothing here reads Pixel Data, and nothing keeps a data set: what comes out are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +26,7 @@ from pacs.dicom.element_reader import (
     UNDEFINED_LENGTH,
     ElementReader,
     Elements,
+    Encoding,
     PlainElement,
     as_element,
     is_plain,
@@ -219,6 +220,27 @@ def read_header(stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int
     )
 
 
+def read_elements(
+    stream: BinaryIO,
+    transfer_syntax_uid: str,
+    data_set_offset: int,
+    tags: Container[int],
+    last: int,
+) -> tuple[Elements, frozenset[int]]:
+    """The elements of a data set with one of these tags, up to ``last``, and the tags of those left out.
+
+    Left out is what is no use in memory: bulk data in fragments, sequences larger than any code sequence.
+
+    Raises:
+        InvalidInstance: the data set cannot be read so far.
+        StorageUnavailable: the file cannot be read.
+    """
+    with _readable():
+        reader, encoding = _reader(stream, transfer_syntax_uid, data_set_offset)
+        elements = reader.wanted(encoding, tags, last)
+    return elements, frozenset(reader.left_out)
+
+
 def read_identifier(encoded: bytes, *, is_big_endian: bool) -> Dataset:
     """Read an encoded Identifier, all of it; text stays in bytes until its character set is known.
 
@@ -312,14 +334,20 @@ def _guess_transfer_syntax(source: ByteSource, offset: int) -> str:
 def _read_elements(
     stream: BinaryIO, transfer_syntax_uid: str, offset: int, tags: frozenset[int], last: int
 ) -> Elements:
+    reader, encoding = _reader(stream, transfer_syntax_uid, offset)
+    return reader.wanted(encoding, tags, last)
+
+
+def _reader(
+    stream: BinaryIO, transfer_syntax_uid: str, offset: int
+) -> tuple[ElementReader, Encoding]:
     is_deflated = transfer_syntax_uid in DEFLATED
     source = InflatedBytes(stream, offset) if is_deflated else StreamBytes(stream, offset)
     is_big_endian = transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
     reader = ElementReader(source)
     # Also right for a transfer syntax that is not known: explicit or implicit VR little endian
     # (PS3.5 10).
-    encoding = reader.encoding_at(0, EXPLICIT_BIG if is_big_endian else EXPLICIT_LITTLE)
-    return reader.wanted(encoding, tags, last)
+    return reader, reader.encoding_at(0, EXPLICIT_BIG if is_big_endian else EXPLICIT_LITTLE)
 
 
 def _identifying(elements: Elements, tag: int) -> str:

@@ -34,31 +34,39 @@ from pacs.dicom.values import split_values
 
 
 def encode_response(
-    query: Query, record: Mapping[str, str | None], *, retrieve_ae_title: str
+    query: Query,
+    record: Mapping[str, str | None],
+    *,
+    retrieve_ae_title: str,
+    header: Dataset | None = None,
 ) -> Dataset:
     """Build the Identifier of one pending C-FIND response.
 
-    ``record`` maps keywords to index texts. Every supported key asked for is present, with zero
-    length if there is no value; unsupported ones are absent (PS3.4 C.2.2.1.3). Retrieve AE Title is
-    always present, as the Standard asks. Values are returned even if their VR does not allow them;
+    ``record`` maps keywords to index texts, ``header`` has what a stored instance adds. Every supported key asked
+    for is present, with zero length if there is no value; unsupported ones are absent (PS3.4 C.2.2.1.3). Retrieve
+    AE Title is always present, as the Standard asks. Values are returned even if their VR does not allow them;
     only numbers that cannot be encoded are left empty. pydicom can write the result as it is.
     """
     items_wanted = dict(query.sequence_keys)
     response = Dataset()
+    if header is not None:
+        response.update(header)
     for attribute in query.returns:
         text = record.get(attribute.keyword)
         if attribute.vr == "SQ":
             element = _sequence(attribute, text, items_wanted.get(attribute))
         else:
-            element = _element(attribute.tag, attribute.vr, text)
+            element = text_element(attribute.tag, attribute.vr, text)
         response[element.tag] = element
-    response[QUERY_RETRIEVE_LEVEL] = _element(QUERY_RETRIEVE_LEVEL, "CS", query.level.name)
-    response[RETRIEVE_AE_TITLE] = _element(RETRIEVE_AE_TITLE, "AE", retrieve_ae_title)
+    response[QUERY_RETRIEVE_LEVEL] = text_element(QUERY_RETRIEVE_LEVEL, "CS", query.level.name)
+    response[RETRIEVE_AE_TITLE] = text_element(RETRIEVE_AE_TITLE, "AE", retrieve_ae_title)
     if "InstanceAvailability" in query.retrieval_keys:
-        response[INSTANCE_AVAILABILITY] = _element(INSTANCE_AVAILABILITY, "CS", "ONLINE")
+        response[INSTANCE_AVAILABILITY] = text_element(INSTANCE_AVAILABILITY, "CS", "ONLINE")
     terms = response_terms(_texts(response), query.character_sets)
     if terms:
-        response[SPECIFIC_CHARACTER_SET] = _element(SPECIFIC_CHARACTER_SET, "CS", "\\".join(terms))
+        response[SPECIFIC_CHARACTER_SET] = text_element(
+            SPECIFIC_CHARACTER_SET, "CS", "\\".join(terms)
+        )
         if has_code_extensions(terms):
             _encode_texts(response, terms)
     return response
@@ -86,7 +94,8 @@ def _encoded(vr: str, text: str, terms: tuple[str, ...]) -> bytes | PersonName:
     return PersonName(value, convert_encodings(list(terms))) if vr == "PN" else value
 
 
-def _element(tag: int, vr: str, text: str | None) -> DataElement:
+def text_element(tag: int, vr: str, text: str | None) -> DataElement:
+    """The element of a response for an index text, values joined with a backslash."""
     if not text:
         return DataElement(BaseTag(tag), vr, None)
     if vr not in CHARACTER_SET_VRS:  # the default repertoire is all that can be written
@@ -145,7 +154,7 @@ def _item(item: dict[str, object], wanted: SequenceMatch | None) -> Dataset:
             found = value if isinstance(value, list) else []
             data_set[tag] = DataElement(BaseTag(tag), vr, _items(found, nested))
         else:
-            data_set[tag] = _element(tag, vr, text_of_json(attribute))
+            data_set[tag] = text_element(tag, vr, text_of_json(attribute))
     return data_set
 
 

@@ -81,9 +81,13 @@ class _Cancelled(Exception):
 
 
 def _matches(event: Any, archive: Archive, ae_title: str, query: Query) -> Iterator[_Response]:
-    # PS3.4 C.4.1.1.4: 0xFF01 says that an optional key asked for is not supported, FF00 that all are.
-    pending = Status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED if query.unsupported else Status.PENDING
-    for record in find(archive, query):
+    for found in find(archive, query):
         if event.is_cancelled:
             raise _Cancelled
-        yield pending, encode_response(query, record, retrieve_ae_title=ae_title)
+        # PS3.4 C.4.1.1.4: 0xFF01 says that an optional key asked for is not supported, FF00 that all are.
+        is_supported = found.is_complete and not query.unsupported
+        pending = Status.PENDING if is_supported else Status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED
+        yield (
+            pending,
+            encode_response(query, found.record, retrieve_ae_title=ae_title, header=found.header),
+        )

@@ -20,6 +20,7 @@ from pacs.index.journal import Journal
 from pacs.index.parent_rows import remove_empty
 from pacs.index.records import (
     DuplicatePolicy,
+    HeaderFile,
     IngestResult,
     InstanceLocation,
     InstanceRecord,
@@ -210,6 +211,12 @@ class Index:
     def search(self, query: Query) -> Iterator[Mapping[str, str | None]]:
         """The matches at the query's level, streamed; see ``Search.search``."""
         return self._search.search(query)
+
+    def search_with_file(
+        self, query: Query
+    ) -> Iterator[tuple[Mapping[str, str | None], HeaderFile]]:
+        """The matches with the file of one instance each; see ``Search.search_with_file``."""
+        return self._search.search_with_file(query)
 
     def plan(self, query: Query, limit: int = 0) -> RetrievePlan:
         """The instances under the matches of a query, in the order to send them; see ``Search.plan``."""

@@ -46,6 +46,15 @@ class StoredInstance:
     received_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class HeaderFile:
+    """Where the header of a match can be read; no location if it has no instance any more."""
+
+    transfer_syntax_uid: str | None
+    location: str | None
+    data_set_offset: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceLocation:
     """Where one indexed SOP Instance should be found in the storage."""

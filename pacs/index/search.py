@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,10 +14,10 @@ from pacs.dicom.attributes import BY_KEYWORD, Attribute, KeyType, Origin
 from pacs.dicom.identifier import Condition, Query
 from pacs.dicom.levels import Level
 from pacs.errors import LimitExceeded
-from pacs.index import computed, tables
+from pacs.index import computed, representative, tables
 from pacs.index.conditions import ConditionCompiler, needs_recheck
 from pacs.index.engine import Engine
-from pacs.index.records import RetrievePlan, StoredInstance
+from pacs.index.records import HeaderFile, RetrievePlan, StoredInstance
 from pacs.index.time_limit import limited
 
 #: Rows fetched at a time: what one result holds in memory.
@@ -48,23 +49,45 @@ class Search:
         Raises:
             IndexUnavailable: also while iterating.
         """
+        with closing(self._found(query, ())) as found:
+            for record, _ in found:
+                yield record
+
+    def search_with_file(
+        self, query: Query
+    ) -> Iterator[tuple[Mapping[str, str | None], HeaderFile]]:
+        """As ``search``, each match with the file of the instance of it that was received last.
+
+        Raises:
+            IndexUnavailable: also while iterating.
+        """
+        with closing(self._found(query, representative.columns(query.level))) as found:
+            for record, file in found:
+                yield record, HeaderFile(*file)
+
+    def _found(
+        self, query: Query, file: Sequence[sa.ColumnElement[Any]]
+    ) -> Generator[tuple[Mapping[str, str | None], Sequence[Any]], None, None]:
+        """The records, each with the values of ``file``."""
         attributes = _returned(query)
-        statement = self._select(query, [_column(attribute) for attribute in attributes])
+        columns = [*file, *(_column(attribute) for attribute in attributes)]
+        statement = self._select(query, columns, with_file=bool(file))
         readers = [(a.keyword, _sorted_values if _is_collected(a) else _text) for a in attributes]
         rechecked = _rechecked(query)
-        latest = None
+        first, latest = len(file), None
         with self._engine.read() as connection:
             for row in _streamed(connection, statement):
                 # Joined with what is below it, an entity comes once for each row there.
                 if row[-1] == latest:
                     continue
-                if rechecked and not _is_match(rechecked, row[len(readers) : -1]):
+                if rechecked and not _is_match(rechecked, row[len(columns) : -1]):
                     continue
                 latest = row[-1]
-                yield {
+                record = {
                     keyword: read(value)
-                    for (keyword, read), value in zip(readers, row, strict=False)
+                    for (keyword, read), value in zip(readers, row[first:], strict=False)
                 }
+                yield record, row[:first]
 
     def plan(self, query: Query, limit: int = 0) -> RetrievePlan:
         """The instances under the matches of a query: by study, series and Instance Number.
@@ -116,13 +139,16 @@ class Search:
             row = connection.execute(_SELECT_INSTANCES.where(condition)).one_or_none()
         return None if row is None else _stored_instance(row)
 
-    def _select(self, query: Query, columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
+    def _select(
+        self, query: Query, columns: Sequence[sa.ColumnElement[Any]], *, with_file: bool
+    ) -> sa.Select[Any]:
         recheck_columns = [_column(condition.attribute) for condition in _rechecked(query)]
         key = tables.ENTITIES[query.level].c.id
         joined = _joined_level(query)
+        source = _JOINED[joined]
         statement = (
             sa.select(*_numbered([*columns, *recheck_columns, key]))
-            .select_from(_JOINED[joined])
+            .select_from(representative.joined(query.level, source) if with_file else source)
             .where(*self._where(query, joined))
         )
         return statement.order_by(key) if joined > query.level else statement

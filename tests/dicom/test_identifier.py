@@ -219,7 +219,7 @@ def test_parse_find_empty_key_above_is_returned_and_below_is_unsupported() -> No
     assert not {"SOPInstanceUID", "Rows"} & set(_returns(query))
 
 
-def test_parse_find_unknown_and_private_keys_are_unsupported() -> None:
+def test_parse_find_keys_of_no_level_and_private_ones_without_creator_are_unsupported() -> None:
     identifier = _identifier("STUDY", PixelSpacing=None, StorageMediaFileSetID="")
     identifier.add_new(0x00091001, "LO", "x")
     identifier.add_new(0x00880140, "UI", "")

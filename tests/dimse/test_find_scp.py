@@ -361,14 +361,14 @@ def test_find_counts_at_patient_and_series_level(library: RunningArchive) -> Non
 
 
 def test_find_with_unsupported_optional_key_answers_ff01(library: RunningArchive) -> None:
-    query = identifier("STUDY", StudyInstanceUID=STUDY_A, AdmissionID="")
+    query = identifier("STUDY", StudyInstanceUID=STUDY_A, SliceThickness="")
 
     with association(library, STUDY_ROOT_FIND) as assoc:
         pending, final = responses(assoc.send_c_find(query, STUDY_ROOT_FIND))
 
     assert pending.status == PENDING_NOT_SUPPORTED
     assert pending.identifier is not None
-    assert "AdmissionID" not in pending.identifier
+    assert "SliceThickness" not in pending.identifier
     assert final.status == 0x0000
 
 
