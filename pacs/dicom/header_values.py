@@ -34,6 +34,8 @@ from pacs.errors import InvalidInstance
 _PIXEL_REPRESENTATION = 0x00280103
 # What one response may take; each value and each sequence has a limit of its own (element_reader).
 _MAXIMUM_BYTES = 1 << 20
+# What an element counts for without its value: many Items times many Item keys is a large product.
+_ELEMENT_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class _Reader:
         self, source: Dataset, keys: Sequence[HeaderKey], codecs: Sequence[str]
     ) -> Dataset:
         """The keys, from a data set or Item, each with its value or with zero length."""
+        self._budget -= _ELEMENT_BYTES * (len(keys) + 1)
         blocks = _blocks(source, codecs)
         is_signed = _is_signed(source)
         found = Dataset()
@@ -145,6 +148,8 @@ class _Reader:
             return None
         returned = []
         for item in items:
+            if self._budget < 0:
+                return None
             keys = key.items or _all_of(item)
             returned.append(self.returned(item, keys, item_codecs(item, codecs)))
         return DataElement(BaseTag(key.tag), "SQ", DicomSequence(returned))
