@@ -352,6 +352,11 @@ def matches(vr: str, match: Match, text: str | None) -> bool:
         return all(found) if match.every else any(found)
     if isinstance(match, SequenceMatch):
         return any(item_matches(match, item) for item in json_items_of_text(text))
+    return _one_value_matches(vr, match, text)
+
+
+def _one_value_matches(vr: str, match: Match, text: str) -> bool:
+    """Whether one of the values of a text matches."""
     if isinstance(match, FuzzyName):
         return _name_matches(match.plain, text) or _sounds_alike(match, text)
     if vr == "PN":
