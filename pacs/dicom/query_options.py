@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 
-from pacs.dicom.information_model import Operation
+from pacs.dicom.information_model import InformationModel, Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,14 @@ def encode_options(operation: Operation, options: QueryOptions, length: int | No
     return bytes(values[:length])
 
 
-def agreed(proposed: QueryOptions, supported: QueryOptions) -> QueryOptions:
-    """What is both proposed and supported."""
+def agreed(
+    model: InformationModel, proposed: QueryOptions, supported: QueryOptions
+) -> QueryOptions:
+    """What is both proposed and supported; nothing where instances are asked for by their UID alone.
+
+    Relational retrieval does not apply there, and what else may be negotiated is the conversion of images (PS3.4
+    Y.5.1, Z.5).
+    """
+    if model in {InformationModel.COMPOSITE_INSTANCE_ROOT, InformationModel.WITHOUT_BULK_DATA}:
+        return BASELINE
     return QueryOptions.of(set(proposed.names) & set(supported.names))

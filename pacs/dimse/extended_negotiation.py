@@ -37,8 +37,8 @@ def on_sop_class_extended(event: Any, supported: QueryOptions) -> dict[str, byte
         sop_class = QUERY_RETRIEVE_SOP_CLASSES.get(str(uid))
         if sop_class is None or str(uid) not in proposed_syntaxes or not field:
             continue
-        _, operation = sop_class
-        options[str(uid)] = agreed(decode_options(operation, field), supported)
+        model, operation = sop_class
+        options[str(uid)] = agreed(model, decode_options(operation, field), supported)
         answers[str(uid)] = encode_options(operation, options[str(uid)], len(field))
     assoc.query_options = options
     if options:

@@ -41,6 +41,8 @@ from tests.serving import Serve, engine_on_sqlite, on_sqlite
 
 SUCCESS, PENDING, PENDING_NOT_SUPPORTED, NOT_MATCHING = 0x0000, 0xFF00, 0xFF01, 0xA900
 STUDY_A, STUDY_B = "1.2.276.1.1", "1.2.276.1.2"
+COMPOSITE_INSTANCE_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.4.2"
+WITHOUT_BULK_DATA_GET = "1.2.840.10008.5.1.4.1.2.5.3"
 OPTIONS = Options(ae_title="TESTSCU", acse_timeout_seconds=5, dimse_timeout_seconds=5)
 STUDY_ROOT = InformationModel.STUDY_ROOT
 
@@ -119,6 +121,9 @@ def library(service: RunningArchive) -> RunningArchive:
         (STUDY_ROOT_MOVE, b"\x01\x01", b"\x01\x00"),
         (STUDY_ROOT_GET, b"\x01\x01\x01", b"\x01\x00"),
         (STUDY_ROOT_GET, b"\x02", b"\x00"),
+        # Annex Y.5.1: no relational retrieval there.
+        (COMPOSITE_INSTANCE_ROOT_MOVE, b"\x01\x01", b"\x00\x00"),
+        (WITHOUT_BULK_DATA_GET, b"\x01", b"\x00"),
     ],
 )
 @on_sqlite
