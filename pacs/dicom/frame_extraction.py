@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
@@ -26,7 +26,7 @@ from pacs.dicom.frame_attributes import (
     refuse_uncreatable,
 )
 from pacs.dicom.frame_selection import FrameSelection
-from pacs.dicom.frame_times import Groups, frame_times, read_cine
+from pacs.dicom.frame_times import Groups, frame_times, read_cine, zone_of
 from pacs.dicom.layout import PIXELS, Layout, read_layout
 from pacs.dicom.part10 import SOP_INSTANCE_UID
 from pacs.dicom.pieces import Piece, Range, total_size
@@ -128,7 +128,8 @@ class _Extractor:
 
     def _identity(self) -> Edits:
         layout = self._layout
-        now = datetime.now(_zone(layout.value(_TIMEZONE)))
+        # Timezone Offset From UTC is that of all times, also of those that are added; without one, UTC.
+        now = datetime.now(zone_of(layout.value(_TIMEZONE)) or UTC)
         edits: Edits = {
             SOP_INSTANCE_UID: [
                 layout.element(SOP_INSTANCE_UID, "UI", self._sop_instance_uid.encode())
@@ -216,12 +217,3 @@ def _equipment() -> Dataset:
     item.ContributionDateTime = datetime.now(UTC).strftime("%Y%m%d%H%M%S.%f+0000")
     item.ContributionDescription = "Frames extracted on request (PS3.4 Y.3.3)"
     return item
-
-
-def _zone(value: bytes) -> timezone:
-    """Timezone Offset From UTC applies to the times that are added as well; without one they are in UTC."""
-    match = re.fullmatch(r"([+-])(\d\d)([0-5]\d)", value.decode("latin_1").strip(" \0"))
-    if match is None or int(match[2]) > 14:
-        return UTC
-    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
-    return timezone(-offset if match[1] == "-" else offset)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from itertools import accumulate
-
-from pydicom.valuerep import DT
 
 from pacs.dicom.layout import Layout
 from pacs.errors import FramesNotExtractable, NotTimeBased
@@ -19,6 +18,10 @@ _CONTENT_DATE, _CONTENT_TIME, _TIMEZONE = 0x00080023, 0x00080033, 0x00080201
 _FRAME_CONTENT_SEQUENCE = 0x00209111
 #: Most representative first: Frame Reference DateTime, Frame Acquisition DateTime.
 _FRAME_DATE_TIMES = (0x00189151, 0x00189074)
+
+# Seconds matter: a date or a minute alone does not tell frames apart.
+_DATE_TIME = re.compile(r"([0-9]{12})([0-5][0-9]|60)(?:\.([0-9]{1,6}))?([+-][0-9]{4})?")
+_OFFSET = re.compile(r"([+-])([0-9]{2})([0-5][0-9])")
 
 #: Where the content of each Item of the Per-Frame Functional Groups Sequence begins, and where it ends.
 Groups = Sequence[tuple[int, int]]
@@ -94,14 +97,26 @@ def _of_frame(layout: Layout, begin: int, end: int) -> bytes:
 
 
 def _date_time(value: bytes, zone: bytes) -> datetime | None:
-    text = value.decode("latin_1").strip(" \0")
-    if "+" not in text and "-" not in text:
-        text += zone.decode("latin_1").strip(" \0")
+    # By hand: pydicom reports a leap second through warnings, which belong to the process.
+    match = _DATE_TIME.fullmatch(value.decode("latin_1").strip(" \0"))
+    if match is None:
+        return None
+    minute, seconds, fraction, offset = match.groups()
+    elapsed = timedelta(seconds=int(seconds), microseconds=int((fraction or "").ljust(6, "0")))
     try:
-        # Seconds matter: a date alone does not tell frames apart.
-        return DT(text) if len(text) >= 14 else None
+        start = datetime.strptime(minute, "%Y%m%d%H%M")  # noqa: DTZ007 - the offset is added below
+        return start.replace(tzinfo=zone_of(offset.encode() if offset else zone)) + elapsed
     except (ValueError, OverflowError):
         return None
+
+
+def zone_of(value: bytes) -> timezone | None:
+    """What an offset from UTC such as +0100 says; None if it is none (PS3.3 C.12.1.1.8)."""
+    match = _OFFSET.fullmatch(value.decode("latin_1").strip(" \0"))
+    if match is None or int(match[2]) > 14:
+        return None
+    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
+    return timezone(-offset if match[1] == "-" else offset)
 
 
 def _number(value: bytes) -> float:
