@@ -28,6 +28,7 @@ from pacs.index.records import DuplicatePolicy, IngestOutcome
 from pacs.storage import filesystem
 from pacs.storage.base import Spooled
 from pacs.storage.filesystem import FilesystemStorage
+from pacs.storage.spool import SMALL_BYTES
 from tests.archive.holdings import (
     EXPLICIT,
     contents,
@@ -240,12 +241,18 @@ STEPS = [
     pytest.param(_crash_after, filesystem, "sync", id="synced"),
     pytest.param(_crash_after, filesystem, "_rename_to_new", id="renamed"),
     pytest.param(_crash_after, FilesystemStorage, "put", id="put"),
+    pytest.param(_crash_after, FilesystemStorage, "place", id="placed"),
     pytest.param(_crash_after, Index, "ingest", id="committed"),
     pytest.param(_crash_before, FilesystemStorage, "remove", id="before-removal"),
     pytest.param(_crash_after, FilesystemStorage, "remove", id="removed"),
 ]
 
 
+#: Below and above the size up to which the bytes go into the index as well, and the file is synced later.
+SIZES = [pytest.param(10, id="small"), pytest.param(2 * SMALL_BYTES, id="large")]
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("again", ["new", "identical", "different"])
 @pytest.mark.parametrize(("crash", "target", "name"), STEPS)
 def test_store_crash_after_any_step_loses_nothing_and_is_mended(
@@ -255,10 +262,15 @@ def test_store_crash_after_any_step_loses_nothing_and_is_mended(
     target: Any,
     name: str,
     again: str,
+    size: int,
 ) -> None:
-    keep(archive, make_slice(1))
-    number, values = (2, {}) if again == "new" else (1, {"Rows": 9} if again == "different" else {})
+    values: dict[str, Any] = {"EncapsulatedDocument": bytes(size)}
+    keep(archive, make_slice(1, **values))
+    number = 2 if again == "new" else 1
+    if again == "different":
+        values["ImageComments"] = "different"
     received = spool(archive, part10(make_slice(number, **values)))
+    assert (received.content is None) == (size > SMALL_BYTES)
 
     with monkeypatch.context() as patch:
         crash(target, name, patch)
