@@ -532,6 +532,8 @@ class Response:
         )
         if not listed:
             return []
+        if isinstance(listed, bytes):  # UN: too long for a UI in explicit VR
+            return listed.rstrip(b"\0").decode("ascii").split("\\")
         return [str(listed)] if isinstance(listed, str) else [str(uid) for uid in listed]
 
     @property

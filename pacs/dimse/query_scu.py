@@ -204,6 +204,8 @@ def move(
 
 def _progress(status: Dataset, failed: Dataset | None) -> Progress:
     uids: Any = None if failed is None else failed.get("FailedSOPInstanceUIDList")
+    if isinstance(uids, bytes):  # UN, as a long list of them is in explicit VR (PS3.5 6.2.2)
+        uids = uids.rstrip(b"\0").decode("ascii", "replace").split("\\")
     listed = () if not uids else (uids,) if isinstance(uids, str) else tuple(uids)
     return Progress(
         status=int(status.Status),

@@ -33,6 +33,7 @@ from pacs.archive.sub_operations import SubOperations
 from pacs.dicom import storage_commitment
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES, Operation
 from pacs.dimse.engine.dimse import assign_uid
+from pacs.dimse.engine.long_values import with_long_lists_as_un
 from pacs.dimse.negotiation import VERIFICATION
 from pacs.dimse.status import Status, concluding_status, failed_list, status_dataset
 from pacs.errors import DestinationUnreachable, PacsError
@@ -216,6 +217,8 @@ def _as_list(value: Any) -> list[Any]:
 
 def _encode(identifier: Dataset, context: Any) -> BytesIO:
     syntax = context.transfer_syntax[0]
+    if not syntax.is_implicit_VR:
+        identifier = with_long_lists_as_un(identifier)
     encoded = encode_data_set(
         identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated
     )
