@@ -124,6 +124,15 @@ def test_element_that_is_no_sequence() -> None:
         read_action_information(data, EXPLICIT)
 
 
+def test_item_that_is_shorter_than_its_content() -> None:
+    data = bytearray(_encoded(_information()))
+    length_at = data.index(b"\xfe\xff\x00\xe0") + 4
+    data[length_at] -= 2
+
+    with pytest.raises(InvalidActionInformation, match="shorter than what it contains"):
+        read_action_information(bytes(data), EXPLICIT)
+
+
 def test_items_are_counted_before_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pacs.dicom.storage_commitment.MAX_REFERENCES", 1)
 

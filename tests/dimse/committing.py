@@ -19,6 +19,7 @@ from tests.peers import (
     CALLING,
     RunningArchive,
     association,
+    end,
     listen,
     stock_ae,
     stop_listening,
@@ -52,6 +53,7 @@ class ScriptedSCU:
     #: Whether it lets the archive be SCP on an association of the archive's own.
     accepts_role: bool = True
     reports: queue.Queue[Report] = field(default_factory=queue.Queue)
+    _accepted: list[Any] = field(default_factory=list)
 
     @property
     def bound(self) -> list[Any]:
@@ -75,6 +77,7 @@ class ScriptedSCU:
             on_other_association=bool(event.assoc.is_acceptor),
         )
         if report.on_other_association:
+            self._accepted.append(event.assoc)
             role = event.assoc.acceptor.role_selection.get(SOP_CLASS_UID)
             assert role is not None
             assert role.scp_role
@@ -96,6 +99,10 @@ class ScriptedSCU:
             yield int(server.server_address[1])
         finally:
             stop_listening(ae, server)
+            for assoc in self._accepted:
+                end(
+                    assoc
+                )  # stock leaves the socket of one that was aborted to the garbage collector
 
     @contextmanager
     def calling(self, running: RunningArchive, **options: Any) -> Iterator[Association]:

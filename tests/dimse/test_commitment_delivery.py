@@ -192,6 +192,12 @@ def test_reports_that_wait_for_one_ae_share_an_association(
         server.start()
         try:
             reported = {scu.next().transaction_uid for _ in range(3)}
+            wait_for(
+                lambda: all(
+                    one.state is CommitmentState.REPORTED
+                    for one in server.archive.index.commitments.all()
+                )
+            )
         finally:
             server.stop()
 

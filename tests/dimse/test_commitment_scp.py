@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,11 +18,12 @@ from pydicom.uid import (
 )
 from pynetdicom.presentation import build_context
 
+from pacs.archive.commitment import check
 from pacs.dicom.storage_commitment import SOP_CLASS_UID
 from pacs.index.records import CommitmentState, Service
 from tests.dimse.committing import ScriptedSCU, action_information, request_commitment, wait_for
 from tests.factories import make_instance
-from tests.peers import RunningArchive, association, deposit, register
+from tests.peers import VERIFICATION, RunningArchive, association, deposit, register
 from tests.serving import Serve, engine_on_sqlite, engine_only
 
 _UNKNOWN = "1.2.3.4.999"
@@ -185,8 +188,8 @@ def test_reference_that_occurs_twice_is_reported_once(service: RunningArchive) -
 
 
 @engine_on_sqlite
-def test_peer_is_served_while_its_instances_are_checked(service: RunningArchive) -> None:
-    """The report and further requests of the SCU do not get into each other's way."""
+def test_requests_and_reports_of_one_association_do_not_mix(service: RunningArchive) -> None:
+    """Each request is answered and each report acknowledged, whatever crosses."""
     scu = ScriptedSCU()
     stored = _deposit(service, 60)
     uids = {f"1.2.826.{number}" for number in range(8)}
@@ -201,6 +204,31 @@ def test_peer_is_served_while_its_instances_are_checked(service: RunningArchive)
     assert statuses == [0x0000] * 8
     assert {report.transaction_uid for report in reports} == uids
     assert all(len(report.committed) == 60 for report in reports)
+
+
+@engine_on_sqlite
+def test_peer_is_served_while_its_instances_are_checked(
+    service: RunningArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scu = ScriptedSCU()
+    stored = _deposit(service)
+    echoed = threading.Event()
+
+    def slow_check(archive: Any, key: int) -> Iterator[None]:
+        while not echoed.is_set():
+            yield
+        yield from check(archive, key)
+
+    monkeypatch.setattr("pacs.dimse.commitment_scp.check", slow_check)
+    with association(service, SOP_CLASS_UID, VERIFICATION, bound=scu.bound) as assoc:
+        assoc.dimse_timeout = 5
+        request_commitment(assoc, action_information(stored))
+        status = assoc.send_c_echo()
+        echoed.set()
+        report = scu.next()
+
+    assert status.Status == 0x0000
+    assert report.committed == [stored[0][1]]
 
 
 # What is refused (PS3.7 10.1.4.1.10)
@@ -290,7 +318,7 @@ def test_action_information_is_checked(
 def test_more_references_than_the_limit_are_refused(
     service: RunningArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pacs.dicom.storage_commitment.MAX_REFERENCES")
+    monkeypatch.setattr("pacs.dicom.storage_commitment.MAX_REFERENCES", 10)
     references = [(CTImageStorage, f"1.2.{number}") for number in range(11)]
 
     with ScriptedSCU().calling(service) as assoc:
