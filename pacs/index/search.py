@@ -140,7 +140,7 @@ class Search:
         return None if row is None else _stored_instance(row)
 
     def _select(
-        self, query: Query, columns: Sequence[sa.ColumnElement[Any]], *, with_file: bool
+        self, query: Query, columns: Sequence[sa.ColumnElement[Any]], *, with_file: bool = False
     ) -> sa.Select[Any]:
         recheck_columns = [_column(condition.attribute) for condition in _rechecked(query)]
         key = tables.ENTITIES[query.level].c.id
