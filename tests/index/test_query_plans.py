@@ -100,7 +100,9 @@ def test_query_plan_of_unique_and_required_keys_has_no_full_scan(filled: Index, 
     tables = {Level.PATIENT: "patient", Level.STUDY: "study", Level.SERIES: "series"}
     for level, keyword, match in _CASES:
         query = make_query(level, {keyword: match})
-        statement = filled._search._select(query, [_column(query.conditions[0].attribute)])
+        statement = filled._search._select(
+            query, [_column(query.conditions[0].attribute)], with_file=False
+        )
 
         assert_no_scan(explain(filled, statement), tables.get(level, "instance"))
 
@@ -129,7 +131,9 @@ _COMBINED: list[tuple[Level, dict[str, Match]]] = [
 def test_query_plan_below_the_level_of_the_keys_has_no_full_scan(filled: Index, make_query) -> None:
     for level, keys in _COMBINED:
         query = make_query(level, keys)
-        statement = filled._search._select(query, [_column(one) for one in at_level(level)])
+        statement = filled._search._select(
+            query, [_column(one) for one in at_level(level)], with_file=False
+        )
 
         plan = explain(filled, statement)
 
@@ -154,7 +158,9 @@ def test_query_plan_of_computed_attributes_reads_only_the_children(
         query = make_query(
             Level.STUDY, {"StudyInstanceUID": SingleValue("1.2.3")}, [keyword, "StudyInstanceUID"]
         )
-        statement = filled._search._select(query, [_column(a) for a in query.returns])
+        statement = filled._search._select(
+            query, [_column(a) for a in query.returns], with_file=False
+        )
 
         plan = explain(filled, statement)
 
