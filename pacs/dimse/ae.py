@@ -20,7 +20,7 @@ from pacs.dimse.commitment_scp import handle_action
 from pacs.dimse.destinations import GetDestination, MoveDestination
 from pacs.dimse.engine.ae import EngineAE, PendingCadence
 from pacs.dimse.engine.association import EngineAssociation
-from pacs.dimse.engine.services import Destination
+from pacs.dimse.engine.retrieve import Destination
 from pacs.dimse.extended_negotiation import on_sop_class_extended
 from pacs.dimse.find_scp import handle_find
 from pacs.dimse.negotiation import message_contexts, on_requested

@@ -10,7 +10,7 @@ from pacs.archive.retrieve import Completed, Journal, OutgoingInstance, outgoing
 from pacs.archive.retry import Retry
 from pacs.archive.sub_operations import Outcome
 from pacs.dimse.ae import Options, make_ae, move_destination
-from pacs.dimse.engine.services import Destination
+from pacs.dimse.engine.retrieve import Destination
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.retrieve_scp import destination_address
 from pacs.dimse.status import Status, concluding_status

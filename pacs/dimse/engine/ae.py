@@ -27,7 +27,7 @@ from pacs.dimse import tls
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.dimse import DataSetSink
 from pacs.dimse.engine.repeated import RepeatedLine
-from pacs.dimse.engine.services import Destination
+from pacs.dimse.engine.retrieve import Destination
 from pacs.dimse.engine.transport import Connection
 from pacs.errors import DestinationUnreachable
 
