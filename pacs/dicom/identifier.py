@@ -15,7 +15,7 @@ Where peers and the Standard differ (all of it is in the conformance statement):
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -137,44 +137,28 @@ def parse_find(
     """
     level = _level_of(identifier, model)
     check_character_set(identifier)
-    keys: dict[Attribute, Match] = {}
-    unsupported: list[int] = []
     rules = MatchingRules(
         empty_values=options.empty_values,
         multiple_values=options.multiple_values,
         unknown_matches=match_unknown,
     )
     combined = _combined(identifier) if options.combined_datetime else ()
-    ranges = {
-        key: match
-        for one in combined
-        for key, match in zip((one.date, one.time), one.ranges, strict=True)
+    ranges = _ranges(combined)
+    keys = {
+        attribute: match
+        for attribute, match in _keys_of_table(identifier, options, rules, ranges)
+        if _is_key_of_find(attribute, match, model, level, relational=options.relational)
     }
-    others: list[int] = []
-    for tag, element in _elements(identifier):
-        attribute = BY_TAG.get(tag)
-        if attribute is None:
-            if tag not in _RESPONSE_ONLY:
-                others.append(tag)
-            elif tag not in _RETRIEVAL_KEYS or not is_empty(element):
-                unsupported.append(tag)
-            continue
-        match = ranges.get(attribute) or _match_of(attribute, element, identifier, rules)
-        match = fuzzy(attribute.vr, match) if options.fuzzy else match
-        if _is_key_of_find(attribute, match, model, level, relational=options.relational):
-            keys[attribute] = match
-        if model.key_level(attribute) > level:  # matched or not, it cannot be returned
-            unsupported.append(tag)
     if not options.relational:
         _require_parents(keys, model, level)
-    from_header, not_in_header = header_keys(identifier, others, model, level)
+    from_header, not_in_header = header_keys(identifier, _other_keys(identifier), model, level)
     return Query(
         model=model,
         level=level,
         conditions=_conditions({key: keys[key] for key in keys if key not in ranges}, rules),
         combined=combined,
         returns=_returns(keys, model, level),
-        unsupported=tuple(sorted({*unsupported, *not_in_header})),
+        unsupported=tuple(sorted({*_not_returned(identifier, model, level), *not_in_header})),
         character_sets=character_set_terms(identifier),
         retrieval_keys=tuple(word for tag, word in _RETRIEVAL_KEYS.items() if tag in identifier),
         sequence_keys=tuple(
@@ -259,6 +243,45 @@ def _combined(identifier: Dataset) -> tuple[CombinedRange, ...]:
         if tag in BY_TAG and BY_TAG[tag].vr in {"DA", "TM"}
     }
     return combined_ranges({tag: values[0] for tag, values in texts.items() if len(values) == 1})
+
+
+def _ranges(combined: Iterable[CombinedRange]) -> dict[Attribute, Match]:
+    """What stands for the two keys of each combined range, instead of what either says alone."""
+    return {
+        key: match
+        for one in combined
+        for key, match in zip((one.date, one.time), one.ranges, strict=True)
+    }
+
+
+def _keys_of_table(
+    identifier: Dataset,
+    options: QueryOptions,
+    rules: MatchingRules,
+    ranges: Mapping[Attribute, Match],
+) -> Iterator[tuple[Attribute, Match]]:
+    """The keys that the index has, each with what it asks for."""
+    for tag, element in _elements(identifier):
+        if attribute := BY_TAG.get(tag):
+            match = ranges.get(attribute) or _match_of(attribute, element, identifier, rules)
+            yield attribute, fuzzy(attribute.vr, match) if options.fuzzy else match
+
+
+def _other_keys(identifier: Dataset) -> list[int]:
+    """The keys that only a stored header may answer."""
+    return [
+        tag for tag, _ in _elements(identifier) if tag not in BY_TAG and tag not in _RESPONSE_ONLY
+    ]
+
+
+def _not_returned(identifier: Dataset, model: InformationModel, level: Level) -> Iterator[int]:
+    """The keys that responses leave out, of the index's and of those that only responses have."""
+    for tag, element in _elements(identifier):
+        if attribute := BY_TAG.get(tag):
+            if model.key_level(attribute) > level:  # whether it was matched or not
+                yield tag
+        elif tag in _RESPONSE_ONLY and not (tag in _RETRIEVAL_KEYS and is_empty(element)):
+            yield tag
 
 
 def _is_key_of_find(
