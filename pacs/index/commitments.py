@@ -1,6 +1,6 @@
 """The recorded storage commitment transactions (PS3.4 J) and what became of each SOP Instance.
 
-Whoever works on a transaction has claimed it: its row names the process (``pacs.index.journal.ProcessToken``), and no
+Whoever works on a transaction has claimed it: its row names the process (``pacs.index.process_token``), and no
 other one touches it. A transaction without a process waits for ``due_at``. ``release_ended`` at start-up takes the
 claims from processes that are gone.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pacs.index.engine import Engine
-from pacs.index.journal import ProcessToken, has_ended
+from pacs.index.process_token import ProcessToken, ids_of_ended
 from pacs.index.records import (
     CommitmentRecord,
     CommitmentReference,
@@ -193,11 +193,7 @@ class Commitments:
         )
 
         def work(connection: sa.Connection) -> int:
-            ended = [
-                row.id
-                for row in connection.execute(claimed)
-                if has_ended(ProcessToken.parse(row.process), row.active_at < now - _SILENT_AFTER)
-            ]
+            ended = ids_of_ended(connection, claimed, now - _SILENT_AFTER)
             free = sa.update(commitment).where(commitment.c.id == sa.bindparam("key"))
             if ended:
                 rows = [{"key": key} for key in ended]

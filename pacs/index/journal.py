@@ -1,26 +1,19 @@
 """The recorded C-MOVE and C-GET operations and their sub-operations.
 
-A retrieve without an end is running, or was interrupted by the end of its process. Each record names its process
-(host, boot, process id and start time), so ``mark_interrupted`` at start-up can tell: of its own host it marks
-those whose process is gone. Another host's processes cannot be seen from here; their retrieves count as
-interrupted when nothing was recorded for a day.
+A retrieve without an end is running, or was interrupted by the end of its process, whose token the record has:
+``mark_interrupted`` at start-up can tell.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from pacs.index.engine import Engine
+from pacs.index.process_token import ProcessToken, ids_of_ended
 from pacs.index.records import (
     RetrieveOutcome,
     RetrieveRecord,
@@ -169,11 +162,7 @@ class Journal:
         silent_since = datetime.now(UTC) - _SILENT_AFTER
 
         def work(connection: sa.Connection) -> int:
-            ended = [
-                row.id
-                for row in connection.execute(unfinished)
-                if has_ended(ProcessToken.parse(row.process), row.active_at < silent_since)
-            ]
+            ended = ids_of_ended(connection, unfinished, silent_since)
             mark = sa.update(retrieve).where(retrieve.c.id == sa.bindparam("key"))
             if ended:
                 connection.execute(mark.values(interrupted=True), [{"key": key} for key in ended])
@@ -190,45 +179,6 @@ class Journal:
         # The sub-operations go with their retrieve (ON DELETE CASCADE).
         statement = sa.delete(retrieve).where(retrieve.c.started_at < before)
         return self._engine.transact(lambda connection: connection.execute(statement).rowcount)
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessToken:
-    """One process, told from every other that ever ran, as far as the system lets us."""
-
-    host: str
-    boot: str
-    pid: int
-    #: Clock ticks from boot to the start of the process; empty where the system does not say.
-    started: str
-
-    @classmethod
-    def own(cls) -> ProcessToken:
-        """The token of this process."""
-        # Not remembered: a fork would inherit it.
-        return cls(socket.gethostname(), _boot_id(), os.getpid(), _start_of(os.getpid()) or "")
-
-    @classmethod
-    def parse(cls, text: str) -> ProcessToken:
-        """Read what ``str`` wrote."""
-        host, boot, pid, started = text.rsplit("/", 3)
-        return cls(host, boot, int(pid), started)
-
-    def __str__(self) -> str:
-        return f"{self.host}/{self.boot}/{self.pid}/{self.started}"
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process runs; meaningful on its own host only."""
-        if self.boot != _boot_id():
-            return False
-        started = _start_of(self.pid)
-        if started is not None:
-            return started == self.started
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, 0)
-            return True
-        return False
 
 
 def _insert(connection: sa.Connection, key: int, batch: Sequence[SubOperationRecord]) -> None:
@@ -258,27 +208,6 @@ _DELETE_SUB_OPERATIONS = sa.delete(sub_operation).where(
     sub_operation.c.number.between(sa.bindparam("first"), sa.bindparam("last")),
 )
 _INSERT_SUB_OPERATION = sa.insert(sub_operation)
-
-
-def has_ended(process: ProcessToken, is_silent: bool) -> bool:
-    """Whether a process is gone; one of another host counts as gone once it ``is_silent``."""
-    if process.host == socket.gethostname():
-        return not process.is_alive
-    return is_silent
-
-
-@lru_cache(maxsize=1)
-def _boot_id() -> str:
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return ""
-
-
-def _start_of(pid: int) -> str | None:
-    # Field 22 of proc_pid_stat(5). The command in field 2 may contain spaces and parentheses.
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
-    return None
 
 
 def _record(row: Any) -> RetrieveRecord:

@@ -211,7 +211,7 @@ retrieve = sa.Table(
     sa.Column("identifier", ValueText, nullable=False),
     sa.Column("destination", ValueText, nullable=False),
     sa.Column("message_id", sa.Integer, nullable=False),
-    # Which process carries it out (pacs.index.journal).
+    # Which process carries it out (pacs.index.process_token).
     sa.Column("process", ValueText, nullable=False),
     # Pruning and listing go by time.
     sa.Column("started_at", UtcDateTime, nullable=False, index=True),

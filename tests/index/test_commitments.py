@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from pacs.index.index import Index
-from pacs.index.journal import ProcessToken
+from pacs.index.process_token import ProcessToken
 from pacs.index.records import CommitmentRequest, CommitmentState
 from pacs.index.tables import commitment, commitment_reference
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from pacs.index import tables
 from pacs.index.index import Index
-from pacs.index.journal import ProcessToken
+from pacs.index.process_token import ProcessToken
 from pacs.index.records import (
     RetrieveOutcome,
     RetrieveRequest,
