@@ -37,6 +37,7 @@ def check(archive: Archive, key: int) -> Generator[None, None, None]:
         )
         if reason is not None:
             failures.append((reference.number, int(reason)))
+        yield
     archive.index.commitments.record_check(key, failures)
 
 

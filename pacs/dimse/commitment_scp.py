@@ -69,10 +69,12 @@ def handle_action(
         len(information.references),
     )
     errand = _report_here(archive, delivery, ae_title, key, syntax)
+    # A generator that never began ends without a word, and the association may end before its turn.
+    next(errand)
     # A stock AE has no errands: there the report comes on another association.
     errands = getattr(event.assoc, "errands", None)
     if errands is None or not errands.add(errand, event.context.context_id):
-        delivery.take_over(key)
+        errand.close()
     return Status.SUCCESS, None
 
 
@@ -104,9 +106,13 @@ def _report_here(
     key: int,
     syntax: TransferSyntax,
 ) -> Generator[Any, Any, None]:
-    """Check and report on the association of the request; an errand of the engine."""
+    """Check and report on the association of the request; an errand of the engine.
+
+    It does nothing up to its first ``yield``. Once there, closing it hands the transaction over, whenever that is.
+    """
     is_over = False
     try:
+        yield
         with suppress(PacsError):  # the delivery tries again, and says so
             record = archive.index.commitments.get(key)
             if record is None:

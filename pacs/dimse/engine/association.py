@@ -113,9 +113,9 @@ class EngineAssociation(Association):
                 return
 
     def _wait(self) -> None:
-        timeout = self.network_timeout
-        busy = _BUSY_SECONDS if timeout is None else min(timeout, _BUSY_SECONDS)
-        if self.dul.pump(busy):
+        timeout, awaited = self.network_timeout, self.errands.seconds_left
+        busy = min(one for one in (timeout, awaited, _BUSY_SECONDS) if one is not None)
+        if self.dul.pump(busy) or awaited is not None:
             return
         # It idles: a buffer for each of hundreds that do would add up, and a busy one is not given a new one
         # for each message.

@@ -3,7 +3,7 @@
 An errand is a generator that runs in the association's thread. It yields None to give way, which it does often, and a
 request to have it sent: the value of that ``yield`` is the peer's response, or None if there was none in time. A
 request of the peer always goes first, and no message of either side is ever in between the PDUs of another. When the
-association ends, the errand is closed at its ``yield``.
+association ends, the errand is closed at its ``yield``; one that has not begun by then never will.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class Errands:
     def __init__(self, assoc: EngineAssociation) -> None:
         self._assoc = assoc
         self._waiting: deque[tuple[Errand, int]] = deque()
-        self._message_id = _FIRST_MESSAGE_ID
-        self._awaits_response = False
+        self._next_message_id = _FIRST_MESSAGE_ID
+        #: The request whose response is awaited.
+        self._asked: Any = None
         self._response: Any = None
         self._deadline = 0.0
 
@@ -53,18 +54,20 @@ class Errands:
         """Do a piece, and take in what the peer has sent meanwhile; False if there is nothing to do now."""
         if not self._waiting or not self._assoc.dul.is_established:
             return False
-        if self._awaits_response and self._response is None and not self._is_late():
+        if self._response is None and self.seconds_left:
             return False
         self._advance()
         self._assoc.dul.pump(0)
         return True
 
-    def _is_late(self) -> bool:
-        return time.monotonic() > self._deadline
+    @property
+    def seconds_left(self) -> float | None:
+        """How long to wait for a response, from now; None if none is awaited."""
+        return None if self._asked is None else max(0.0, self._deadline - time.monotonic())
 
     def _advance(self) -> None:
         errand, context_id = self._waiting[0]
-        response, self._response, self._awaits_response = self._response, None, False
+        response, self._response, self._asked = self._response, None, None
         try:
             request = errand.send(response)
         except StopIteration:
@@ -77,18 +80,23 @@ class Errands:
                 self._send(request, context_id)
 
     def _send(self, request: Any, context_id: int) -> None:
-        request.MessageID = self._message_id
+        # Each request has an ID of its own: a late response to one must not answer the next.
+        request.MessageID = self._next_message_id
+        is_last = self._next_message_id == _LAST_MESSAGE_ID
+        self._next_message_id = _FIRST_MESSAGE_ID if is_last else self._next_message_id - 1
         self._deadline = time.monotonic() + (self._assoc.dimse.dimse_timeout or 0)
-        self._awaits_response = True
+        self._asked = request
         self._assoc.dimse.send_msg(request, context_id)
 
     def take_response(self, response: Any) -> bool:
         """Take the peer's response; False if it is to nothing that was asked."""
-        asked = self._awaits_response and response.MessageIDBeingRespondedTo == self._message_id
-        if asked:
-            self._response = response
-            self._message_id = max(_LAST_MESSAGE_ID, self._message_id - 1)
-        return asked
+        asked = self._asked
+        if type(response) is not type(asked):
+            return False
+        if response.MessageIDBeingRespondedTo != asked.MessageID:
+            return False
+        self._response = response
+        return True
 
     def close(self) -> None:
         """The association has ended: so do its errands."""
