@@ -219,6 +219,8 @@ def _pointer(layout: Layout) -> Edits:
 
 
 def _decimal(layout: Layout, tag: int, numbers: Sequence[float]) -> Literal:
+    if not all(map(math.isfinite, numbers)):
+        raise FramesNotExtractable(f"{_named(tag)} would be beyond all numbers")
     # Sums of decimal texts: what floating point adds to them is far below a nanosecond.
     texts = [format_number_as_ds(round(number, 9) + 0.0) for number in numbers]
     return layout.element(tag, "DS", "\\".join(text.removesuffix(".0") for text in texts).encode())

@@ -20,6 +20,8 @@ from pacs.errors import FramesNotExtractable
 EXTENDED_OFFSET_TABLE, EXTENDED_LENGTHS = 0x7FE00001, 0x7FE00002
 #: More frames than any instance has; keeps lists of them small.
 MAX_FRAMES = 1_000_000
+# Fragments may be empty: a file of 100 MB has room for 12 million, which take as many microseconds and more.
+_MAX_FRAGMENTS = 2 * MAX_FRAMES
 
 #: Video, and JPEG 2000 Part 2, whose frames need others to be decoded (PS3.5 A.4.5 to A.4.8).
 _BETWEEN_FRAMES = re.compile(r"1\.2\.840\.10008\.1\.2\.(4\.(9[23]|10[0-8])(\.1)?|7\..*)")
@@ -111,6 +113,7 @@ class _Encapsulated:
         self._layout = layout
         self._entry = entry
         self._count = count
+        self._looked_at = 0
         table, self._first = self._item_at(entry.header.value_at)
         if table is None:
             raise FramesNotExtractable("Pixel Data has no Basic Offset Table")
@@ -205,8 +208,6 @@ class _Encapsulated:
             if fragment is None:
                 break
             fragments.append((position, following))
-            if len(fragments) > MAX_FRAMES:
-                raise FramesNotExtractable("Pixel Data has too many fragments")
             position = following
         if len(fragments) != self._count:
             fragments = self._joined(fragments)
@@ -229,6 +230,9 @@ class _Encapsulated:
 
     def _item_at(self, position: int) -> tuple[tuple[int, int] | None, int]:
         """Where the content of the Item here begins and ends, and what follows; none at the delimiter."""
+        self._looked_at += 1
+        if self._looked_at > _MAX_FRAGMENTS:
+            raise FramesNotExtractable("Pixel Data has too many fragments")
         group, number, length = _ITEM_HEADER.unpack(self._read(position, 8))
         tag = group << 16 | number
         if tag == SEQUENCE_DELIMITER:

@@ -255,6 +255,21 @@ def test_a_vector_that_became_too_long_for_its_vr_is_refused() -> None:
     assert extract(part10(source, ImplicitVRLittleEndian), *frames).NumberOfFrames == 8_000
 
 
+@pytest.mark.parametrize("frame_time", [b"1e308 ", b"-1e308"])
+@pytest.mark.parametrize("keyword", ["FrameTime", "FrameTimeVector"])
+def test_times_that_add_up_to_more_than_a_number_are_refused(
+    keyword: str, frame_time: bytes
+) -> None:
+    source = make_multiframe(6)
+    del source.FrameTime
+    value = b"\\".join([frame_time] * (6 if keyword.endswith("Vector") else 1))
+    # As UN, which is written as it is: pydicom would make other texts of these numbers.
+    source[keyword] = DataElement(keyword, "UN", value)
+
+    with pytest.raises(FramesNotExtractable, match="beyond all numbers"):
+        extract(part10(source), 3, 5, 6)
+
+
 # Pixel Data
 
 
@@ -365,6 +380,18 @@ def test_frames_that_share_their_bytes_are_refused() -> None:
 
 
 # Hostile and large
+
+
+def test_fragments_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pacs.dicom.pixel_frames._MAX_FRAGMENTS", 100)
+    file = make_encapsulated(5, "basic")
+    delimiter = file[-8:]
+
+    few, many = (file[:-8] + b"\xfe\xff\x00\xe0\0\0\0\0" * count + delimiter for count in (10, 101))
+
+    assert extract(few, 1, 5).NumberOfFrames == 2
+    with pytest.raises(FramesNotExtractable, match="too many fragments"):
+        extract(many, 1, 5)
 
 
 def test_disturbed_files_give_an_instance_or_an_error_of_the_domain() -> None:
