@@ -44,6 +44,10 @@ class Report:
     on_other_association: bool
 
 
+#: Command Field of N-EVENT-REPORT-RSP, as it is on the wire (PS3.7 E.1).
+_RESPONSE = b"\x00\x00\x00\x01\x02\x00\x00\x00\x00\x81"
+
+
 @dataclass
 class ScriptedSCU:
     """Collects reports; ``answer`` is the status it answers them with, or what is called to find it."""
@@ -54,13 +58,20 @@ class ScriptedSCU:
     accepts_role: bool = True
     reports: queue.Queue[Report] = field(default_factory=queue.Queue)
     _accepted: list[Any] = field(default_factory=list)
+    _taken: int = 0
+    _acknowledged: int = 0
 
     @property
     def bound(self) -> list[Any]:
-        """The handler, for an association or a server."""
-        return [(evt.EVT_N_EVENT_REPORT, self._reported)]
+        """The handlers, for an association or a server."""
+        return [(evt.EVT_N_EVENT_REPORT, self._reported), (evt.EVT_PDU_SENT, self._sent)]
+
+    def _sent(self, event: Any) -> None:
+        items = getattr(event.pdu, "presentation_data_value_items", [])
+        self._acknowledged += any(_RESPONSE in item.presentation_data_value for item in items)
 
     def _reported(self, event: Any) -> tuple[int, None]:
+        self._taken += 1
         information = event.event_information
         answer = self.answer(event) if callable(self.answer) else self.answer
         report = Report(
@@ -111,6 +122,8 @@ class ScriptedSCU:
             running, SOP_CLASS_UID, calling=self.title, bound=self.bound, **options
         ) as assoc:
             yield assoc
+            # A stock requestor that releases before it has answered fails in its own state machine.
+            wait_for(lambda: self._acknowledged >= self._taken or not assoc.is_established)
 
 
 def wait_for(condition: Callable[[], object]) -> None:

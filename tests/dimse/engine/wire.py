@@ -68,8 +68,8 @@ class Wire:
     def associate(self, contexts: Mapping[int, tuple[str, str]] | None = None) -> None:
         """Establish an association; context 1 is Verification unless others are given."""
         self.send(associate_pdu(contexts or {1: (VERIFICATION, IMPLICIT)}))
-        pdu_type, _ = self.receive()
-        assert pdu_type == ASSOCIATE_AC, pdu_type
+        pdu_type, content = self.receive()
+        assert pdu_type == ASSOCIATE_AC, (pdu_type, content)
 
     def answer(self) -> dict[str, object]:
         """The next message's command set; its data set, if any, is read and dropped."""
