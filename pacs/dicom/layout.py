@@ -5,19 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from struct import pack
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
+from pacs.dicom import element_writer
 from pacs.dicom.byte_source import MAX_INFLATED_BYTES, InflatedBytes, StreamBytes
 from pacs.dicom.element_reader import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     ITEM,
-    LONG_VRS,
     SEQUENCE_DELIMITER,
     UNDEFINED_LENGTH,
     ElementHeader,
@@ -34,7 +33,6 @@ from pacs.errors import InstanceNotCreatable, InvalidInstance
 
 FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA = 0x7FE00008, 0x7FE00009, 0x7FE00010
 PIXELS = frozenset({FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA})
-_MAX_SHORT_LENGTH = 0xFFFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +77,8 @@ class Layout:
 
     def element(self, tag: int, vr: str, value: bytes) -> Literal:
         """A new element whose value is encoded already; padded to an even length (PS3.5 6.2)."""
-        padding = b"\0" if vr in ("UI", "OB", "UN") else b" "
-        padded = value + padding * (len(value) % 2)
-        return Literal(self.element_header(tag, vr, len(padded)) + padded)
+        content = element_writer.padded(vr, value)
+        return Literal(self.element_header(tag, vr, len(content)) + content)
 
     def element_header(self, tag: int, vr: str, length: int) -> bytes:
         """Tag, VR and length as this data set encodes them.
@@ -89,15 +86,9 @@ class Layout:
         Raises:
             InstanceNotCreatable: the length does not fit (PS3.5 7.1.2).
         """
-        encoding = self.encoding
-        group, number, order = tag >> 16, tag & 0xFFFF, ">" if encoding.is_big_endian else "<"
-        if encoding.is_implicit:
-            return pack(f"{order}HHL", group, number, length)
-        if vr.encode() in LONG_VRS:
-            return pack(f"{order}HH2sHL", group, number, vr.encode(), 0, length)
-        if length > _MAX_SHORT_LENGTH:
-            raise InstanceNotCreatable(f"({group:04X},{number:04X}) would be too long")
-        return pack(f"{order}HH2sH", group, number, vr.encode(), length)
+        if not element_writer.has_room(vr, length, self.encoding):
+            raise InstanceNotCreatable(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) would be too long")
+        return element_writer.element_header(tag, vr, length, self.encoding)
 
     def sequence(self, tag: int, items: list[Piece]) -> list[Piece]:
         """A sequence of undefined length with these Items."""
@@ -110,7 +101,7 @@ class Layout:
 
     def item_header(self, tag: int, length: int) -> bytes:
         """Tag and length of an Item or delimiter."""
-        return self.encoding.tag_and_length.pack(tag >> 16, tag & 0xFFFF, length)
+        return element_writer.item_header(tag, length, self.encoding)
 
     def item(self, content: Dataset) -> Literal:
         """A new Item."""

@@ -24,6 +24,7 @@ from pacs.dicom.element_reader import (
     ElementReader,
     Encoding,
 )
+from pacs.dicom.element_writer import element_header, item_header, padded
 from pacs.errors import InvalidActionInformation, InvalidInstance, TooManyReferences
 
 SOP_CLASS_UID = "1.2.840.10008.1.20.1"
@@ -225,15 +226,15 @@ def write_event_information(
     for reference, reason in results:
         item = b"".join(_reference_elements(reference, reason, encoding))
         items = committed if reason is None else failed
-        items += encoding.tag_and_length.pack(ITEM >> 16, ITEM & 0xFFFF, len(item)) + item
-    parts = [_element(_TRANSACTION_UID, b"UI", _padded(transaction_uid, b"\0"), encoding)]
+        items += item_header(ITEM, len(item), encoding) + item
+    parts = [_element(_TRANSACTION_UID, "UI", transaction_uid.encode(), encoding)]
     if committed:
-        title = _padded(retrieve_ae_title, b" ")
-        parts.insert(0, _element(_RETRIEVE_AE_TITLE, b"AE", title, encoding))
+        title = retrieve_ae_title.encode()
+        parts.insert(0, _element(_RETRIEVE_AE_TITLE, "AE", title, encoding))
     if failed:
-        parts.append(_element(_FAILED_SEQUENCE, b"SQ", bytes(failed), encoding))
+        parts.append(_element(_FAILED_SEQUENCE, "SQ", bytes(failed), encoding))
     if committed:
-        parts.append(_element(_REFERENCED_SEQUENCE, b"SQ", bytes(committed), encoding))
+        parts.append(_element(_REFERENCED_SEQUENCE, "SQ", bytes(committed), encoding))
     event = EventType.FAILURES_EXIST if failed else EventType.SUCCESSFUL
     data = b"".join(parts)
     return event, _deflated(data) if syntax.is_deflated else data
@@ -242,26 +243,16 @@ def write_event_information(
 def _reference_elements(
     reference: Reference, reason: int | None, encoding: Encoding
 ) -> Iterator[bytes]:
-    yield _element(_SOP_CLASS, b"UI", _padded(reference.sop_class_uid, b"\0"), encoding)
-    yield _element(_SOP_INSTANCE, b"UI", _padded(reference.sop_instance_uid, b"\0"), encoding)
+    yield _element(_SOP_CLASS, "UI", reference.sop_class_uid.encode(), encoding)
+    yield _element(_SOP_INSTANCE, "UI", reference.sop_instance_uid.encode(), encoding)
     if reason is not None:
         value = reason.to_bytes(2, "big" if encoding.is_big_endian else "little")
-        yield _element(_FAILURE_REASON, b"US", value, encoding)
+        yield _element(_FAILURE_REASON, "US", value, encoding)
 
 
-def _element(tag: int, vr: bytes, value: bytes, encoding: Encoding) -> bytes:
-    group, number = tag >> 16, tag & 0xFFFF
-    if encoding.is_implicit:
-        return encoding.tag_and_length.pack(group, number, len(value)) + value
-    if vr == b"SQ":
-        head = encoding.tag_and_short_length.pack(group, number, vr, 0)
-        return head + encoding.long_length.pack(len(value)) + value
-    return encoding.tag_and_short_length.pack(group, number, vr, len(value)) + value
-
-
-def _padded(text: str, padding: bytes) -> bytes:
-    raw = text.encode("ascii")
-    return raw + padding * (len(raw) % 2)
+def _element(tag: int, vr: str, value: bytes, encoding: Encoding) -> bytes:
+    value = padded(vr, value)
+    return element_header(tag, vr, len(value), encoding) + value
 
 
 def _deflated(data: bytes) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from pacs.dicom.element_writer import MAX_SHORT_LENGTH
+
 _FAILED_LIST = 0x00080058
-_LONGEST_EXPLICIT_UI = 0xFFFE
 
 
 def with_long_lists_as_un(identifier: Dataset) -> Dataset:
@@ -15,7 +16,7 @@ def with_long_lists_as_un(identifier: Dataset) -> Dataset:
     if listed is None or isinstance(listed, str):
         return identifier
     value = "\\".join(listed).encode("ascii")
-    if len(value) <= _LONGEST_EXPLICIT_UI:
+    if len(value) <= MAX_SHORT_LENGTH:
         return identifier
     copied = Dataset()
     copied.update(identifier)
