@@ -168,9 +168,8 @@ def _decoded(value: bytes, codes: _Codes, delimiters: bytes) -> Iterator[str]:
         elif not g0.is_two_byte_g0 and (found := _LOW[delimiters].match(value, at)):
             yield found[0].decode("ascii")
         else:
-            if (
-                value[at] != _ESCAPE[0]
-            ):  # an escape sequence of no Defined Term: only ESC is dropped
+            # Of an escape sequence of no Defined Term only ESC is dropped.
+            if value[at] != _ESCAPE[0]:
                 yield chr(value[at])
                 if value[at] != 0x20:
                     # The default repertoire has no G1: high bytes after a delimiter then come from a vendor

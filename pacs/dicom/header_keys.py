@@ -19,6 +19,7 @@ from pacs.dicom.character_sets import codecs_of
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.plain_values import (
+    MAXIMUM_DEPTH,
     SPECIFIC_CHARACTER_SET,
     Element,
     character_set_terms,
@@ -88,7 +89,6 @@ _LEVELS: dict[int, Level] = {
 # Command, File Meta Information, DICOMDIR before; Pixel Data and what only encodings have behind.
 _FIRST_GROUP, _PIXEL_DATA_GROUP = 0x0008, 0x7FE0
 _BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
-_MAXIMUM_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class HeaderKey:
     @property
     def is_creator(self) -> bool:
         """Whether this is a Private Creator, which the request itself has the value of."""
-        return _is_creator(self.tag)
+        return is_private_creator(self.tag)
 
 
 def level_of(tag: int) -> Level:
@@ -122,7 +122,7 @@ def header_keys(
     but not for matching (PS3.4 C.2.2.1.3).
     """
     at_level = [tag for tag in tags if max(level_of(tag), model.levels[0]) <= level]
-    keys, unsupported = _keys(identifier, at_level, (), _MAXIMUM_DEPTH)
+    keys, unsupported = _keys(identifier, at_level, (), MAXIMUM_DEPTH)
     return keys, (*(tag for tag in tags if tag not in at_level), *unsupported)
 
 
@@ -141,7 +141,7 @@ def _keys(
             unsupported.append(tag)
             continue
         items: tuple[HeaderKey, ...] = ()
-        is_plain_request = is_empty(element) or _is_creator(tag)
+        is_plain_request = is_empty(element) or is_private_creator(tag)
         if vr_of(element) == "SQ" and not is_plain_request:
             items, is_plain_request = _item_keys(element, codecs, depth)
         keys.append(HeaderKey(tag, vr_of(element), creator, items))
@@ -160,7 +160,9 @@ def _item_keys(
     keys: tuple[HeaderKey, ...] = ()
     unsupported: tuple[int, ...] = ()
     for item in items:
-        tags = [int(tag) for tag in sorted(item.keys()) if tag.element and tag != 0x00080005]
+        tags = [
+            int(tag) for tag in sorted(item.keys()) if tag.element and tag != SPECIFIC_CHARACTER_SET
+        ]
         keys, unsupported = _keys(item, tags, codecs, depth - 1)
     return keys, not unsupported
 
@@ -168,7 +170,9 @@ def _item_keys(
 def _creators(
     data_set: Dataset, tags: Sequence[int], codecs: Sequence[str]
 ) -> dict[tuple[int, int], str]:
-    texts = {tag: creator_of(data_set.get_item(tag), codecs) for tag in tags if _is_creator(tag)}
+    texts = {
+        tag: creator_of(data_set.get_item(tag), codecs) for tag in tags if is_private_creator(tag)
+    }
     return {_block_of(tag): text for tag, text in texts.items() if text}
 
 
@@ -188,7 +192,8 @@ def _is_returned(tag: int, element: Element, creator: str) -> bool:
     return (facts[0] if facts else str(element.VR)) not in _BULK_VRS
 
 
-def _is_creator(tag: int) -> bool:
+def is_private_creator(tag: int) -> bool:
+    """Whether an element reserves a block of private elements (PS3.5 7.8.1)."""
     return BaseTag(tag).is_private and 0x10 <= tag & 0xFFFF <= 0xFF
 
 

@@ -15,7 +15,7 @@ from pydicom.tag import BaseTag
 
 from pacs.dicom.character_sets import codecs_of
 from pacs.dicom.element_reader import MAX_VALUE_BYTES, as_element
-from pacs.dicom.header_keys import HeaderKey, creator_of
+from pacs.dicom.header_keys import HeaderKey, creator_of, is_private_creator
 from pacs.dicom.part10 import SOP_INSTANCE_UID, read_elements
 from pacs.dicom.plain_values import (
     MATCHED_VRS,
@@ -66,8 +66,9 @@ class _Wanted:
         if not isinstance(tag, int) or (tag >> 16) not in self._private:
             return False
         number = tag & 0xFFFF
-        is_creator = 0x10 <= number <= 0xFF
-        return is_creator or (number > 0xFF and (number & 0xFF) in self._private[tag >> 16])
+        return is_private_creator(tag) or (
+            number > 0xFF and (number & 0xFF) in self._private[tag >> 16]
+        )
 
 
 def read_header_values(
@@ -168,7 +169,7 @@ def _all_of(item: Dataset) -> list[HeaderKey]:
 def _blocks(source: Dataset, codecs: Sequence[str]) -> Mapping[tuple[int, str], list[int]]:
     blocks: dict[tuple[int, str], list[int]] = {}
     for tag in sorted(source.keys()):
-        if tag.is_private and 0x10 <= tag.element <= 0xFF:
+        if is_private_creator(tag):
             creator = creator_of(source.get_item(tag), codecs)
             blocks.setdefault((tag.group, creator), []).append(tag.element)
     return blocks

@@ -23,6 +23,7 @@ from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.names import name_groups
 from pacs.dicom.plain_values import (
     MATCHED_VRS,
+    MAXIMUM_DEPTH,
     SPECIFIC_CHARACTER_SET,
     TEXT_VRS,
     Element,
@@ -131,7 +132,6 @@ EMPTY_VALUE_KEY = '""'
 
 # Longer than any value of the index that a pattern could be meant for; bounds the work of matching.
 _MAXIMUM_PATTERN = 1_024
-_MAXIMUM_DEPTH = 8
 # Where the codes are among the shadow values of a name: after its three component groups.
 _CODES = 3
 # Each listed name is a condition of its own, and SQLite nests at most 1,000 of them.
@@ -158,7 +158,7 @@ def parse_match(
     Raises:
         InvalidIdentifier: the Standard gives such a value no meaning.
     """
-    match = _parse(attribute_vr, element, codecs, _Limits(rules, _MAXIMUM_DEPTH))
+    match = _parse(attribute_vr, element, codecs, _Limits(rules, MAXIMUM_DEPTH))
     # The index keeps long values cut, so a long key is cut alike.
     several = _may_be_several(element)
     if isinstance(match, SingleValue):

@@ -88,7 +88,8 @@ _REMOVED = {
 _TERM_OF_PYDICOM = {codec: term for term, codec in python_encoding.items() if term in BY_TERM}
 _INTEGER = re.compile(r"([+-]?)0*([0-9]{1,18})")
 _MAXIMUM_SEQUENCE_BYTES = 1 << 20
-_MAXIMUM_DEPTH = 8
+#: How deep Items may be nested in what is read, matched or asked for.
+MAXIMUM_DEPTH = 8
 _MAXIMUM_ATTRIBUTES = 4096
 
 # What pydicom was seen to raise on damaged sequences; Warning, because an application that embeds
@@ -249,7 +250,7 @@ def json_items(element: Element, codecs: Sequence[str] = DEFAULT_CODECS) -> list
     """
     budget = [_MAXIMUM_ATTRIBUTES]
     try:
-        return _json_items(element, codecs, _MAXIMUM_DEPTH, budget)
+        return _json_items(element, codecs, MAXIMUM_DEPTH, budget)
     except UNREADABLE:
         return None
 

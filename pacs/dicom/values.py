@@ -99,9 +99,8 @@ def shadow_values(vr: str, text: str | None) -> tuple[str | None, ...]:
 
     PN: the folded alphabetic, ideographic and phonetic groups, and the codes for fuzzy matching;
     those of several names are joined with a backslash, so the n-th part of each column belongs to
-    the n-th name. TM and DT: the
-    canonical form, None if the value is not valid. Also what a PN key must be folded with: wild
-    cards stay as they are.
+    the n-th name. TM and DT: the canonical form, None if the value is not valid. Also what a PN key
+    must be folded with: wild cards stay as they are.
     """
     if vr == "PN":
         if text is None:
