@@ -68,24 +68,9 @@ class Commitments:
                 reason = duplicate_reason
             state = CommitmentState.REQUESTED if reason is None else CommitmentState.CHECKED
             checked_at = None if reason is None else request.requested_at
-            inserted = connection.execute(
-                sa.insert(commitment).returning(commitment.c.id),
-                row | {"state": state.value, "checked_at": checked_at},
-            )
-            key: int = inserted.scalar_one()
-            connection.execute(
-                sa.insert(commitment_reference),
-                [
-                    {
-                        "commitment_pk": key,
-                        "number": number,
-                        "sop_class_uid": sop_class_uid,
-                        "sop_instance_uid": sop_instance_uid,
-                        "failure_reason": reason,
-                    }
-                    for number, (sop_class_uid, sop_instance_uid) in enumerate(references, 1)
-                ],
-            )
+            requested = row | {"state": state.value, "checked_at": checked_at}
+            key: int = connection.execute(_INSERT, requested).scalar_one()
+            connection.execute(_INSERT_REFERENCES, _reference_rows(key, references, reason))
             return key
 
         return self._engine.transact(work)
@@ -265,6 +250,25 @@ def _request_row(request: CommitmentRequest) -> dict[str, Any]:
         "attempts": 0,
         "comment": "",
     }
+
+
+_INSERT = sa.insert(commitment).returning(commitment.c.id)
+_INSERT_REFERENCES = sa.insert(commitment_reference)
+
+
+def _reference_rows(
+    key: int, references: Sequence[tuple[str, str]], reason: int | None
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "commitment_pk": key,
+            "number": number,
+            "sop_class_uid": sop_class_uid,
+            "sop_instance_uid": sop_instance_uid,
+            "failure_reason": reason,
+        }
+        for number, (sop_class_uid, sop_instance_uid) in enumerate(references, 1)
+    ]
 
 
 def _record(row: Any) -> CommitmentRecord:
