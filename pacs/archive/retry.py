@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pydicom.dataset import Dataset
 
 from pacs.archive.archive import Archive
-from pacs.dicom.identifier import Query, parse_retrieve
+from pacs.dicom.identifier import FRAME_LEVEL, Query, parse_retrieve
 from pacs.dicom.information_model import InformationModel
+from pacs.dicom.query_options import QueryOptions
 from pacs.errors import InvalidSetting
 from pacs.index.records import (
     RetrievePlan,
@@ -77,6 +78,8 @@ def plan_retry(archive: Archive, number: int) -> Retry:
         raise InvalidSetting(f"retrieve {number} is a C-GET: only its requester can ask again")
     if record.state is RetrieveState.RUNNING:
         raise InvalidSetting(f"retrieve {number} is still running")
+    if _is_of_parts(record.request):
+        raise InvalidSetting(f"retrieve {number} sent parts of instances: ask again")
     failed = [
         one.sop_instance_uid
         for one in archive.index.sub_operations(number)
@@ -89,6 +92,11 @@ def plan_retry(archive: Archive, number: int) -> Retry:
     done = _arrived(archive, record)
     matching = _matching(archive, _query(record))
     return Retry(record, _plan(one for one in matching if one.sop_instance_uid not in done), ())
+
+
+def _is_of_parts(request: RetrieveRequest) -> bool:
+    # What was sent is not stored, and its source was not asked for.
+    return request.level == FRAME_LEVEL or request.model == InformationModel.WITHOUT_BULK_DATA.value
 
 
 def _is_whole(record: RetrieveRecord, failed: int) -> bool:
@@ -112,7 +120,8 @@ def _query(record: RetrieveRecord) -> Query:
         raise InvalidSetting(
             f"retrieve {record.key} does not tell what was asked for: ask again"
         ) from error
-    return parse_retrieve(asked, model)
+    # Whether relational retrieval was negotiated is not recorded; without it the request was refused.
+    return parse_retrieve(asked, model, QueryOptions(relational=True))
 
 
 def _arrived(archive: Archive, record: RetrieveRecord | None) -> set[str]:

@@ -60,6 +60,9 @@ QUERY_RETRIEVE_LEVEL = 0x00080052
 RETRIEVE_AE_TITLE = 0x00080054
 INSTANCE_AVAILABILITY = 0x00080056
 
+#: The level below IMAGE that only Composite Instance Root Retrieve has; no entity is of it (PS3.4 Y.6.1.1).
+FRAME_LEVEL = "FRAME"
+
 _TIMEZONE_OFFSET_FROM_UTC = 0x00080201
 # They say how to read the Identifier; they are neither matched nor returned as keys. The timezone
 # has no effect without the negotiated timezone query adjustment: times compare as recorded.
@@ -118,7 +121,7 @@ class Query:
     @property
     def level_name(self) -> str:
         """The Query/Retrieve Level as the request had it."""
-        return self.level.name if self.frames is None else "FRAME"
+        return self.level.name if self.frames is None else FRAME_LEVEL
 
 
 def parse_find(

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from pacs.dicom.frame_selection import FRAME_KEYS, parse_frame_selection
-from pacs.dicom.identifier import QUERY_RETRIEVE_LEVEL, Query, parse_retrieve
+from pacs.dicom.identifier import FRAME_LEVEL, QUERY_RETRIEVE_LEVEL, Query, parse_retrieve
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.matching import SingleValue, attribute_name
 from pacs.dicom.part10 import SOP_INSTANCE_UID
@@ -53,4 +53,4 @@ def parse_instance_retrieve(
 def _is_frame_level(identifier: Dataset) -> bool:
     if QUERY_RETRIEVE_LEVEL not in identifier:
         return False
-    return texts_of(identifier.get_item(QUERY_RETRIEVE_LEVEL)) == ["FRAME"]
+    return texts_of(identifier.get_item(QUERY_RETRIEVE_LEVEL)) == [FRAME_LEVEL]

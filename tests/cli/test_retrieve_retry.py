@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+from pydicom.dataset import Dataset
 
 from pacs.archive.retry import plan_retry
+from pacs.dicom.information_model import InformationModel
 from pacs.errors import InvalidSetting
 from pacs.index.index import Index
 from pacs.index.records import RetrieveOutcome, RetrieveRequest, Service
@@ -213,14 +215,15 @@ def test_what_cannot_be_retried_is_one_line(
         assert completed.stderr.count("\n") == 1
 
 
-def test_retry_of_a_record_without_a_readable_identifier_is_one_line(index: Index) -> None:
+def _unfinished(index: Index, model: str, level: str, identifier: str) -> int:
+    """Record a C-MOVE of two instances that sent none of them."""
     request = RetrieveRequest(
         calling_ae="ASKER",
         calling_host="127.0.0.1",
         service=Service.MOVE,
-        model="1.2.3",
-        level="",
-        identifier="{}",
+        model=model,
+        level=level,
+        identifier=identifier,
         destination="DEST",
         message_id=1,
         started_at=datetime.now(UTC),
@@ -228,6 +231,42 @@ def test_retry_of_a_record_without_a_readable_identifier_is_one_line(index: Inde
     key = index.begin_retrieve(request)
     outcome = RetrieveOutcome(status=0xC000, completed=0, failed=0, warning=0, remaining=2)
     index.finish_retrieve(key, outcome)
+    return key
+
+
+def test_retry_of_a_record_without_a_readable_identifier_is_one_line(index: Index) -> None:
+    key = _unfinished(index, "1.2.3", "", "{}")
 
     with pytest.raises(InvalidSetting, match="does not tell what was asked for"):
         plan_retry(SimpleNamespace(index=index), key)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "level"),
+    [
+        (InformationModel.COMPOSITE_INSTANCE_ROOT, "FRAME"),
+        (InformationModel.WITHOUT_BULK_DATA, "IMAGE"),
+    ],
+    ids=["frames", "without bulk data"],
+)
+def test_retry_does_not_send_whole_what_was_asked_for_in_part(
+    index: Index, model: InformationModel, level: str
+) -> None:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = level
+    identifier.SOPInstanceUID = "1.2.3"
+    key = _unfinished(index, model.value, level, identifier.to_json())
+
+    with pytest.raises(InvalidSetting, match="parts of instances"):
+        plan_retry(SimpleNamespace(index=index), key)  # type: ignore[arg-type]
+
+
+def test_retry_of_a_relational_retrieve_takes_its_identifier(index: Index) -> None:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "IMAGE"
+    identifier.SOPInstanceUID = "1.2.3"
+    key = _unfinished(index, InformationModel.STUDY_ROOT.value, "IMAGE", identifier.to_json())
+
+    retry = plan_retry(SimpleNamespace(index=index), key)  # type: ignore[arg-type]
+
+    assert not retry.plan.keys
