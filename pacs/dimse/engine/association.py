@@ -113,9 +113,13 @@ class EngineAssociation(Association):
                 return
 
     def _wait(self) -> None:
-        timeout, awaited = self.network_timeout, self.errands.seconds_left
-        busy = min(one for one in (timeout, awaited, _BUSY_SECONDS) if one is not None)
-        if self.dul.pump(busy) or awaited is not None:
+        timeout = self.network_timeout
+        busy = _BUSY_SECONDS if timeout is None else min(timeout, _BUSY_SECONDS)
+        awaited = self.errands.seconds_left
+        if awaited is not None:
+            self.dul.pump(min(busy, awaited))
+            return
+        if self.dul.pump(busy):
             return
         # It idles: a buffer for each of hundreds that do would add up, and a busy one is not given a new one
         # for each message.

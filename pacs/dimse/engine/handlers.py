@@ -11,7 +11,6 @@ from pynetdicom import evt
 from pynetdicom.dsutils import encode as encode_data_set
 
 from pacs.dimse.engine.dimse import assign_uid
-from pacs.dimse.engine.long_values import with_long_lists_as_un
 
 if TYPE_CHECKING:
     from pacs.dimse.engine.association import EngineAssociation
@@ -78,8 +77,6 @@ def _as_list(value: Any) -> list[Any]:
 
 def _encode(identifier: Dataset, context: Any) -> BytesIO:
     syntax = context.transfer_syntax[0]
-    if not syntax.is_implicit_VR:
-        identifier = with_long_lists_as_un(identifier)
     encoded = encode_data_set(
         identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated
     )

@@ -26,6 +26,7 @@ from pydicom.dataset import Dataset
 from pacs.archive.retrieve import Completed, OutgoingInstance
 from pacs.archive.sub_operations import SubOperations
 from pacs.dimse.engine.handlers import close, code_of, respond, response_to, trigger
+from pacs.dimse.engine.long_values import with_long_lists_as_un
 from pacs.dimse.status import Status, concluding_status, failed_list, status_dataset
 from pacs.errors import DestinationUnreachable, PacsError
 
@@ -203,6 +204,8 @@ class Retrieve:
             identifier = identifier or failed_list(operations.failed_uids)
         if code == Status.SUCCESS:
             identifier = None
+        if identifier is not None and not self.context.transfer_syntax[0].is_implicit_VR:
+            identifier = with_long_lists_as_un(identifier)
         respond(self.assoc, response, self.context, status, identifier)
 
     def _count(self, response: Any) -> None:
