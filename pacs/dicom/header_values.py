@@ -227,7 +227,9 @@ def _plain(element: Element, tag: BaseTag, vr: str, codecs: Sequence[str]) -> Da
         texts_of(element._replace(VR=vr) if isinstance(element, tuple) else element, codecs)
     )
     is_short = vr not in {"UC", "UR", "UT"} and vr not in NUMBER_FORMATS
-    if is_short and len(text.encode()) >= MAX_VALUE_BYTES:
+    # The character set of the response is not known yet: code extensions take twice the room of UTF-8, and more.
+    limit = MAX_VALUE_BYTES if text.isascii() else MAX_VALUE_BYTES // 4
+    if is_short and len(text.encode()) >= limit:
         return None
     return text_element(int(tag), vr, text)
 

@@ -91,7 +91,9 @@ def _encoded(vr: str, text: str, terms: tuple[str, ...]) -> bytes | PersonName:
     value = encode(text, terms, is_name=vr == "PN", is_one_value=vr in SINGLE_VALUED_VRS)
     assert value is not None, "the character set was chosen for this text"
     # pydicom writes a name that it is to encode with the codecs it was decoded with as it is.
-    return PersonName(value, convert_encodings(list(terms))) if vr == "PN" else value
+    if vr != "PN":
+        return value
+    return PersonName(value, convert_encodings(list(terms)), validation_mode=config.IGNORE)
 
 
 def text_element(tag: int, vr: str, text: str | None) -> DataElement:

@@ -76,6 +76,33 @@ def test_many_items_times_many_item_keys_is_left_out() -> None:
     assert not found.data_set
 
 
+@pytest.mark.parametrize("vr", ["LO", "LT"])
+def test_text_that_code_extensions_would_make_longer_than_its_vr_can_be_is_left_out(
+    vr: str,
+) -> None:
+    """PS3.5 7.1.2: 16 bits for the length. In UTF-8 it has 48,000 bytes, with escape sequences 108,000."""
+    identifier = _study()
+    identifier.QueryRetrieveLevel = "IMAGE"
+    identifier.StudyInstanceUID, identifier.SeriesInstanceUID = "1.2", "1.3"
+    identifier.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+    query = parse_find(identifier, InformationModel.STUDY_ROOT)
+    charset = _element(0x00080005, "CS", b"ISO_IR 192")
+    short, long = (
+        _read(
+            charset + UID + _element(0x00181400, vr, ("山a" * count).encode()),
+            HeaderKey(0x00181400, vr),
+        )
+        for count in (1_000, 12_000)
+    )
+
+    response = encode_response(query, {}, retrieve_ae_title="PACS", header=short.data_set)
+
+    assert short.is_complete
+    assert encode(response, False, True) is not None
+    assert not long.is_complete
+    assert 0x00181400 not in long.data_set
+
+
 def test_every_listed_keyword_is_in_the_data_dictionary_once() -> None:
     keywords = [keyword for listed in _KEYWORDS.values() for keyword in listed.split()]
 

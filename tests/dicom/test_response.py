@@ -14,7 +14,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
 
 from pacs.dicom.attributes import BY_KEYWORD, at_level
-from pacs.dicom.character_sets import codecs_of
+from pacs.dicom.character_sets import codecs_of, decode
 from pacs.dicom.identifier import Query, parse_find
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
@@ -158,6 +158,18 @@ def test_response_names_arrive_in_the_requested_character_set(
     assert str(received.PatientName) == name
     raw = _sent(response, is_implicit=is_implicit).get_item(0x00100010)
     assert index_value(raw, codecs_of(character_set_terms(received))) == name
+
+
+def test_response_name_longer_than_its_vr_allows_is_written_as_it_is() -> None:
+    name = "山" * 100
+    query = _query(PatientName="", SpecificCharacterSet=["", "ISO 2022 IR 87"])
+
+    # pydicom's warning of its length would be an error here.
+    sent = _sent(_response(query, PatientName=name), is_implicit=False)
+
+    value = sent.get_item("PatientName").value
+    assert decode(value, ["", "ISO 2022 IR 87"], is_name=True).strip() == name
+    assert sent.SpecificCharacterSet == ["", "ISO 2022 IR 87"]
 
 
 def test_response_character_set_considers_every_value_of_several() -> None:
