@@ -16,6 +16,9 @@ depends_on = None
 TEXT = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 UTC = sa.DateTime(timezone=True)
+#: What an AE was registered for without --allow: every service there was, and every one there is now.
+EVERY_SERVICE_BEFORE = '["echo", "find", "get", "move", "store"]'
+EVERY_SERVICE = '["commit", "echo", "find", "get", "move", "store"]'
 
 
 def upgrade() -> None:
@@ -54,8 +57,15 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("commitment_pk", "number", name=op.f("commitment_reference_pkey")),
     )
+    _replace_services(EVERY_SERVICE_BEFORE, EVERY_SERVICE)
 
 
 def downgrade() -> None:
+    _replace_services(EVERY_SERVICE, EVERY_SERVICE_BEFORE)
     op.drop_table("commitment_reference")
     op.drop_table("commitment")
+
+
+def _replace_services(before: str, after: str) -> None:
+    remote_ae = sa.table("remote_ae", sa.column("services", TEXT))
+    op.execute(remote_ae.update().where(remote_ae.c.services == before).values(services=after))

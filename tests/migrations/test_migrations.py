@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from alembic.migration import MigrationContext
 
 from pacs.index.engine import Engine, create
 from pacs.index.index import Index
+from pacs.index.records import Service
 from pacs.index.tables import metadata
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,3 +162,29 @@ def test_alembic_command_takes_the_database_from_the_environment(empty_database_
         assert done.returncode == 0, done.stderr
 
     Index.open(empty_database_url, upgrade=False).close()
+
+
+def test_upgrade_lets_an_ae_that_might_do_everything_ask_for_storage_commitment(
+    empty_database_url: str,
+) -> None:
+    engine = create(empty_database_url)
+    run(engine, command.upgrade, "0002")
+    register = (
+        "INSERT INTO remote_ae"
+        " (title, host, port, services, tls, parallel_associations, description)"
+        " VALUES ('{}', 'localhost', 104, '{}', false, 1, '')"
+    )
+    with engine.write() as connection:
+        connection.exec_driver_sql(
+            register.format("EVERYTHING", '["echo", "find", "get", "move", "store"]')
+        )
+        connection.exec_driver_sql(register.format("SENDER", '["echo", "store"]'))
+    engine.close()
+
+    with closing(Index.open(empty_database_url)) as index:
+        may = {remote.title: remote.services for remote in index.remote_aes()}
+
+    assert may == {
+        "EVERYTHING": frozenset(Service),
+        "SENDER": frozenset({Service.ECHO, Service.STORE}),
+    }
