@@ -293,7 +293,7 @@ class Settings(BaseModel):
         default=120, description="Seconds the database may work before the next matches of a query."
     )
     connect_timeout_seconds: Seconds = Field(
-        default=10, description="Seconds to wait for a TCP connection to a Move Destination."
+        default=10, description="Seconds to wait for a TCP connection to a remote AE."
     )
     drain_timeout_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=30, description="Seconds that running operations may take to finish on shutdown."

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click import Option
 
+from pacs.cli.serving import serve_command
 from pacs.config import Settings, is_secret, names
 from pacs.config_sources import environment_variable, flag
 
@@ -106,6 +108,19 @@ def test_configuration_flags_are_options_of_serve() -> None:
     options = set(re.findall(r"--[a-z][a-z-]*", shown))
 
     assert {SECTIONS[name].facts["Flag"] for name in names()} - {"none"} <= options
+
+
+@pytest.mark.parametrize("name", names())
+def test_configuration_default_is_in_the_help_of_serve(name: str) -> None:
+    options = {option.name: option for option in serve_command.params if isinstance(option, Option)}
+    default = SECTIONS[name].facts["Default"].removeprefix("./")
+
+    if name not in options:
+        assert is_secret(name)
+    elif default == "none" or "<" in default:
+        assert "[" not in str(options[name].help)
+    else:
+        assert str(options[name].help).endswith(f"  [{default}]")
 
 
 @pytest.mark.parametrize("name", names())

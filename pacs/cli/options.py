@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin
 
 import click
 
+from pacs import config_sources
 from pacs.cli.output import configure_logging
 from pacs.config import Settings, is_secret, names
 
@@ -56,17 +57,15 @@ def with_settings(*wanted: str, default_log_level: str | None = None) -> Callabl
 def _option(name: str) -> Callable[[Any], Any]:
     field = Settings.model_fields[name]
     flag = "--" + name.replace("_", "-")
-    default = "" if field.is_required() or field.default_factory else _shown(field.default)
+    default = (
+        "" if field.is_required() or field.default_factory else config_sources.text(field.default)
+    )
     text = (field.description or "") + (f"  [{default}]" if default else "")
     if field.annotation is bool:
         return click.option(
             f"{flag}/--no-{flag[2:]}", name, default=None, help=text, show_default=False
         )
     return click.option(flag, name, metavar=_metavar(field.annotation), help=text)
-
-
-def _shown(default: object) -> str:
-    return "" if default in ((), None, False, True) else str(default)
 
 
 def _metavar(annotation: object) -> str:
