@@ -8,6 +8,7 @@ from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 
 import click
+from pydicom.dataset import Dataset
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pacs.cli.options import SCU_SETTINGS, with_settings
@@ -128,8 +129,9 @@ def find_command(
     """Send a C-FIND and list the matches.
 
     KEY=VALUE restricts the matches, KEY alone asks for the value. Keys are keywords (PatientName) or tags
-    (0010,0010); values follow DICOM: * and ? are wild cards, 20240101-20241231 is a range. Below STUDY level the
-    UIDs of the levels above have to be given, unless --relational is negotiated.
+    (0010,0010), private ones with their Private Creator (0009,0010=GEMS_IDEN_01 0009,1001); values follow DICOM: *
+    and ? are wild cards, 20240101-20241231 is a range. Below STUDY level the UIDs of the levels above have to be
+    given, unless --relational is negotiated.
     """
     query_level = Level[level.upper()]
     asked = _parse_keys(keys)
@@ -150,9 +152,10 @@ def find_command(
     return 0
 
 
-def _rows(found: Iterator[object], shown: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
+def _rows(found: Iterator[Dataset], shown: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
     for match in found:
-        yield tuple(_text(getattr(match, keyword, None)) for keyword in shown)
+        elements = (match.get(query_scu.tag_of(keyword)) for keyword in shown)
+        yield tuple(_text(None if one is None else one.value) for one in elements)
 
 
 def _text(value: object) -> str:

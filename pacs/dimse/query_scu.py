@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 
@@ -30,7 +31,8 @@ LOGGER = logging.getLogger(__name__)
 
 _PEER = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
 _TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?\Z")
-_PENDING = (0xFF00, 0xFF01)
+_PENDING_UNSUPPORTED = 0xFF01
+_PENDING = (0xFF00, _PENDING_UNSUPPORTED)
 #: VRs whose values pydicom does not make from text by itself (PS3.5 6.2).
 _NUMBERS: dict[str, type[int | float]] = dict.fromkeys(
     ("US", "SS", "UL", "SL", "UV", "SV"), int
@@ -89,8 +91,12 @@ def identifier(level: str, keys: Mapping[str, str]) -> Dataset:
         dataset.SpecificCharacterSet = UTF_8
     for key, value in keys.items():
         keyword = keyword_of(key)
+        tag = tag_of(keyword)
         try:
-            setattr(dataset, keyword, _typed(keyword, value))
+            if tag.is_private:
+                dataset[tag] = _private(tag, keyword, value)
+            else:
+                setattr(dataset, keyword, _typed(keyword, value))
         except (ValueError, TypeError) as error:
             raise InvalidIdentifier(f"{keyword}: {error}") from error
         if encode(dataset, is_implicit_vr=False, is_little_endian=True) is None:
@@ -107,17 +113,33 @@ def _typed(keyword: str, value: str) -> Any:
     return values if len(values) > 1 else values[0]
 
 
+def _private(tag: BaseTag, name: str, value: str) -> DataElement:
+    if tag.is_private_creator:
+        return DataElement(tag, "LO", value)
+    if value:
+        # Its VR, which the value would need, is known to the vendor.
+        raise InvalidIdentifier(f"{name} is private: only its Private Creator can have a value")
+    return DataElement(tag, "UN", None)
+
+
 def keyword_of(key: str) -> str:
-    """The keyword of an Attribute that is named by its keyword or tag.
+    """The keyword of an Attribute that is named by its keyword or tag; of a private one the tag, ``0009,1001``.
 
     Raises:
         InvalidIdentifier: the data dictionary does not have it.
     """
     match = _TAG.match(key)
-    keyword = keyword_for_tag(Tag(int(match[1] + match[2], 16))) if match else key
+    if match and (tag := Tag(int(match[1] + match[2], 16))).is_private:
+        return f"{tag.group:04X},{tag.element:04X}"
+    keyword = keyword_for_tag(tag) if match else key
     if not keyword or tag_for_keyword(keyword) is None:
         raise InvalidIdentifier(f"{key!r} is not an Attribute of the data dictionary")
     return keyword
+
+
+def tag_of(keyword: str) -> BaseTag:
+    """The tag of what ``keyword_of`` returns."""
+    return Tag(keyword.replace(",", "")) if "," in keyword else Tag(keyword)
 
 
 def echo(options: Options, peer: Peer) -> None:
@@ -145,7 +167,8 @@ def find(
 ) -> Iterator[Dataset]:
     """Send a C-FIND and yield the Identifier of each match.
 
-    ``extended`` is proposed to the peer (PS3.4 C.5.1.1); what it turns down is logged as a warning.
+    ``extended`` is proposed to the peer (PS3.4 C.5.1.1); what it turns down is logged as a warning, and so are
+    keys that it does not support.
 
     Raises:
         DestinationUnreachable: no association, or ``extended`` asks for relational queries and the
@@ -154,12 +177,18 @@ def find(
     """
     uid = sop_class_uid(model, Operation.FIND)
     assoc = _associate(options, peer, uid, extended)
+    statuses = set()
     try:
         for status, match in assoc.send_c_find(query, uid):
+            statuses.add(status.get("Status"))
             if status.get("Status") in _PENDING and match is not None:
                 yield match
             elif status.get("Status") != 0x0000:
                 raise PeerAborted(f"{peer} {_described(status)}")
+        if _PENDING_UNSUPPORTED in statuses:
+            LOGGER.warning(
+                "%s does not support some of the keys, or not for matching (0xFF01)", peer
+            )
     finally:
         assoc.release()
 

@@ -52,6 +52,33 @@ def test_find_yields_each_match(service: RunningArchive) -> None:
 
 
 @engine_on_sqlite
+@pytest.mark.parametrize("value", ["", "1"])
+def test_find_says_that_the_peer_does_not_support_a_key(
+    service: RunningArchive, caplog: pytest.LogCaptureFixture, value: str
+) -> None:
+    # PS3.4 Table C.4-1: with 0xFF01 a column without a value says nothing about the instances.
+    fill_index(service.archive, 2)
+    query = identifier("STUDY", {"PatientID": "", "SliceThickness": value})
+
+    found = list(find(OPTIONS, _peer(service), STUDY_ROOT, query))
+
+    assert len(found) == 2
+    said = [line for line in caplog.messages if "does not support some of the keys" in line]
+    assert len(said) == 1
+
+
+@engine_on_sqlite
+def test_find_of_supported_keys_says_nothing(
+    service: RunningArchive, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill_index(service.archive, 2)
+
+    list(find(OPTIONS, _peer(service), STUDY_ROOT, identifier("STUDY", {"PatientID": ""})))
+
+    assert not [line for line in caplog.messages if "does not support" in line]
+
+
+@engine_on_sqlite
 def test_find_that_is_refused_raises_the_comment(service: RunningArchive) -> None:
     with pytest.raises(PeerAborted, match="answered 0xA900: StudyInstanceUID"):
         list(find(OPTIONS, _peer(service), STUDY_ROOT, identifier("SERIES", {})))
@@ -173,3 +200,17 @@ def test_identifier_takes_keywords_and_tags_and_unicode() -> None:
 def test_identifier_with_an_unknown_key_is_refused() -> None:
     with pytest.raises(InvalidIdentifier, match="PatientNam"):
         identifier("STUDY", {"PatientNam": "x"})
+
+
+def test_identifier_takes_private_tags_beside_their_private_creator() -> None:
+    # PS3.5 7.8.1: the creator is LO; the VR of its elements is known to the vendor.
+    made = identifier("IMAGE", {"0029,0010": "ACME", "(0029,10fe)": ""})
+
+    assert (made[0x00290010].VR, made[0x00290010].value) == ("LO", "ACME")
+    assert made[0x002910FE].VR == "UN"
+    assert made[0x002910FE].is_empty
+
+
+def test_identifier_with_a_value_of_a_private_key_is_refused() -> None:
+    with pytest.raises(InvalidIdentifier, match="0029,1001 is private"):
+        identifier("IMAGE", {"0029,0010": "ACME", "00291001": "x"})
