@@ -15,6 +15,7 @@ from pacs import __version__
 from pacs.cli.administration import config_group, db_group, stats_command
 from pacs.cli.checking import check_command, reindex_command
 from pacs.cli.commitments import commitment_group
+from pacs.cli.conformance import conformance_group
 from pacs.cli.importing import import_command
 from pacs.cli.output import INTERRUPTED
 from pacs.cli.query import echo_command, find_command, move_command
@@ -64,6 +65,7 @@ for command in (
     reindex_command,
     db_group,
     stats_command,
+    conformance_group,
     config_group,
 ):
     app.add_command(command)

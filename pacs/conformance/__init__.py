@@ -1,0 +1,1 @@
+"""The conformance instrument: judges other AEs against the Standard, clause by clause."""

@@ -1,0 +1,1 @@
+"""Tests of a remote SCP: Verification, Storage, C-FIND, C-MOVE and C-GET."""

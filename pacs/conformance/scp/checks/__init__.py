@@ -1,0 +1,3 @@
+"""The checks, a module for each service; importing this package registers them all."""
+
+from pacs.conformance.scp.checks import verification as verification
