@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from pacs.cli.options import SCU_SETTINGS, with_settings
@@ -9,10 +11,14 @@ from pacs.cli.output import console, print_json, print_table
 from pacs.config import Settings
 from pacs.conformance.judgement import Report
 from pacs.conformance.report import json_document, text
+from pacs.conformance.report.html import as_html
+from pacs.conformance.report.junit import as_junit
 from pacs.conformance.scp.check import PeerUnderTest
 from pacs.conformance.scp.runner import Bench, offer_of, run_checks, selected
 from pacs.conformance.scp.sample import Sample
 from pacs.dimse.query_scu import Peer
+
+_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group("conformance")
@@ -42,6 +48,8 @@ def scp_command(
     names: tuple[str, ...],
     clauses: tuple[str, ...],
     read_only: bool,
+    junit: Path | None,
+    html: Path | None,
     verbose: bool,
     as_json: bool,
 ) -> int:
@@ -60,8 +68,19 @@ def scp_command(
         called.host, called.port, called.title, settings.ae_title, settings.dimse_timeout_seconds
     )
     report = run_checks(Bench(tested, offer_of(tested), Sample()), checks)
+    _write(report, junit=junit, html=html)
     _print(report, as_json=as_json, verbose=verbose)
     return 0 if report.is_conformant else 1
+
+
+def _write(report: Report, *, junit: Path | None, html: Path | None) -> None:
+    try:
+        if junit is not None:
+            junit.write_bytes(as_junit(report))
+        if html is not None:
+            html.write_text(as_html(report), "utf-8")
+    except OSError as error:
+        raise click.ClickException(f"cannot write the report: {error}") from error
 
 
 def _print(report: Report, *, as_json: bool, verbose: bool) -> None:

@@ -1,0 +1,64 @@
+"""A report as JUnit XML, which CI systems show as tests."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+from pacs.conformance.judgement import CheckResult, Report, Verdict
+from pacs.conformance.report.characters import writable
+
+
+def as_junit(report: Report) -> bytes:
+    """The document: a test case for each check, whose class is its service; a warning is a passed test that says so."""
+    suite = ET.Element(
+        "testsuite",
+        name=writable(report.title),
+        tests=str(len(report.results)),
+        failures=str(report.count(Verdict.FAIL)),
+        errors="0",
+        skipped=str(report.count(Verdict.NOT_APPLICABLE)),
+        time=f"{sum(result.seconds for result in report.results):.3f}",
+        timestamp=report.started[:19],
+    )
+    properties = ET.SubElement(suite, "properties")
+    for name, value in report.subject.items():
+        ET.SubElement(properties, "property", name=writable(name), value=writable(value))
+    for result in report.results:
+        _add(suite, result)
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document
+
+
+def _add(suite: ET.Element, result: CheckResult) -> None:
+    service = result.name.partition(".")[0]
+    case = ET.SubElement(
+        suite,
+        "testcase",
+        classname=f"pacs.conformance.{service}",
+        name=writable(result.name),
+        time=f"{result.seconds:.3f}",
+    )
+    if result.verdict is Verdict.NOT_APPLICABLE:
+        ET.SubElement(case, "skipped", message=writable(result.received))
+    elif result.verdict is Verdict.FAIL:
+        failure = ET.SubElement(
+            case, "failure", type=result.clause, message=writable(result.received)
+        )
+        failure.text = writable(_told(result))
+    elif result.verdict is Verdict.WARNING:
+        ET.SubElement(case, "system-out").text = writable(f"warning\n{_told(result)}")
+
+
+def _told(result: CheckResult) -> str:
+    lines = [
+        f"{result.clause} ({result.requirement.value}): {result.title}",
+        f"sent: {result.sent}",
+        f"expected: {result.expected}",
+        f"received: {result.received}",
+    ]
+    for trace in result.traces:
+        lines += ["", *trace.lines()]
+    return "\n".join(lines)
