@@ -39,6 +39,8 @@ def conformance_group() -> None:
 @click.option(
     "--verbose", is_flag=True, help="Show the messages of each check that failed or warned."
 )
+@click.option("--junit", type=_NEW_FILE, help="Write the report as JUnit XML.")
+@click.option("--html", type=_NEW_FILE, help="Write the report as one HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @with_settings(*SCU_SETTINGS, default_log_level="warning")
 def scp_command(

@@ -32,6 +32,9 @@ _MESSAGE_TRANSFER_SYNTAXES = [
 ]
 #: PS3.8 9.3.4: rejected-permanent, by the service user, calling AE title not recognised.
 _CALLING_AE_NOT_RECOGNISED = (0x01, 0x01, 0x03)
+#: Likewise: application context name not supported. PS3.7 A.2.1 knows one name.
+_APPLICATION_CONTEXT_NOT_SUPPORTED = (0x01, 0x01, 0x02)
+_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
 
 @cache
@@ -47,16 +50,30 @@ def on_requested(event: Any, access: AccessPolicy) -> None:
     calling_ae = str(assoc.requestor.primitive.calling_ae_title)
     host = str(assoc.requestor.address_info.address)
     with_tls = isinstance(assoc.dul.socket.socket, ssl.SSLSocket)
+    application_context = assoc.requestor.primitive.application_context_name
+    if application_context not in (None, _APPLICATION_CONTEXT):
+        LOGGER.warning(
+            "association rejected: %s@%s asks for the application context %s, which is not DICOM's",
+            calling_ae,
+            host,
+            application_context,
+        )
+        _reject(assoc, _APPLICATION_CONTEXT_NOT_SUPPORTED)
+        return
     rights = access.rights_of(calling_ae, host, with_tls=with_tls)
     if rights is None:
         LOGGER.warning("association rejected: %s", access.explain_refusal(calling_ae, host))
-        assoc.acse.send_reject(*_CALLING_AE_NOT_RECOGNISED)
-        assoc.kill()
+        _reject(assoc, _CALLING_AE_NOT_RECOGNISED)
         return
     assoc.rights = rights
     assoc.label = f"{calling_ae}@{host}"
     proposed = assoc.requestor.primitive.presentation_context_definition_list
     assoc.acceptor.supported_contexts = [*message_contexts(), *storage_contexts(proposed)]
+
+
+def _reject(assoc: Any, result_source_reason: tuple[int, int, int]) -> None:
+    assoc.acse.send_reject(*result_source_reason)
+    assoc.kill()
 
 
 def storage_contexts(proposed: list[PresentationContext]) -> list[PresentationContext]:

@@ -12,6 +12,9 @@ from pydicom.uid import (
 )
 from pynetdicom.presentation import build_context
 
+from pacs.conformance.wire import pdu as pdus
+from pacs.conformance.wire.association import Association, Rejected, proposed_contexts
+from pacs.conformance.wire.trace import Trace
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
 from pacs.dicom.sop_classes import STORAGE_SOP_CLASSES
 from pacs.dimse.negotiation import storage_contexts
@@ -87,3 +90,21 @@ def test_storage_contexts_take_each_sop_class_once_and_leave_others_out() -> Non
 
     assert supported.abstract_syntax == CTImageStorage
     assert supported.transfer_syntax == [RLELossless, JPEG2000]
+
+
+def test_another_application_context_is_rejected_with_its_reason(service: RunningArchive) -> None:
+    """PS3.8 9.3.4: source 1, reason 2; PS3.7 A.2.1 has one application context."""
+    proposal = pdus.AssociateRequest(
+        "PACS",
+        "PEER",
+        (pdus.maximum_length(16384),),
+        application_context="1.2.3",
+        contexts=proposed_contexts([(VERIFICATION, [ImplicitVRLittleEndian])]),
+    )
+
+    with Association.connect(("127.0.0.1", service.port), Trace(), 10) as assoc:
+        with pytest.raises(Rejected) as rejected:
+            assoc.request(proposal)
+
+    reject = rejected.value.reject
+    assert (reject.result, reject.source, reject.reason) == (1, 1, 2)

@@ -1,3 +1,4 @@
 """The checks, a module for each service; importing this package registers them all."""
 
+from pacs.conformance.scp.checks import negotiation as negotiation
 from pacs.conformance.scp.checks import verification as verification
