@@ -102,9 +102,11 @@ def test_another_application_context_is_rejected_with_its_reason(service: Runnin
         contexts=proposed_contexts([(VERIFICATION, [ImplicitVRLittleEndian])]),
     )
 
-    with Association.connect(("127.0.0.1", service.port), Trace(), 10) as assoc:
-        with pytest.raises(Rejected) as rejected:
-            assoc.request(proposal)
+    with (
+        Association.connect(("127.0.0.1", service.port), Trace(), 10) as assoc,
+        pytest.raises(Rejected) as rejected,
+    ):
+        assoc.request(proposal)
 
     reject = rejected.value.reject
     assert (reject.result, reject.source, reject.reason) == (1, 1, 2)
