@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from pydicom.dataset import Dataset
+
 from pacs.conformance.wire import pdu as pdus
 from pacs.conformance.wire.association import Association, AssociationEnded
 from pacs.conformance.wire.message import CommandField, Message, response
@@ -28,6 +30,15 @@ class ReceivedInstance:
     transfer_syntax: str
     calling_ae_title: str
     called_ae_title: str
+
+    @property
+    def data_set(self) -> Dataset:
+        """The instance, decoded.
+
+        Raises:
+            MalformedMessage: it cannot be.
+        """
+        return self.request.data_set(self.transfer_syntax)
 
 
 #: The status for the n-th C-STORE request, from 0, since ``Destination.reset``; None aborts the association instead.
