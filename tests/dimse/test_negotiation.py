@@ -19,6 +19,7 @@ from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
 from pacs.dicom.sop_classes import STORAGE_SOP_CLASSES
 from pacs.dimse.negotiation import storage_contexts
 from tests.peers import VERIFICATION, RunningArchive, associate, association, end
+from tests.serving import engine_on_sqlite
 
 PRINT_MANAGEMENT = "1.2.840.10008.5.1.1.9"
 MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
@@ -90,6 +91,24 @@ def test_storage_contexts_take_each_sop_class_once_and_leave_others_out() -> Non
 
     assert supported.abstract_syntax == CTImageStorage
     assert supported.transfer_syntax == [RLELossless, JPEG2000]
+
+
+@engine_on_sqlite
+def test_of_the_protocol_version_only_bit_0_is_tested(service: RunningArchive) -> None:
+    """PS3.8 9.3.2: a receiver that knows version 1 alone tests that bit and no other."""
+    proposal = pdus.AssociateRequest(
+        "PACS",
+        "PEER",
+        (pdus.maximum_length(16384),),
+        protocol_version=0x8003,
+        contexts=proposed_contexts([(VERIFICATION, [ImplicitVRLittleEndian])]),
+    )
+
+    with Association.connect(("127.0.0.1", service.port), Trace(), 10) as assoc:
+        accepted = assoc.request(proposal)
+        assoc.release()
+
+    assert accepted.contexts[0].result == 0
 
 
 def test_another_application_context_is_rejected_with_its_reason(service: RunningArchive) -> None:

@@ -1,4 +1,4 @@
-"""The items of an A-ASSOCIATE PDU as far as it takes to leave some out (PS3.8 9.3.2 and 9.3.3)."""
+"""What a later edition may have put into an A-ASSOCIATE PDU, left out (PS3.8 9.3.2 and 9.3.3)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from pynetdicom.pdu_items import PDU_ITEM_TYPES
 
 #: Protocol version, AE titles and reserved bytes come before the items.
 _FIXED_BYTES = 68
+_VERSION_BYTES = 2
+_VERSION_1 = 0x0001
 _USER_INFORMATION = 0x50
 _ITEM_HEADER = struct.Struct(">BxH")
 
 
-def without_unknown_items(body: bytes) -> bytes:
+def of_this_edition(body: bytes) -> bytes:
     """The body of an A-ASSOCIATE-RQ or -AC without the items and user data sub-items that nobody here knows.
 
-    The Standard has added sub-items before; pynetdicom takes one that it does not know for a broken PDU.
+    The Standard has added sub-items before; pynetdicom takes one that it does not know for a broken PDU. Of the
+    protocol version only bit 0 is left, the one that a receiver shall test (PS3.8 9.3.2).
     """
-    return body[:_FIXED_BYTES] + _known(body[_FIXED_BYTES:])
+    version = int.from_bytes(body[:_VERSION_BYTES], "big") & _VERSION_1
+    fixed = version.to_bytes(_VERSION_BYTES, "big") + body[_VERSION_BYTES:_FIXED_BYTES]
+    return fixed + _known(body[_FIXED_BYTES:]) if len(body) >= _FIXED_BYTES else body
 
 
 def _known(items: bytes) -> bytes:

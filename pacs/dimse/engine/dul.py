@@ -19,7 +19,7 @@ from pynetdicom.dul import _PDU_TYPES, DULServiceProvider
 from pynetdicom.fsm import TRANSITION_TABLE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from pacs.dimse.engine.associate_items import without_unknown_items
+from pacs.dimse.engine.associate_items import of_this_edition
 from pacs.dimse.engine.transport import P_DATA_TF, Connection, ConnectionLost, OversizedPDU
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class SynchronousDUL(DULServiceProvider):
             LOGGER.warning("%s: unknown PDU type %#04x; aborting", self.assoc.label, pdu_type)
             self.event_queue.put(_INVALID_PDU)
             return
-        content = without_unknown_items(bytes(body)) if pdu_type in _ASSOCIATE_PDUS else bytes(body)
+        content = of_this_edition(bytes(body)) if pdu_type in _ASSOCIATE_PDUS else bytes(body)
         encoded = bytes((pdu_type, 0)) + len(content).to_bytes(4, "big") + content
         try:
             pdu, event = self._decode(encoded)
