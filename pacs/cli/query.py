@@ -84,6 +84,16 @@ _fuzzy = click.option(
     is_flag=True,
     help="Negotiate that names match by sound, in any order of their words.",
 )
+_empty_values = click.option(
+    "--empty-values",
+    is_flag=True,
+    help='Negotiate that a value of two quotation marks ("") finds what has no value.',
+)
+_multiple_values = click.option(
+    "--multiple-values",
+    is_flag=True,
+    help="Negotiate that of several values, separated by a backslash, all have to match.",
+)
 
 
 @click.command("echo")
@@ -112,6 +122,8 @@ def verify(settings: Settings, peer: query_scu.Peer) -> int:
 @_relational
 @_combined_datetime
 @_fuzzy
+@_empty_values
+@_multiple_values
 @click.option("--json", "as_json", is_flag=True, help="Print the matches as DICOM JSON.")
 @with_settings(*SCU_SETTINGS, default_log_level="warning")
 def find_command(
@@ -124,6 +136,8 @@ def find_command(
     relational: bool,
     combined_datetime: bool,
     fuzzy: bool,
+    empty_values: bool,
+    multiple_values: bool,
     as_json: bool,
 ) -> int:
     """Send a C-FIND and list the matches.
@@ -142,7 +156,13 @@ def find_command(
         query_scu.Peer.parse(peer, tls=with_tls),
         _model_for(query_level, model),
         identifier,
-        QueryOptions(relational=relational, combined_datetime=combined_datetime, fuzzy=fuzzy),
+        QueryOptions(
+            relational=relational,
+            combined_datetime=combined_datetime,
+            fuzzy=fuzzy,
+            empty_values=empty_values,
+            multiple_values=multiple_values,
+        ),
     )
     if as_json:
         print_json([match.to_json_dict() for match in found])

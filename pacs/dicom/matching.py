@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import NoReturn, TypeAlias, assert_never
 
@@ -104,6 +104,13 @@ class ValueList:
 
     values: tuple[str, ...]
     every: bool
+    #: Whether each of them is a name to be matched by its sound as well.
+    fuzzy: bool = False
+
+    def each(self) -> tuple[Match, ...]:
+        """A Match for each of the values."""
+        values = [SingleValue(value) for value in self.values]
+        return tuple(_fuzzy_name(value) if self.fuzzy else value for value in values)
 
 
 Match: TypeAlias = (
@@ -324,8 +331,14 @@ def attribute_name(tag: int) -> str:
 
 def fuzzy(vr: str, match: Match) -> Match:
     """A match as it is when fuzzy semantic matching of person names was negotiated."""
-    if vr != "PN" or not isinstance(match, SingleValue | WildCard):
+    if vr != "PN":
         return match
+    if isinstance(match, ValueList):
+        return replace(match, fuzzy=True)
+    return _fuzzy_name(match) if isinstance(match, SingleValue | WildCard) else match
+
+
+def _fuzzy_name(match: SingleValue | WildCard) -> Match:
     patterns = code_patterns(match.value if isinstance(match, SingleValue) else match.pattern)
     return FuzzyName(match, patterns) if patterns else match
 
@@ -348,7 +361,7 @@ def matches(vr: str, match: Match, text: str | None) -> bool:
     if not text or isinstance(match, EmptyValue):
         return not text and isinstance(match, EmptyValue)
     if isinstance(match, ValueList):
-        found = (matches(vr, SingleValue(value), text) for value in match.values)
+        found = (matches(vr, value, text) for value in match.each())
         return all(found) if match.every else any(found)
     if isinstance(match, SequenceMatch):
         return any(item_matches(match, item) for item in json_items_of_text(text))

@@ -74,7 +74,7 @@ class ConditionCompiler:
         if isinstance(match, SequenceMatch) or attribute.vr == "DS":
             return column.is_not(None)
         if isinstance(match, ValueList) and (attribute.vr == "PN" or attribute.is_multi_valued):
-            each = [self._stored(attribute, SingleValue(value)) for value in match.values]
+            each = [self._stored(attribute, value) for value in match.each()]
             return sa.and_(*each) if match.every else sa.or_(*each)
         if attribute.vr == "PN" and isinstance(match, (SingleValue, WildCard)):
             return self._name(attribute, match)

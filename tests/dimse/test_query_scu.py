@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pacs.dicom.information_model import InformationModel
+from pacs.dicom.query_options import QueryOptions
 from pacs.dimse.ae import Options
 from pacs.dimse.cancellation import Cancellation
 from pacs.dimse.query_scu import Peer, echo, find, identifier, move
@@ -15,7 +16,16 @@ from pacs.errors import DestinationUnreachable, InvalidIdentifier, InvalidSettin
 from tests.dimse.engine.scripted import ScriptedAcceptor, accept
 from tests.dimse.engine.wire import IMPLICIT, Wire
 from tests.dimse.retrieving import STUDY, store_study
-from tests.peers import Destination, RunningArchive, closed_port, fill_index, register, wait_until
+from tests.factories import make_instance
+from tests.peers import (
+    Destination,
+    RunningArchive,
+    closed_port,
+    deposit,
+    fill_index,
+    register,
+    wait_until,
+)
 from tests.serving import engine_on_sqlite
 
 OPTIONS = Options(ae_title="TESTSCU", acse_timeout_seconds=5, dimse_timeout_seconds=5)
@@ -49,6 +59,38 @@ def test_find_yields_each_match(service: RunningArchive) -> None:
     found = list(find(OPTIONS, _peer(service), STUDY_ROOT, identifier("STUDY", {"PatientID": ""})))
 
     assert sorted(one.PatientID for one in found) == [f"Q-{number}" for number in range(5)]
+
+
+@engine_on_sqlite
+@pytest.mark.parametrize(
+    ("options", "keys", "expected"),
+    [
+        (QueryOptions(), {"PatientName": "jayne doh\\Nobody"}, []),
+        (QueryOptions(fuzzy=True), {"PatientName": "jayne doh\\Nobody"}, ["1"]),
+        (QueryOptions(), {"AccessionNumber": '""'}, []),
+        (QueryOptions(empty_values=True), {"AccessionNumber": '""'}, ["1"]),
+        (QueryOptions(), {"OtherPatientIDs": "X1\\X9"}, ["1", "2"]),
+        (QueryOptions(multiple_values=True), {"OtherPatientIDs": "X1\\X9"}, ["2"]),
+    ],
+)
+def test_find_proposes_what_it_is_asked_to(
+    service: RunningArchive, options: QueryOptions, keys: dict[str, str], expected: list[str]
+) -> None:
+    """PS3.4 C.5.1.1: fuzzy names in a list too (C.2.2.2.1.1), empty (C.2.2.2.7), multiple values (C.2.2.2.8)."""
+    values = {"PatientName": "Doe^Jane", "AccessionNumber": "", "OtherPatientIDs": "X1"}
+    deposit(service.archive, make_instance(StudyID="1", PatientID="P-1", **values))
+    values = {"PatientName": "Roe^Ann", "AccessionNumber": "A-2", "OtherPatientIDs": "X9\\X1"}
+    deposit(service.archive, make_instance(StudyID="2", PatientID="P-2", **values))
+
+    found = find(
+        OPTIONS,
+        _peer(service),
+        STUDY_ROOT,
+        identifier("STUDY", {"StudyID": "", **keys}),
+        options,
+    )
+
+    assert sorted(one.StudyID for one in found) == expected
 
 
 @engine_on_sqlite

@@ -237,6 +237,8 @@ def _sounding(draw: st.DrawFn) -> tuple[str, Match]:
     words = draw(st.permutations(re.split(r"[\^= \\]", name)))[: draw(st.integers(1, 3))]
     end = draw(st.sampled_from(["", "", "*", "e", "y"]))
     key = "^".join(words) + end
+    if draw(st.booleans()):
+        return keyword, fuzzy("PN", ValueList((key, "Nobody"), every=draw(st.booleans())))
     plain = WildCard(key) if "*" in key or "?" in key else SingleValue(key)
     return keyword, fuzzy("PN", plain)
 
@@ -245,6 +247,8 @@ def _sounding(draw: st.DrawFn) -> tuple[str, Match]:
 @given(key=_sounding())
 @example(key=("PatientName", fuzzy("PN", SingleValue("jayne doh"))))
 @example(key=("OtherPatientNames", fuzzy("PN", SingleValue("an rho"))))
+@example(key=("PatientName", fuzzy("PN", ValueList(("jayne doh", "grose"), every=False))))
+@example(key=("OtherPatientNames", fuzzy("PN", ValueList(("ann roe", "jayne doh"), every=True))))
 @example(key=("PatientName", fuzzy("PN", WildCard("dionys*"))))
 # Its code is not the beginning of that of Rudiger: only the plain match finds it.
 @example(key=("PatientName", fuzzy("PN", WildCard("aneas^rudig*"))))
@@ -256,6 +260,8 @@ def test_search_and_reference_agree_on_fuzzy_names(matched, key: tuple[str, Matc
 
 
 _TELLING: list[tuple[str, Match]] = [
+    ("PatientName", fuzzy("PN", ValueList(("jayne doh", "grose"), every=False))),
+    ("OtherPatientNames", fuzzy("PN", ValueList(("ann roe", "jayne doh"), every=True))),
     ("PatientName", WildCard("aneas*")),
     ("PatientName", SingleValue("DOE^JANE")),
     ("PatientName", SingleValue("山田^太郎")),
