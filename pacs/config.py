@@ -301,6 +301,10 @@ class Settings(BaseModel):
     find_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
         default=0, description="Largest number of matches a C-FIND may return; 0 is no limit."
     )
+    find_header_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        default=10_000,
+        description="Largest number of stored headers that one C-FIND may match keys in; 0 is no limit.",
+    )
     retrieve_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
         default=0,
         description="Largest number of instances a C-MOVE or C-GET may retrieve; 0 is no limit.",

@@ -114,6 +114,7 @@ def options_of(settings: Settings) -> Options:
         network_timeout_seconds=settings.network_timeout_seconds,
         connect_timeout_seconds=settings.connect_timeout_seconds,
         find_limit=settings.find_limit,
+        find_header_limit=settings.find_header_limit,
         retrieve_limit=settings.retrieve_limit,
         match_unknown=settings.match_unknown,
         extended_negotiation=QueryOptions.of(settings.extended_negotiation),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pacs.archive.archive import Archive
 from pacs.dicom.header_values import HeaderValues, read_header_values
 from pacs.dicom.identifier import Query
-from pacs.errors import IndexUnavailable, PacsError
+from pacs.errors import IndexUnavailable, LimitExceeded, PacsError
 from pacs.index.records import HeaderFile
 
 LOGGER = logging.getLogger(__name__)
@@ -29,36 +29,59 @@ class Found:
     is_complete: bool = True
 
 
-def find(archive: Archive, query: Query) -> Iterator[Found]:
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def find(
+    archive: Archive,
+    query: Query,
+    header_limit: int = 0,
+    before_each: Callable[[], None] = _nothing,
+) -> Iterator[Found]:
     """The matches of ``query``, streamed; closing the iterator early frees its database cursor.
 
     With header keys one file is read for each match, when it is its turn. One that is missing or cannot be read
-    leaves them out of its match.
+    leaves them out of its match. Keys that have to be matched in the header are so after all that the index can
+    say, in at most ``header_limit`` files (0 is no limit); ``before_each`` is called before each.
 
     Raises:
         IndexUnavailable: the index cannot be read.
+        LimitExceeded: more files would have to be read to know all matches.
     """
     if not query.header_keys:
         for record in archive.index.search(query):
             yield Found(record)
         return
     failed = 0
-    for record, file in archive.index.search_with_file(query):
-        values = None
+    limit = header_limit if query.header_conditions else 0
+    for number, (record, file) in enumerate(archive.index.search_with_file(query)):
+        before_each()
+        if limit and number == limit:
+            raise LimitExceeded(f"Limit of {limit} headers to match in: narrow the query")
         try:
-            values = _header(archive, query, file)
+            found = _in_header(archive, query, record, file)
         except IndexUnavailable:
             raise
         except PacsError as error:
             failed += 1
             if failed == 1:
                 LOGGER.warning("C-FIND answers without the header of %s: %s", file.location, error)
-        if values is None:
-            yield Found(record, is_complete=False)
-        else:
-            yield Found(record, values.data_set, values.is_complete)
+            found = Found(record, is_complete=False)
+        if found is not None:
+            yield found
     if failed > 1:
         LOGGER.warning("C-FIND answered %d matches without their headers", failed)
+
+
+def _in_header(
+    archive: Archive, query: Query, record: Mapping[str, str | None], file: HeaderFile
+) -> Found | None:
+    """What the header adds to a record; None if it does not match."""
+    values = _header(archive, query, file)
+    if values is None:
+        return Found(record, is_complete=False)
+    return Found(record, values.data_set, values.is_complete) if values.is_match else None
 
 
 def _header(archive: Archive, query: Query, file: HeaderFile) -> HeaderValues | None:
@@ -66,5 +89,9 @@ def _header(archive: Archive, query: Query, file: HeaderFile) -> HeaderValues | 
         return None
     with archive.storage.open(file.location) as stream:
         return read_header_values(
-            stream, file.transfer_syntax_uid, file.data_set_offset, query.header_keys
+            stream,
+            file.transfer_syntax_uid,
+            file.data_set_offset,
+            query.header_keys,
+            unknown_matches=query.unknown_matches,
         )

@@ -1,14 +1,14 @@
-"""Return keys outside the attribute table: they are answered from the stored header (PS3.4 C.2.2.1.3).
+"""Keys outside the attribute table: they are answered from the stored header (PS3.4 C.2.2.1.3).
 
-Tables C.6-1 to C.6-4 have all other Attributes of a level as optional keys of that level. They are supported for
-existence, not for matching. Which level an Attribute has is that of the Information Entity whose modules have it
-(PS3.3 C.7): the lists below; every Attribute that is in none of them, and every private one, belongs to IMAGE
-level. So nothing is said of a study that is true of one of its instances only.
+Tables C.6-1 to C.6-4 have all other Attributes of a level as optional keys of that level; ``header_matching`` says
+which of them are supported for matching too. Which level an Attribute has is that of the Information Entity whose
+modules have it (PS3.3 C.7): the lists below; every Attribute that is in none of them, and every private one, belongs
+to IMAGE level. So nothing is said of a study that is true of one of its instances only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydicom.datadict import tag_for_keyword
@@ -18,6 +18,7 @@ from pydicom.tag import BaseTag
 from pacs.dicom.character_sets import codecs_of
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
+from pacs.dicom.matching import UNIVERSAL, Match, SequenceMatch, is_universal
 from pacs.dicom.plain_values import (
     MAXIMUM_DEPTH,
     SPECIFIC_CHARACTER_SET,
@@ -101,11 +102,18 @@ class HeaderKey:
     creator: str = ""
     #: What to return of each Item; empty for all of it.
     items: tuple[HeaderKey, ...] = ()
+    #: What restricts the matches, and of a sequence which Items are returned.
+    match: Match = UNIVERSAL
 
     @property
     def is_creator(self) -> bool:
         """Whether this is a Private Creator, which the request itself has the value of."""
         return is_private_creator(self.tag)
+
+    @property
+    def is_condition(self) -> bool:
+        """Whether it restricts the matches."""
+        return not is_universal(self.match)
 
 
 def level_of(tag: int) -> Level:
@@ -114,20 +122,28 @@ def level_of(tag: int) -> Level:
 
 
 def header_keys(
-    identifier: Dataset, tags: Sequence[int], model: InformationModel, level: Level
+    identifier: Dataset,
+    tags: Sequence[int],
+    model: InformationModel,
+    level: Level,
+    matches: Mapping[int, Match],
 ) -> tuple[tuple[HeaderKey, ...], tuple[int, ...]]:
     """The keys among ``tags`` that the header answers, and the tags that are unsupported in some way.
 
-    A key with a value is both: it is returned, and its value is ignored, as a key that is supported for existence
-    but not for matching (PS3.4 C.2.2.1.3).
+    ``matches`` has those that are matched. Another key with a value is both: it is returned, and its value is
+    ignored, as a key that is supported for existence but not for matching (PS3.4 C.2.2.1.3).
     """
     at_level = [tag for tag in tags if max(level_of(tag), model.levels[0]) <= level]
-    keys, unsupported = _keys(identifier, at_level, (), MAXIMUM_DEPTH)
+    keys, unsupported = _keys(identifier, at_level, (), MAXIMUM_DEPTH, matches)
     return keys, (*(tag for tag in tags if tag not in at_level), *unsupported)
 
 
 def _keys(
-    data_set: Dataset, tags: Sequence[int], codecs: Sequence[str], depth: int
+    data_set: Dataset,
+    tags: Sequence[int],
+    codecs: Sequence[str],
+    depth: int,
+    matches: Mapping[int, Match],
 ) -> tuple[tuple[HeaderKey, ...], tuple[int, ...]]:
     if SPECIFIC_CHARACTER_SET in data_set or not codecs:
         codecs = codecs_of(character_set_terms(data_set))
@@ -141,17 +157,18 @@ def _keys(
             unsupported.append(tag)
             continue
         items: tuple[HeaderKey, ...] = ()
-        is_plain_request = is_empty(element) or is_private_creator(tag)
-        if vr_of(element) == "SQ" and not is_plain_request:
-            items, is_plain_request = _item_keys(element, codecs, depth)
-        keys.append(HeaderKey(tag, vr_of(element), creator, items))
-        if not is_plain_request:
+        match = matches.get(tag)
+        is_supported = match is not None or is_empty(element) or is_private_creator(tag)
+        if vr_of(element) == "SQ" and not is_empty(element):
+            items, is_supported = _item_keys(element, codecs, depth, match)
+        keys.append(HeaderKey(tag, vr_of(element), creator, items, match or UNIVERSAL))
+        if not is_supported:
             unsupported.append(tag)
     return tuple(keys), tuple(unsupported)
 
 
 def _item_keys(
-    element: Element, codecs: Sequence[str], depth: int
+    element: Element, codecs: Sequence[str], depth: int, match: Match | None
 ) -> tuple[tuple[HeaderKey, ...], bool]:
     # The keys of the request's Item, and whether all of them can be answered as they are.
     items = items_of(element, codecs)
@@ -159,11 +176,12 @@ def _item_keys(
         return (), False
     keys: tuple[HeaderKey, ...] = ()
     unsupported: tuple[int, ...] = ()
+    matches = {tag: one for tag, _, one in match.keys} if isinstance(match, SequenceMatch) else {}
     for item in items:
         tags = [
             int(tag) for tag in sorted(item.keys()) if tag.element and tag != SPECIFIC_CHARACTER_SET
         ]
-        keys, unsupported = _keys(item, tags, codecs, depth - 1)
+        keys, unsupported = _keys(item, tags, codecs, depth - 1, matches)
     return keys, not unsupported
 
 

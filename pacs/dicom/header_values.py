@@ -1,4 +1,4 @@
-"""Read the values of header keys from a stored instance (PS3.4 C.4.1.1.3.2)."""
+"""Match and read the header keys of a query in a stored instance (PS3.4 C.2.2.2, C.4.1.1.3.2)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pydicom.tag import BaseTag
 from pacs.dicom.character_sets import codecs_of
 from pacs.dicom.element_reader import MAX_VALUE_BYTES, as_element
 from pacs.dicom.header_keys import HeaderKey, creator_of, is_private_creator
+from pacs.dicom.matching import EmptyValue, SequenceMatch, item_matches, matches
 from pacs.dicom.part10 import SOP_INSTANCE_UID, read_elements
 from pacs.dicom.plain_values import (
     MATCHED_VRS,
@@ -25,10 +26,12 @@ from pacs.dicom.plain_values import (
     character_set_terms,
     item_codecs,
     items_of,
+    json_items,
     texts_of,
     vr_of,
 )
 from pacs.dicom.response import text_element
+from pacs.dicom.values import index_value
 from pacs.errors import InvalidInstance
 
 _PIXEL_REPRESENTATION = 0x00280103
@@ -43,8 +46,10 @@ class HeaderValues:
     """What a header has of the keys; those without a value are there with zero length."""
 
     data_set: Dataset
-    #: Whether a value was left out: bulk data, or larger than a response should be.
+    #: Whether a value was left out: bulk data, or larger than a response should be. Such a value is not matched either.
     is_complete: bool
+    #: Whether the header matches the keys; then only has it values.
+    is_match: bool = True
 
 
 class _Wanted:
@@ -72,7 +77,12 @@ class _Wanted:
 
 
 def read_header_values(
-    stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int, keys: Sequence[HeaderKey]
+    stream: BinaryIO,
+    transfer_syntax_uid: str,
+    data_set_offset: int,
+    keys: Sequence[HeaderKey],
+    *,
+    unknown_matches: bool = False,
 ) -> HeaderValues:
     """Read from a file in bounded memory; nothing behind the last key is read.
 
@@ -89,7 +99,24 @@ def read_header_values(
     source = Dataset({BaseTag(tag): as_element(tag, one) for tag, one in elements.items()})
     reader = _Reader(dropped)
     codecs = codecs_of(character_set_terms(source))
+    conditions = [key for key in keys if key.is_condition and key.tag not in dropped]
+    if not all(_holds(key, source, codecs, or_unknown=unknown_matches) for key in conditions):
+        return HeaderValues(Dataset(), is_complete=True, is_match=False)
     return HeaderValues(reader.returned(source, keys, codecs), reader.is_complete)
+
+
+def _holds(key: HeaderKey, source: Dataset, codecs: Sequence[str], *, or_unknown: bool) -> bool:
+    """Whether a header matches one key (PS3.4 C.2.2.2); so does a sequence that cannot be looked into."""
+    element = source.get_item(key.tag) if key.tag in source else None
+    if isinstance(key.match, SequenceMatch):
+        items = [] if element is None else json_items(element, codecs)
+        if not items:
+            return items is None or or_unknown
+        return any(item_matches(key.match, item) for item in items)
+    text = None if element is None else index_value(element, codecs)
+    if text is None and or_unknown and not isinstance(key.match, EmptyValue):
+        return True
+    return matches(key.vr, key.match, text)
 
 
 class _Reader:
@@ -147,6 +174,12 @@ class _Reader:
         items = items_of(element, codecs)
         if items is None:
             return None
+        if isinstance(key.match, SequenceMatch):  # the matching Items (PS3.4 C.2.2.2.6)
+            plain = json_items(element, codecs)
+            if plain is None:
+                return None
+            pairs = zip(items, plain, strict=True)
+            items = [item for item, one in pairs if item_matches(key.match, one)]
         returned = []
         for item in items:
             if self._budget < 0:

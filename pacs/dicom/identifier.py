@@ -27,6 +27,7 @@ from pacs.dicom.character_sets import codecs_of
 from pacs.dicom.combined_datetime import CombinedRange, combined_ranges
 from pacs.dicom.frame_selection import FrameSelection
 from pacs.dicom.header_keys import HeaderKey, header_keys
+from pacs.dicom.header_matching import header_matches
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import (
@@ -113,10 +114,17 @@ class Query:
     sequence_keys: tuple[tuple[Attribute, SequenceMatch], ...] = ()
     #: Ranges on a date and its time together; there is no condition on either alone.
     combined: tuple[CombinedRange, ...] = ()
-    #: What to return from the stored header.
+    #: What to match in the stored header, and to return from it.
     header_keys: tuple[HeaderKey, ...] = ()
+    #: Whether a key matches what the header has no value of (PS3.4 C.2.2.1.2).
+    unknown_matches: bool = False
     #: A retrieve at level FRAME: what of the one instance is wanted.
     frames: FrameSelection | None = None
+
+    @property
+    def header_conditions(self) -> tuple[HeaderKey, ...]:
+        """What of the stored header restricts the matches."""
+        return tuple(key for key in self.header_keys if key.is_condition)
 
     @property
     def level_name(self) -> str:
@@ -144,6 +152,8 @@ def parse_find(
         empty_values=options.empty_values,
         multiple_values=options.multiple_values,
         unknown_matches=match_unknown,
+        fuzzy_names=options.fuzzy,
+        relational=options.relational,
     )
     combined = _combined(identifier) if options.combined_datetime else ()
     ranges = _ranges(combined)
@@ -154,7 +164,9 @@ def parse_find(
     }
     if not options.relational:
         _require_parents(keys, model, level)
-    from_header, not_in_header = header_keys(identifier, _other_keys(identifier), model, level)
+    others = _other_keys(identifier)
+    header = header_matches(identifier, others, model, level, rules)
+    from_header, not_in_header = header_keys(identifier, others, model, level, header)
     return Query(
         model=model,
         level=level,
@@ -168,6 +180,7 @@ def parse_find(
             (key, match) for key, match in keys.items() if isinstance(match, SequenceMatch)
         ),
         header_keys=from_header,
+        unknown_matches=match_unknown,
     )
 
 

@@ -15,3 +15,7 @@ class MatchingRules:
     multiple_values: bool = False
     #: What has no value matches every value of a key (PS3.4 C.2.2.1.2); a setting.
     unknown_matches: bool = False
+    #: Names match by their sound as well (PS3.4 C.2.2.2.1.1); negotiated.
+    fuzzy_names: bool = False
+    #: Keys of other levels are matched (PS3.4 C.4.1.3.2.1); negotiated.
+    relational: bool = False

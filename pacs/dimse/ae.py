@@ -48,6 +48,7 @@ class Options:
     network_timeout_seconds: float = 300
     connect_timeout_seconds: float = 10
     find_limit: int = 0
+    find_header_limit: int = 0
     retrieve_limit: int = 0
     match_unknown: bool = False
     #: What is agreed to when a peer proposes it.
@@ -92,7 +93,13 @@ def handlers(
         (
             evt.EVT_C_FIND,
             handle_find,
-            [archive, options.ae_title, options.find_limit, options.match_unknown],
+            [
+                archive,
+                options.ae_title,
+                options.find_limit,
+                options.match_unknown,
+                options.find_header_limit,
+            ],
         ),
         (evt.EVT_C_MOVE, handle_move, [archive, remotes, options.retrieve_limit]),
         (evt.EVT_C_GET, handle_get, [archive, options.retrieve_limit]),

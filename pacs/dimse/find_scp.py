@@ -32,10 +32,12 @@ def handle_find(
     ae_title: str,
     limit: int = 0,
     match_unknown: bool = False,
+    header_limit: int = 0,
 ) -> Iterator[_Response]:
     """Handle ``evt.EVT_C_FIND``: yield (status, Identifier) for each match.
 
-    With a ``limit``, a query with more matches ends with 0xA700 after that many, never silently.
+    With a ``limit``, a query with more matches ends with 0xA700 after that many, never silently; so does one that
+    needs more stored headers than ``header_limit`` to know its matches.
     """
     started = time.monotonic()
     rights = rights_of(event)
@@ -49,7 +51,7 @@ def handle_find(
             identifier_of(event), model, options_of_request(event), match_unknown=match_unknown
         )
         level = query.level.name
-        for response in _matches(event, archive, ae_title, query):
+        for response in _matches(event, archive, ae_title, query, header_limit):
             if limit and count == limit:
                 final = status_dataset(
                     Status.OUT_OF_RESOURCES, f"Limit of {limit} matches reached: narrow the query"
@@ -80,10 +82,15 @@ class _Cancelled(Exception):
     """The peer sent a C-CANCEL."""
 
 
-def _matches(event: Any, archive: Archive, ae_title: str, query: Query) -> Iterator[_Response]:
-    for found in find(archive, query):
+def _matches(
+    event: Any, archive: Archive, ae_title: str, query: Query, header_limit: int
+) -> Iterator[_Response]:
+    def check_cancelled() -> None:
         if event.is_cancelled:
             raise _Cancelled
+
+    for found in find(archive, query, header_limit, check_cancelled):
+        check_cancelled()
         # PS3.4 C.4.1.1.4: 0xFF01 says that an optional key asked for is not supported, FF00 that all are.
         is_supported = found.is_complete and not query.unsupported
         pending = Status.PENDING if is_supported else Status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED

@@ -133,7 +133,7 @@ def test_item_keys_of_a_request_in_bytes_are_read_to_the_last_level() -> None:
     identifier = read_identifier(encoded, is_big_endian=False)
 
     keys, unsupported = header_keys(
-        identifier, [0x00082218], InformationModel.STUDY_ROOT, Level.IMAGE
+        identifier, [0x00082218], InformationModel.STUDY_ROOT, Level.IMAGE, {}
     )
 
     assert keys == (HeaderKey(0x00082218, "SQ", items=(HeaderKey(0x00080100, "SH"),)),)

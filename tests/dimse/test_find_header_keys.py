@@ -160,16 +160,25 @@ def test_key_that_is_none_of_the_level_is_absent_and_said_to_be_unsupported(
     assert keyword not in found
 
 
-@pytest.mark.parametrize("value", ["9", "1"])
-def test_value_of_such_a_key_does_not_filter_and_is_said_to_be_unsupported(
-    service: RunningArchive, value: str
+@pytest.mark.parametrize(
+    ("tag", "vr", "value"),
+    [
+        (0x00280106, "SS", -9),
+        (0x00280009, "AT", 0x00181063),
+        (0x0020FFF0, "LO", "unknown Attribute"),
+        (0x00291001, "LO", "private"),
+    ],
+)
+def test_value_of_a_key_that_cannot_be_matched_does_not_filter_and_is_said_to_be_unsupported(
+    service: RunningArchive, tag: int, vr: str, value: object
 ) -> None:
     # PS3.4 C.2.2.1.3: supported for existence and not for matching, so processed as universal
-    deposit(service.archive, _instance(1, SliceThickness="1"))
+    deposit(service.archive, _instance(1))
+    query = _asked("IMAGE")
+    _add(query, 0x00290010, "LO", CREATOR)
+    _add(query, tag, vr, value)
 
-    found = _one(service, _asked("IMAGE", SliceThickness=value), NOT_SUPPORTED)
-
-    assert found.SliceThickness == 1
+    assert tag in _one(service, query, NOT_SUPPORTED)
 
 
 def _private(number: int, block: int, creator: str, value: str) -> Dataset:

@@ -30,6 +30,7 @@ def _instances() -> list[Dataset]:
             AccessionNumber="A%1",
             ProcedureCodeSequence=[code],
             RequestAttributesSequence=[request],
+            RequestedProcedureCodeSequence=[code],
         ),
         make_instance(
             PatientID="P-2",
@@ -55,6 +56,9 @@ def _instances() -> list[Dataset]:
         pytest.param("StudyTime=-1015", "1", id="C.2.2.2.5.2"),
         pytest.param("ProcedureCodeSequence[0].CodeValue=CT1", "1", id="C.2.2.2.6"),
         pytest.param("ProcedureCodeSequence[0].CodeMeaning=C*", "", id="C.2.2.2.6, no match"),
+        pytest.param(
+            "RequestedProcedureCodeSequence[0].CodeValue=CT1", "1", id="C.2.2.2.6, in the header"
+        ),
         pytest.param("ModalitiesInStudy=CT\\MR", "12", id="C.2.2.2.8, not negotiated"),
     ],
 )
