@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
+from pacs.archive import find as archive_find
+from pacs.dicom.header_values import HeaderValues
 from tests.factories import make_instance
 from tests.peers import (
     PATIENT_ROOT_FIND,
@@ -22,6 +26,7 @@ from tests.peers import (
     association,
     deposit,
     identifier,
+    is_stock,
     responses,
 )
 from tests.serving import Serve
@@ -345,6 +350,37 @@ def test_find_that_needs_more_headers_than_the_limit_says_so(
     assert [one.status for one in by_header] == [0x0000]  # the index leaves no candidate
     assert [one.status for one in found] == statuses
     assert ("Limit of 2 headers" in found[-1].comment) is (limit == 2)
+
+
+def test_find_cancelled_between_candidates_that_do_not_match_ends_with_fe00(
+    service: RunningArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PS3.4 C.4.1.3.3: also before there is any match to answer with."""
+    for name in "ABCDE":
+        deposit(service.archive, _instance(name))
+    has_begun, is_cancelled = threading.Event(), threading.Event()
+    read = archive_find.read_header_values
+    reads: list[object] = []
+
+    def read_after_the_cancel(*arguments: Any, **options: Any) -> HeaderValues:
+        has_begun.set()
+        assert is_cancelled.wait(5)
+        # A stock AE takes the C-CANCEL in with another thread.
+        time.sleep(0.1 if is_stock(service) else 0)
+        reads.append(arguments)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(archive_find, "read_header_values", read_after_the_cancel)
+
+    with association(service, STUDY_ROOT_FIND) as assoc:
+        answers = assoc.send_c_find(_query("STUDY", AdmissionID="Z"), STUDY_ROOT_FIND, msg_id=7)
+        assert has_begun.wait(5)
+        assoc.send_c_cancel(7, query_model=STUDY_ROOT_FIND)
+        is_cancelled.set()
+        found = responses(answers)
+
+    assert [one.status for one in found] == [0xFE00]
+    assert len(reads) < 5
 
 
 def test_find_limit_of_headers_does_not_count_what_is_only_returned(serve: Serve) -> None:
