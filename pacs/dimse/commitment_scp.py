@@ -28,6 +28,7 @@ from pacs.dicom.storage_commitment import (
 from pacs.dimse.commitment_delivery import CommitmentDelivery
 from pacs.dimse.commitment_report import event_report, transfer_syntax
 from pacs.dimse.negotiation import rights_of
+from pacs.dimse.request_identifier import require_whole
 from pacs.dimse.status import DimseService, Status, status_dataset, status_of
 from pacs.errors import InvalidActionInformation, PacsError
 from pacs.index.records import CommitmentRequest, CommitmentState, Service
@@ -92,6 +93,7 @@ def _refusal(request: Any) -> Dataset | None:
 
 
 def _data_of(event: Any) -> bytes:
+    require_whole(event.request, "Action Information")
     data = event.request.ActionInformation
     if data is None or not data.getbuffer().nbytes:
         raise InvalidActionInformation("The request has no Action Information")

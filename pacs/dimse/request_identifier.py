@@ -12,7 +12,7 @@ from pynetdicom.dsutils import decode
 
 from pacs.dicom.part10 import read_identifier
 from pacs.dimse.engine.dimse import MAX_IDENTIFIER_BYTES
-from pacs.errors import InvalidIdentifier, InvalidInstance
+from pacs.errors import InvalidIdentifier, InvalidInstance, LimitExceeded
 
 LOGGER = logging.getLogger(__name__)
 #: Identifiers contain patient values: they are logged only when the setting ``log_identifiers`` is on.
@@ -30,7 +30,9 @@ def identifier_of(event: Any) -> Dataset:
 
     Raises:
         InvalidIdentifier: there is none, it is not a data set, or it is larger than any request needs.
+        LimitExceeded: it was too long to be kept.
     """
+    require_whole(event.request, "Identifier")
     data = event.request.Identifier
     if data is None or not data.getbuffer().nbytes:
         raise InvalidIdentifier("The request has no Identifier")
@@ -46,6 +48,16 @@ def identifier_of(event: Any) -> Dataset:
         text = str(decode(BytesIO(encoded), syntax.is_implicit_VR, syntax.is_little_endian))
         IDENTIFIERS.debug("%s Identifier:\n%s", type(event.request).__name__, text)
     return identifier
+
+
+def require_whole(request: Any, name: str) -> None:
+    """Refuse a request whose data set, called ``name``, was dropped while it was received.
+
+    Raises:
+        LimitExceeded: it was.
+    """
+    if getattr(request, "is_oversized", False):  # a stock AE keeps what comes
+        raise LimitExceeded(f"{name} is longer than {MAX_IDENTIFIER_BYTES >> 20} MiB")
 
 
 def _inflated(deflated: bytes) -> bytes:

@@ -96,6 +96,7 @@ _COMMIT = dict.fromkeys(_COMMON, Status.PROCESSING_FAILURE) | {
     errors.NotAuthorised: Status.NOT_AUTHORISED,
     errors.InvalidActionInformation: Status.INVALID_ARGUMENT_VALUE,
     errors.TooManyReferences: Status.RESOURCE_LIMITATION,
+    errors.LimitExceeded: Status.RESOURCE_LIMITATION,
 }
 STATUS_OF: dict[DimseService, dict[type[errors.PacsError], Status]] = {
     DimseService.STORE: _COMMON,

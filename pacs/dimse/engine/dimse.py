@@ -28,6 +28,8 @@ LOGGER = logging.getLogger(__name__)
 #: list of 65,535 UIDs is 4.2 MB.
 MAX_COMMAND_BYTES = 64 * 1024
 MAX_IDENTIFIER_BYTES = 16 * 1024 * 1024
+#: So much of a longer one is read and dropped, to answer its request; more is taken for an attack.
+MAX_DRAINED_BYTES = 64 * 1024 * 1024
 #: Requests that a peer may send ahead of their turn (it negotiated no asynchronous operations).
 MAX_QUEUED_MESSAGES = 16
 #: The largest P-DATA PDU we send, whatever the peer allows.
@@ -71,6 +73,14 @@ _UID_NAMES = {
 }
 #: Set in the command layer itself, never on a primitive.
 _NOT_PARAMETERS = {"CommandField", "CommandDataSetType"}
+
+
+class UnknownOperation(primitives.C_ECHO):
+    """A request whose Command Field is none of PS3.7 Table E.1-1: all that is known of it has C-ECHO too."""
+
+    command_field = 0
+
+
 #: The elements of a command set that each primitive has a place for.
 _PARAMETERS = {
     kind: frozenset(
@@ -78,7 +88,7 @@ _PARAMETERS = {
         for keyword, _ in command.ELEMENTS.values()
         if keyword not in _NOT_PARAMETERS and hasattr(kind(), keyword)
     )
-    for kind in _PRIMITIVES.values()
+    for kind in (*_PRIMITIVES.values(), UnknownOperation)
 }
 
 #: Not in a response (PS3.7 9.3), although pynetdicom's primitives have one class for both.
@@ -107,16 +117,24 @@ class DataSetSink(Protocol):
 
 
 class _Memory:
-    """The sink of an Identifier: a bounded buffer."""
+    """The sink of an Identifier: a bounded buffer. What is too long is dropped, up to ``drained_bytes``."""
 
-    def __init__(self) -> None:
+    def __init__(self, drained_bytes: int) -> None:
         self.buffer = BytesIO()
+        self.is_oversized = False
+        self._most = max(drained_bytes, MAX_IDENTIFIER_BYTES)
+        self._received = 0
 
     def write(self, fragment: memoryview) -> None:
-        if self.buffer.tell() + len(fragment) > MAX_IDENTIFIER_BYTES:
-            limit = MAX_IDENTIFIER_BYTES >> 20
+        self._received += len(fragment)
+        if self._received > self._most:
+            limit = self._most >> 20
             raise ProtocolViolation(f"a data set that is not for storage is over {limit} MiB")
-        self.buffer.write(fragment)
+        if self._received <= MAX_IDENTIFIER_BYTES:
+            self.buffer.write(fragment)
+        elif not self.is_oversized:
+            self.is_oversized = True
+            self.buffer = BytesIO()
 
     def finish(self) -> None:
         self.buffer.seek(0)
@@ -201,7 +219,10 @@ class StreamingDIMSE(DIMSEServiceProvider):
         elif isinstance(self._primitive, primitives.C_STORE) and self.open_sink is not None:
             self._sink = self.open_sink(self._primitive, context_id)
         else:
-            self._sink = _Memory()
+            # Nobody waits for an answer to a response, and an instance cut to nothing would be stored.
+            is_answered = not self._primitive.is_response
+            is_answered &= not isinstance(self._primitive, primitives.C_STORE)
+            self._sink = _Memory(MAX_DRAINED_BYTES if is_answered else 0)
 
     def _message_complete(self) -> None:
         primitive, sink, context_id = self._primitive, self._sink, self._context_id
@@ -359,9 +380,15 @@ def _to_primitive(
 ) -> Any:
     """Make pynetdicom's primitive; what it does not accept is noted in ``ill_typed`` (status 0x0212)."""
     field = values.get("CommandField")
-    if not isinstance(field, int) or field & ~_RESPONSE not in _PRIMITIVES:
-        raise ProtocolViolation(f"no DIMSE service has command field {field!r}")
-    primitive = _PRIMITIVES[field & ~_RESPONSE]()
+    if not isinstance(field, int):
+        raise ProtocolViolation("a command set without a command field")
+    if field & ~_RESPONSE in _PRIMITIVES:
+        primitive = _PRIMITIVES[field & ~_RESPONSE]()
+    elif field & _RESPONSE:  # to nothing that we asked for, and not to be answered
+        raise ProtocolViolation(f"no DIMSE service has command field {field:04X}")
+    else:
+        primitive = UnknownOperation()
+        primitive.command_field = field
     problems = list(ill_typed)
     parameters = _PARAMETERS[type(primitive)]
     for keyword, value in values.items():
@@ -379,6 +406,7 @@ def _to_primitive(
         primitive.MessageIDBeingRespondedTo = None  # a request that carries one is still a request
     primitive.ill_typed = tuple(problems)
     primitive.is_response = is_response
+    primitive.is_oversized = False
     primitive._context_id = context_id
     return primitive
 
@@ -390,6 +418,7 @@ def _attach_data_set(primitive: Any, sink: DataSetSink) -> None:
     keywords = _DATA_SET_KEYWORDS.get(type(primitive))
     if keywords is not None:
         setattr(primitive, keywords[primitive.is_response], sink.buffer)
+    primitive.is_oversized = sink.is_oversized
 
 
 def _data_set_of(primitive: Any) -> bytes | memoryview | None:
@@ -407,7 +436,8 @@ def _data_set_of(primitive: Any) -> bytes | memoryview | None:
 def _to_command(primitive: Any, *, has_data_set: bool) -> dict[str, command.CommandValue | None]:
     is_cancel = isinstance(primitive, primitives.C_CANCEL)
     is_response = primitive.MessageIDBeingRespondedTo is not None and not is_cancel
-    field = _COMMAND_FIELDS[type(primitive)] | (_RESPONSE if is_response else 0)
+    operation = getattr(primitive, "command_field", None) or _COMMAND_FIELDS[type(primitive)]
+    field = operation | (_RESPONSE if is_response else 0)
     values: dict[str, command.CommandValue | None] = {
         "CommandField": field,
         "CommandDataSetType": command.HAS_DATA_SET if has_data_set else command.NO_DATA_SET,

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom.dsutils import encode as encode_data_set
 
-from pacs.dimse.engine.dimse import assign_uid
+from pacs.dimse.engine.dimse import UnknownOperation, assign_uid
 
 if TYPE_CHECKING:
     from pacs.dimse.engine.association import EngineAssociation
@@ -40,6 +40,8 @@ def response_to(request: Any) -> Any:
     """The response message to a request, without a status."""
     response = type(request)()
     response.MessageIDBeingRespondedTo = request.MessageID
+    if isinstance(request, UnknownOperation):
+        response.command_field = request.command_field
     # N-GET and its kin name the SOP Class and Instance as "requested", their responses as "affected".
     for name in ("SOPClassUID", "SOPInstanceUID"):
         named = getattr(request, f"Affected{name}", None) or getattr(

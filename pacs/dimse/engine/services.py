@@ -16,6 +16,7 @@ from pynetdicom import evt
 
 from pacs.dicom import storage_commitment
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES, Operation
+from pacs.dimse.engine.dimse import UnknownOperation
 from pacs.dimse.engine.handlers import close, code_of, respond, response_to, trigger
 from pacs.dimse.engine.retrieve import Retrieve
 from pacs.dimse.negotiation import VERIFICATION
@@ -66,9 +67,8 @@ def _problem_of(request: Any, context: Any) -> Dataset | None:
             Status.DUPLICATE_INVOCATION, "The Message ID is that of an operation in progress"
         )
     if type(request) is not _operation_of(str(context.abstract_syntax)):
-        name = type(request).__name__.replace("_", "-")
         return status_dataset(
-            Status.UNRECOGNISED_OPERATION, f"{name} is no operation of this SOP Class"
+            Status.UNRECOGNISED_OPERATION, f"{_name_of(request)} is no operation of this SOP Class"
         )
     missing = [name for name in _MANDATORY[type(request)] if getattr(request, name) in (None, "")]
     if request.ill_typed or missing:
@@ -86,6 +86,12 @@ def _problem_of(request: Any, context: Any) -> Dataset | None:
             _tag_of("AffectedSOPClassUID"),
         )
     return None
+
+
+def _name_of(request: Any) -> str:
+    if isinstance(request, UnknownOperation):
+        return f"Command Field {request.command_field:04X}"
+    return type(request).__name__.replace("_", "-")
 
 
 def _tag_of(keyword: str) -> tuple[int, ...]:

@@ -276,7 +276,7 @@ def test_requestor_with_a_tiny_maximum_length_gets_fragments_that_fit(server: Se
         pytest.param(p_data(1, COMMAND | LAST, b"\xff" * 40), id="command set of ones"),
         pytest.param(p_data(1, COMMAND | LAST, echo_command()[:-1]), id="command set cut short"),
         pytest.param(
-            p_data(1, COMMAND | LAST, echo_command(CommandField=0x0FF0)), id="unknown command"
+            p_data(1, COMMAND | LAST, echo_command(CommandField=0x8FF0)), id="unknown response"
         ),
         pytest.param(
             p_data(1, COMMAND | LAST, echo_command(CommandField=None)), id="no command field"
