@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from pacs.dicom.matching import attribute_name
+from pacs.dicom.error_comment import about
 from pacs.errors import FramesNotFound, InvalidFrameRequest
 
 #: The Frame level keys (PS3.4 Table Y.6-2); exactly one of them is present.
@@ -60,10 +60,9 @@ def parse_frame_selection(identifier: Dataset) -> FrameSelection:
     """
     present = [keyword for keyword in FRAME_KEYS if keyword in identifier]
     if len(present) != 1:
-        names = ", ".join(attribute_name(int(Tag(keyword))) for keyword in present or FRAME_KEYS)
-        problem = "Only one may be present" if present else "One must be present"
+        problem = "stands beside another Frame level key" if present else "or another Frame key is missing"
         offending = tuple(int(Tag(keyword)) for keyword in present or FRAME_KEYS)
-        raise InvalidFrameRequest(f"{problem}: {names}", offending=offending)
+        raise InvalidFrameRequest(about(offending[0], problem), offending=offending)
     [keyword] = present
     selection = FrameSelection(keyword, _values(identifier, keyword))
     _CHECKS[keyword](selection)
@@ -150,7 +149,7 @@ def _expand_time(selection: FrameSelection, count: int, times: Sequence[float]) 
 
 def _refuse(keyword: str, why: str) -> NoReturn:
     tag = int(Tag(keyword))
-    raise InvalidFrameRequest(f"{attribute_name(tag)} {why}", offending=(tag,))
+    raise InvalidFrameRequest(about(tag, why), offending=(tag,))
 
 
 _CHECKS: dict[str, Callable[[FrameSelection], None]] = {

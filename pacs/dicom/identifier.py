@@ -25,6 +25,7 @@ from pydicom.tag import BaseTag
 from pacs.dicom.attributes import BY_KEYWORD, BY_TAG, Attribute, KeyType
 from pacs.dicom.character_sets import codecs_of
 from pacs.dicom.combined_datetime import CombinedRange, combined_ranges
+from pacs.dicom.error_comment import about
 from pacs.dicom.frame_selection import FrameSelection
 from pacs.dicom.header_keys import HeaderKey, header_keys
 from pacs.dicom.header_matching import header_matches
@@ -37,7 +38,6 @@ from pacs.dicom.matching import (
     SequenceMatch,
     SingleValue,
     UidList,
-    attribute_name,
     fuzzy,
     is_universal,
     matches,
@@ -63,6 +63,7 @@ INSTANCE_AVAILABILITY = 0x00080056
 
 #: The level below IMAGE that only Composite Instance Root Retrieve has; no entity is of it (PS3.4 Y.6.1.1).
 FRAME_LEVEL = "FRAME"
+_WITH_FRAMES = frozenset({InformationModel.COMPOSITE_INSTANCE_ROOT})
 
 _TIMEZONE_OFFSET_FROM_UTC = 0x00080201
 # They say how to read the Identifier; they are neither matched nor returned as keys. The timezone
@@ -202,7 +203,7 @@ def parse_retrieve(
         if BaseTag(tag).is_private or tag in _RESPONSE_ONLY or is_empty(element):
             continue
         if attribute is None or not _is_key_of_retrieve(attribute, model, level):
-            refuse(tag, f"is not a unique key of a retrieve at level {level.name}")
+            refuse(tag, f"is no unique key at level {level.name}")
         match = _match_of(attribute, element, identifier)
         if not isinstance(match, SingleValue | UidList):
             refuse(tag, "needs a value without wild cards in a retrieve")
@@ -220,15 +221,15 @@ def parse_retrieve(
 
 
 def _level_of(identifier: Dataset, model: InformationModel) -> Level:
-    name = attribute_name(QUERY_RETRIEVE_LEVEL)
     offending = (QUERY_RETRIEVE_LEVEL,)
     if QUERY_RETRIEVE_LEVEL not in identifier:
-        raise InvalidIdentifier(f"{name} is missing", offending=offending)
+        raise InvalidIdentifier(about(QUERY_RETRIEVE_LEVEL, "is missing"), offending=offending)
     values = texts_of(identifier.get_item(QUERY_RETRIEVE_LEVEL))
     allowed = {level.name: level for level in model.levels}
     if len(values) != 1 or values[0] not in allowed:
-        names = ", ".join(allowed)
-        raise InvalidIdentifier(f"{name} must be one of {names}", offending=offending)
+        names = [*allowed, FRAME_LEVEL] if model in _WITH_FRAMES else [*allowed]
+        problem = f"is not {' or '.join(names)}"
+        raise InvalidIdentifier(about(QUERY_RETRIEVE_LEVEL, problem), offending=offending)
     return allowed[values[0]]
 
 
@@ -248,7 +249,7 @@ def _match_of(
     try:
         return parse_match(attribute.vr, element, codecs_of(character_set_terms(identifier)), rules)
     except UNREADABLE as error:
-        message = f"{attribute_name(attribute.tag)} cannot be read"
+        message = about(attribute.tag, "cannot be read")
         raise InvalidIdentifier(message, offending=(attribute.tag,)) from error
 
 

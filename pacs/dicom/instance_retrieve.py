@@ -10,11 +10,11 @@ from pydicom.tag import Tag
 from pacs.dicom.frame_selection import FRAME_KEYS, parse_frame_selection
 from pacs.dicom.identifier import FRAME_LEVEL, QUERY_RETRIEVE_LEVEL, Query, parse_retrieve
 from pacs.dicom.information_model import InformationModel
-from pacs.dicom.matching import SingleValue, attribute_name
+from pacs.dicom.matching import SingleValue, refuse
 from pacs.dicom.part10 import SOP_INSTANCE_UID
 from pacs.dicom.plain_values import texts_of
 from pacs.dicom.query_options import BASELINE, QueryOptions
-from pacs.errors import InvalidFrameRequest, InvalidIdentifier
+from pacs.errors import InvalidFrameRequest
 
 
 def parse_instance_retrieve(
@@ -38,10 +38,7 @@ def parse_instance_retrieve(
     query = parse_retrieve(of_instance, model)
     named = [one.match for one in query.conditions if one.attribute.tag == SOP_INSTANCE_UID]
     if not all(isinstance(match, SingleValue) for match in named):
-        name = attribute_name(SOP_INSTANCE_UID)
-        raise InvalidIdentifier(
-            f"{name} needs one value at level FRAME", offending=(SOP_INSTANCE_UID,)
-        )
+        refuse(SOP_INSTANCE_UID, "needs one value at level FRAME")
     try:
         return replace(query, frames=parse_frame_selection(identifier))
     except InvalidFrameRequest as error:

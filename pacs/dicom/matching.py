@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import NoReturn, TypeAlias, assert_never
 
-from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
 from pacs.dicom.character_sets import DEFAULT_CODECS
 from pacs.dicom.dates import canonical, canonical_upper
+from pacs.dicom.error_comment import about
 from pacs.dicom.fuzzy_names import code_patterns
 from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.names import name_groups
@@ -239,7 +239,7 @@ def _parse_list(vr: str, element: Element, values: list[str], rules: MatchingRul
 def _parse_uids(element: Element, values: list[str]) -> Match:
     for value in values:
         if not _UID.fullmatch(value):
-            refuse(element.tag, "is not a UID; a wild card is not allowed either")
+            refuse(element.tag, "is not a UID, which has no wild card")
     uids = tuple(dict.fromkeys(values))
     return SingleValue(uids[0]) if len(uids) == 1 else UidList(uids)
 
@@ -270,7 +270,7 @@ def _parse_range(vr: str, element: Element, value: str) -> Match:
         left, _, right = (part.strip() for part in value.partition("-"))
         if vr == "TM" and canonical(vr, left) and canonical(vr, right):
             refuse(element.tag, "is a range across midnight")  # PS3.4 C.2.2.2.5.2
-        refuse(element.tag, f"is neither a valid {vr} nor a range from earlier to later")
+        refuse(element.tag, f"is no {vr}, nor a range of them that ascends")
     if vr == "DA" and found.lower is not None and found.lower == found.upper:
         return SingleValue(found.lower)
     return found
@@ -320,13 +320,7 @@ def refuse(tag: int, reason: str) -> NoReturn:
     Raises:
         InvalidIdentifier: always; it names the Attribute first, because peers see 64 characters.
     """
-    raise InvalidIdentifier(f"{attribute_name(tag)} {reason}", offending=(int(tag),))
-
-
-def attribute_name(tag: int) -> str:
-    """Keyword and tag of an Attribute, such as ``PatientID (0010,0020)``."""
-    number = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-    return f"{keyword_for_tag(tag)} {number}".strip()
+    raise InvalidIdentifier(about(tag, reason), offending=(int(tag),))
 
 
 def fuzzy(vr: str, match: Match) -> Match:

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from pacs import errors
 from pacs.archive.sub_operations import SubOperations
-from pacs.dimse.engine.command import MAX_COMMENT_CHARACTERS
+from pacs.dicom.error_comment import MAX_COMMENT_CHARACTERS
 
 
 class Status(IntEnum):

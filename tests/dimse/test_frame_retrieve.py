@@ -241,12 +241,12 @@ def test_frames_of_other_uncompressed_transfer_syntaxes(
 @pytest.mark.parametrize(
     ("keys", "status", "offending", "comment"),
     [
-        ({}, INVALID, [SIMPLE, CALCULATED, TIME], "One must be present"),
+        ({}, INVALID, [SIMPLE, CALCULATED, TIME], "another Frame key is missing"),
         (
             {"SimpleFrameList": [1], "TimeRange": [0.0, 1.0]},
             INVALID,
             [SIMPLE, TIME],
-            "Only one may be present",
+            "beside another Frame level key",
         ),
         ({"SimpleFrameList": [0, 1]}, INVALID, [SIMPLE], "frame 0"),
         ({"SimpleFrameList": [2, 1]}, INVALID, [SIMPLE], "does not ascend"),

@@ -10,6 +10,8 @@ import re
 import struct
 from collections.abc import Mapping
 
+from pacs.dicom.error_comment import MAX_COMMENT_CHARACTERS
+
 CommandValue = int | str | tuple[int, ...]
 
 #: PS3.7 Table E.1-1 and E.2-1 as far as the DIMSE services use them: element number -> (keyword, VR).
@@ -45,8 +47,6 @@ NO_DATA_SET = 0x0101
 #: Any other value says that one does.
 HAS_DATA_SET = 0x0001
 _C_STORE_RQ = 0x0001
-#: Error Comment is LO (PS3.7 C): at most 64 characters.
-MAX_COMMENT_CHARACTERS = 64
 
 # Leading zeros and empty components are common and harmless; anything else is no UID (PS3.5 9.1).
 _UID = re.compile(r"(?:[0-9][0-9.]{0,63})?\Z")
