@@ -29,6 +29,7 @@ from sqlalchemy.pool import QueuePool
 
 from pacs.errors import IndexUnavailable, InvalidSetting, PacsError
 from pacs.index import time_limit
+from pacs.index.sqlite_file import SqliteFile
 
 Backend = Literal["sqlite", "postgresql"]
 T = TypeVar("T")
@@ -85,9 +86,14 @@ class Engine:
         self.backend: Backend = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql"
         self._url = url
         self.query_timeout_seconds = query_timeout_seconds
-        make = _sqlite if self.is_sqlite else _postgres
-        self._readers = make(url, query_timeout_seconds, writes=False)
-        self._writers = make(url, _WRITE_TIMEOUT_SECONDS, writes=True)
+        self._file = SqliteFile(str(url.database)) if self.is_sqlite else None
+        self._readers = self._pool(query_timeout_seconds, writes=False)
+        self._writers = self._pool(_WRITE_TIMEOUT_SECONDS, writes=True)
+
+    def _pool(self, timeout_seconds: float, *, writes: bool) -> sa.Engine:
+        if self._file is not None:
+            return _sqlite(self._url, timeout_seconds, self._file, writes=writes)
+        return _postgres(self._url, timeout_seconds, writes=writes)
 
     @property
     def is_sqlite(self) -> bool:
@@ -132,9 +138,12 @@ class Engine:
         races are run again and errors get their words.
 
         Raises:
-            IndexUnavailable: the time to wait for another writer is used up; nobody is to wait twice as long.
+            IndexUnavailable: the file is gone, or the time to wait for another writer is used up; nobody is to wait
+                twice as long.
         """
         is_committing = False
+        if self._file is not None:
+            self._file.require_same()
         try:
             connection = self._writers.raw_connection()
         except PoolTimeoutError as error:
@@ -247,7 +256,7 @@ def create(url: str, *, query_timeout_seconds: float = QUERY_TIMEOUT_SECONDS) ->
     return Engine(parsed.set(drivername="sqlite+pysqlite"), query_timeout_seconds)
 
 
-def _sqlite(url: sa.URL, timeout_seconds: float, *, writes: bool) -> sa.Engine:
+def _sqlite(url: sa.URL, timeout_seconds: float, file: SqliteFile, *, writes: bool) -> sa.Engine:
     engine = sa.create_engine(
         url,
         hide_parameters=True,
@@ -260,6 +269,7 @@ def _sqlite(url: sa.URL, timeout_seconds: float, *, writes: bool) -> sa.Engine:
     )
 
     def configure(connection: sqlite3.Connection, record: object) -> None:
+        file.learn()
         # The driver's own transaction control starts too late and never IMMEDIATE: SQLAlchemy's documented
         # remedy is to switch it off and emit BEGIN in the event below.
         connection.isolation_level = None
@@ -268,9 +278,15 @@ def _sqlite(url: sa.URL, timeout_seconds: float, *, writes: bool) -> sa.Engine:
         if not writes:
             time_limit.watch(connection, record, timeout_seconds)
 
+    def before_connecting(*_: object) -> None:
+        # Or SQLite would make a new file.
+        file.require_same()
+
     def begin(connection: sa.Connection) -> None:
+        file.require_same()
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
+    sa.event.listen(engine, "do_connect", before_connecting)
     sa.event.listen(engine, "connect", configure)
     sa.event.listen(engine, "begin", begin)
     return engine
