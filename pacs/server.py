@@ -14,6 +14,7 @@ from typing import Any
 
 from pacs import __version__
 from pacs.archive.archive import Archive
+from pacs.archive.mounted import require_files
 from pacs.archive.redo import Redo
 from pacs.config import Settings
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
@@ -162,6 +163,8 @@ def prepare(settings: Settings, archive: Archive) -> None:
         PacsError: the archive cannot be served.
     """
     sweep_leftovers(archive)
+    # After files were written again that only the index had.
+    require_files(archive.storage, archive.index)
     _prove_storage(archive)
     _look_at_certificate(settings)
     if archive.index.attribute_set_version() != ATTRIBUTE_SET_VERSION:

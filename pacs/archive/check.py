@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from pacs.archive.archive import Archive
+from pacs.archive.mounted import require_files
 from pacs.archive.stored_files import Entry, digest_of, entries, read_record, size_at
 from pacs.errors import InvalidInstance, StorageUnavailable
 from pacs.index.records import (
@@ -91,22 +92,13 @@ def check(archive: Archive, options: Options) -> Iterator[Checked]:
             the storage holds nothing at all.
     """
     if options.repair:
-        _require_files(archive)
+        require_files(archive.storage, archive.index)
     # What a power loss took and the index kept is neither missing nor damaged.
     archive.redo.recover()
     for entry in entries(archive):
         checked = _check(archive, entry, options)
         if checked is not None:
             yield checked
-
-
-def _require_files(archive: Archive) -> None:
-    # A volume that is not mounted looks like an archive that has lost everything.
-    if next(archive.storage.files(), None) is None and next(archive.index.locations(limit=1), None):
-        raise StorageUnavailable(
-            f"The storage {archive.storage.root} holds no file, but the index has instances: is the volume "
-            "mounted? Nothing was changed"
-        )
 
 
 def _check(archive: Archive, entry: Entry, options: Options) -> Checked | None:

@@ -17,7 +17,8 @@ import logging
 import threading
 from collections import deque
 
-from pacs.errors import PacsError, StorageUnavailable
+from pacs.archive.mounted import require_files
+from pacs.errors import PacsError
 from pacs.index.index import Index
 from pacs.storage.base import Storage
 
@@ -86,7 +87,7 @@ class Redo:
         """
         locations = self._index.redo.locations()
         if locations:
-            self._require_files(len(locations))
+            require_files(self._storage, self._index, len(locations))
         restored = 0
         for first in range(0, len(locations), _ROWS_IN_MEMORY):
             restored += self._restore(locations[first : first + _ROWS_IN_MEMORY])
@@ -96,14 +97,6 @@ class Redo:
                 restored,
             )
         return restored
-
-    def _require_files(self, copies: int) -> None:
-        is_empty = next(self._storage.files(), None) is None
-        if is_empty and self._index.stats().instances > copies:
-            raise StorageUnavailable(
-                "The storage holds no file, but the index has instances: is the volume mounted? "
-                "Nothing was changed"
-            )
 
     def _restore(self, locations: list[str]) -> int:
         """Write files from their copies, then remove the copies; return how many files were not sound."""
@@ -168,11 +161,14 @@ class Redo:
             self._restore(locations)
         else:
             try:
-                self._storage.settle(locations)
+                missing = set(self._storage.settle(locations))
             except PacsError:
                 self._has_failed = True
                 raise
-            self._index.redo.remove(locations)
+            self._index.redo.remove([one for one in locations if one not in missing])
+            # Replaced by another instance, and the copy is gone too; or the storage was, and a copy is all there is.
+            if missing:
+                self._restore(sorted(missing))
         with self._changed:
             for _, size in batch:
                 self._waiting.popleft()

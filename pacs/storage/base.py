@@ -119,8 +119,8 @@ class Storage(Protocol):
         """
         ...
 
-    def settle(self, locations: Iterable[str]) -> None:
-        """Make files that were placed durable; one that was removed since is no error.
+    def settle(self, locations: Iterable[str]) -> list[str]:
+        """Make files that were placed durable; return the locations of those that were removed since.
 
         Raises:
             StorageFull, StorageUnavailable: which of them are durable is not known.

@@ -104,26 +104,34 @@ class FilesystemStorage:
                 self._open_file_system()
             return self._move(spooled)
 
-    def settle(self, locations: Iterable[str]) -> None:
-        """Make files that were placed durable (``base.Storage.settle``).
+    def settle(self, locations: Iterable[str]) -> list[str]:
+        """Make files that were placed durable; return which were not there (``base.Storage.settle``).
 
         Raises:
             StorageFull, StorageUnavailable: which of them are durable is not known.
         """
-        locations = list(locations)
+        paths = {location: self.path(location) for location in locations}
+        missing = []
         with storage_faults("write to the storage"):
-            if len(locations) >= _MANY and self._file_system is not None:
+            if len(paths) >= _MANY and self._file_system is not None and self._is_same_system():
                 sync_file_system(self._file_system)
-                return
+                return [location for location, path in paths.items() if not path.exists()]
             directories = set()
-            for location in locations:
-                path = self.path(location)
-                with suppress(FileNotFoundError):
+            for location, path in paths.items():
+                try:
                     sync(path)
                     directories.add(path.parent)
+                except FileNotFoundError:
+                    missing.append(location)
             for directory in directories:
                 with suppress(FileNotFoundError):
                     sync_directory(directory)
+        return missing
+
+    def _is_same_system(self) -> bool:
+        """Whether the storage is still on the file system that is synced as a whole: it may be mounted anew."""
+        assert self._file_system is not None
+        return os.fstat(self._file_system).st_dev == self._root.stat().st_dev
 
     def restore(self, location: str, content: bytes) -> bool:
         """Write a file again, durably (``base.Storage.restore``).

@@ -47,6 +47,15 @@ class Spool:
         self._directory: Path | None = None
         self._lock: int | None = None
         self._numbers = itertools.count(1)
+        self._may_be_new = True
+
+    def require(self) -> None:
+        """From now on take the spool as it is, and do not make it where there is none.
+
+        Below the mount point of a volume that is not mounted there is none, and what is stored there would be hidden
+        by the volume.
+        """
+        self._may_be_new = False
 
     def create(self, meta: bytes) -> SpoolWriter:
         """Begin a file with these bytes before its data set; the caller finishes or discards it.
@@ -55,9 +64,11 @@ class Spool:
             StorageFull, StorageUnavailable: nothing is left behind.
         """
         with storage_faults("write to the spool"):
-            # A Path for each costs as much as opening the file.
-            path = f"{self._own_directory()}/{next(self._numbers):x}{_FILE_SUFFIX}"
-            return SpoolWriter(path, meta)
+            directory = self._own_directory()
+            try:
+                return SpoolWriter(self._next_path(directory), meta)
+            except FileNotFoundError:
+                return SpoolWriter(self._next_path(self._renewed_directory(directory)), meta)
 
     def discard(self, spooled: Spooled) -> None:
         """Remove a finished file that was refused; one that is gone is no error."""
@@ -82,14 +93,31 @@ class Spool:
             _lock_path(directory).unlink(missing_ok=True)
         os.close(lock)
 
+    def _next_path(self, directory: Path) -> str:
+        # A Path for each costs as much as opening the file.
+        return f"{directory}/{next(self._numbers):x}{_FILE_SUFFIX}"
+
+    def _renewed_directory(self, gone: Path) -> Path:
+        # The storage was replaced under the running process. See ``require`` for why no more is made.
+        with self._guard:
+            if self._directory is not None and self._directory != gone:
+                return self._directory
+            before = self._lock
+            self._lock, self._directory = _make_directory(self._root)
+        if before is not None:
+            os.close(before)
+        return self._directory
+
     def _own_directory(self) -> Path:
         # Made on first use: commands that only read must not need a writable spool.
         with self._guard:
             if self._directory is None:
                 # Durably, though nothing here has to last: the storage's own directory may be among them, and
                 # what makes an instance durable finds that one made.
-                make_directories(self._root)
+                if self._may_be_new:
+                    make_directories(self._root)
                 self._lock, self._directory = _make_directory(self._root)
+                self._may_be_new = False
             return self._directory
 
 

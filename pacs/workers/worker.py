@@ -69,6 +69,7 @@ def work(settings: Settings, duties: Duties, channel: WorkerEnd) -> int:
 def _start(settings: Settings, duties: Duties) -> _Running:
     # The supervisor has migrated the index. If a newer release has done so since, this one must not serve it.
     archive = open_archive(settings, upgrade=False)
+    archive.storage.spool.require()
     try:
         if duties.is_replacement:
             sweep_leftovers(archive)

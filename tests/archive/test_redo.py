@@ -344,3 +344,29 @@ def test_recover_brings_back_no_file_of_an_instance_that_is_removed_meanwhile(
 
     assert stored_locations(archive) == []
     assert rows(archive) == []
+
+
+def test_file_that_is_gone_before_it_is_settled_is_written_again(archive: Archive) -> None:
+    for number in range(1, 4):
+        keep(archive, number)
+    path_of(archive, 2).unlink()
+
+    archive.redo.flush()
+
+    assert rows(archive) == []
+    assert findings(archive) == {Finding.SOUND: 3}
+
+
+def test_copies_stay_while_the_storage_is_gone(archive: Archive, tmp_path: Path) -> None:
+    keep(archive)
+    storage, away = archive.storage.root, tmp_path / "away"
+    storage.rename(away)
+
+    with pytest.raises(StorageUnavailable):
+        archive.redo.flush()
+
+    assert len(rows(archive)) == 1
+    assert not storage.exists()
+    away.rename(storage)
+    archive.redo.flush()
+    assert findings(archive) == {Finding.SOUND: 1}

@@ -438,8 +438,8 @@ def test_settle_many_or_few_files_leaves_them_as_they_are(
         monkeypatch.setattr(storage, "_file_system", None)
     storage.remove(locations[0])
 
-    storage.settle(locations)
-    storage.settle(locations[:2])
+    assert storage.settle(locations) == locations[:1]
+    assert storage.settle(locations[:2]) == locations[:1]
 
     assert [stored.location for stored in storage.files()] == locations[1:]
     with storage.open(locations[-1]) as stream:
@@ -453,11 +453,26 @@ def test_settle_reports_a_file_system_that_cannot_be_synced(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     locations = [storage.place(spool(storage, b"%d" % number)) for number in range(40)]
+    monkeypatch.setattr(storage, "_is_same_system", lambda: True)
     monkeypatch.setattr(storage, "_file_system", 0)
     monkeypatch.setattr(filesystem, "sync_file_system", fail)
 
     with pytest.raises(StorageUnavailable, match="Input/output error"):
         storage.settle(locations)
+
+
+def test_settle_does_not_trust_the_file_system_that_the_storage_was_on_before(
+    storage: FilesystemStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locations = [storage.place(spool(storage, b"%d" % number)) for number in range(40)]
+    synced: list[Path] = []
+    monkeypatch.setattr(filesystem, "sync", synced.append)
+    with open("/proc/self/stat", "rb") as elsewhere:  # noqa: PTH123 - any other file system
+        monkeypatch.setattr(storage, "_file_system", elsewhere.fileno())
+
+        storage.settle(locations)
+
+    assert synced == [storage.path(location) for location in locations]
 
 
 def test_file_system_that_is_not_known_is_not_trusted() -> None:

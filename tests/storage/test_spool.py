@@ -332,3 +332,30 @@ def test_create_from_many_threads_uses_one_directory(spool: Spool, tmp_path: Pat
 
     assert len(files_under(tmp_path)) == 16
     assert len({path.parent for path in files_under(tmp_path)}) == 1
+
+
+def test_spool_that_was_replaced_is_used_and_one_that_is_gone_is_not_made_again(
+    spool: Spool, tmp_path: Path
+) -> None:
+    before = spool.create(META).finish().path.parent
+    (tmp_path / "spool").rename(tmp_path / "away")
+    with pytest.raises(StorageUnavailable):
+        spool.create(META)
+    assert not (tmp_path / "spool").exists()
+
+    (tmp_path / "spool").mkdir()
+
+    directories = {spool.create(META).finish().path.parent for _ in range(3)}
+    assert len(directories) == 1
+    assert before not in directories
+    assert Spool(tmp_path / "spool").sweep() == 0
+
+
+def test_spool_that_has_to_be_there_is_not_made(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.require()
+
+    with pytest.raises(StorageUnavailable):
+        spool.create(META)
+
+    assert list(tmp_path.iterdir()) == []
