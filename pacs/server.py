@@ -42,26 +42,34 @@ LOGGER = logging.getLogger(__name__)
 _PRUNE_INTERVAL_SECONDS = 6 * 3600.0
 
 
-def open_archive(settings: Settings, *, upgrade: bool = True) -> Archive:
-    """Open storage and index as the settings say, making and migrating them if need be.
+def open_archive(settings: Settings, *, upgrade: bool = True, make: bool = True) -> Archive:
+    """Open storage and index as the settings say, migrating them if need be, and making them unless told not to.
 
     Raises:
-        InvalidSetting: a place cannot be used, or the index belongs to a newer release.
+        InvalidSetting: a place cannot be used, there is no index, or it belongs to a newer release.
         IndexUnavailable: the database cannot be reached.
         StorageUnavailable: the storage cannot be written.
     """
-    make_directory(settings.data_dir)
+    storage = storage_from_url(settings.storage_url)
+    if make:
+        make_directory(settings.data_dir)
     index = Index.open(
         settings.database_url,
         upgrade=upgrade,
+        make=make,
         query_timeout_seconds=settings.query_timeout_seconds,
     )
-    try:
-        storage = storage_from_url(settings.storage_url)
-    except PacsError:
-        index.close()
-        raise
     return Archive(storage, index, Redo(storage, index), DuplicatePolicy(settings.duplicate_policy))
+
+
+def has_files(settings: Settings) -> bool:
+    """Whether there is an instance in the storage.
+
+    Raises:
+        InvalidSetting: the storage cannot be used.
+        StorageUnavailable: it cannot be read.
+    """
+    return next(storage_from_url(settings.storage_url).files(), None) is not None
 
 
 def upgrade_index(settings: Settings) -> tuple[str | None, str]:
@@ -70,6 +78,7 @@ def upgrade_index(settings: Settings) -> tuple[str | None, str]:
     Raises:
         InvalidSetting, IndexUnavailable: as for :func:`open_archive`.
     """
+    make_directory(settings.data_dir)
     before, newest = current_revision(settings)
     with closing(engine.create(settings.database_url)) as database:
         migrate.upgrade(database)
@@ -77,8 +86,7 @@ def upgrade_index(settings: Settings) -> tuple[str | None, str]:
 
 
 def current_revision(settings: Settings) -> tuple[str | None, str]:
-    """The schema revision of the index (None if it is empty), and the newest one."""
-    make_directory(settings.data_dir)
+    """The schema revision of the index (None if it is empty or there is none), and the newest one."""
     with closing(engine.create(settings.database_url)) as database:
         return migrate.current(database), migrate.head()
 

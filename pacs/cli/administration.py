@@ -45,8 +45,8 @@ def db_current(settings: Settings, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_settings(*ARCHIVE_SETTINGS)
 def stats_command(settings: Settings, as_json: bool) -> int:
-    """Count patients, studies, series, instances and bytes."""
-    with closing(open_archive(settings)) as archive:
+    """Count patients, studies, series, instances and the bytes of their data sets."""
+    with closing(open_archive(settings, make=False)) as archive:
         stats = archive.index.stats()
     if as_json:
         print_json({name: getattr(stats, name) for name in stats.__dataclass_fields__})

@@ -17,7 +17,7 @@ from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
 from pacs.cli.output import INTERRUPTED, console, errors, human_size
 from pacs.cli.progress import ProgressDisplay, in_one_line
 from pacs.config import Settings
-from pacs.server import open_archive
+from pacs.server import has_files, open_archive
 
 _WELL = frozenset({check.Finding.SOUND, check.Finding.IN_FLIGHT})
 #: After these an orphan is as it should be; one in quarantine waits for a person.
@@ -50,7 +50,8 @@ def check_command(
     The server may run meanwhile. Exit code 1 means that something is wrong and was not put right.
     """
     options = check.Options(repair=repair, deep=deep, grace=timedelta(seconds=grace))
-    archive = open_archive(settings)
+    # As for reindex.
+    archive = open_archive(settings, make=has_files(settings))
     listing = _Listing(as_json=as_json, quiet=quiet)
     is_well = True
 
@@ -80,7 +81,8 @@ def reindex_command(settings: Settings, quiet: bool, as_json: bool) -> int:
 
     For an index that was lost, or after an upgrade that asks for it. It can be interrupted and run again.
     """
-    archive = open_archive(settings)
+    # An index that was lost is made anew, one beside an empty storage is not.
+    archive = open_archive(settings, make=has_files(settings))
     listing = _Listing(as_json=as_json, quiet=quiet)
 
     def tell(reindexed: reindex.Reindexed) -> None:

@@ -26,7 +26,7 @@ def commitment_group() -> None:
 @with_settings(*ARCHIVE_SETTINGS)
 def commitment_list(settings: Settings, limit: int, as_json: bool) -> int:
     """List storage commitment transactions, newest first."""
-    with closing(open_archive(settings)) as archive:
+    with closing(open_archive(settings, make=False)) as archive:
         records = archive.index.commitments.all(limit)
     if as_json:
         print_json([_as_dict(record) for record in records])
@@ -55,7 +55,7 @@ def commitment_list(settings: Settings, limit: int, as_json: bool) -> int:
 @with_settings(*ARCHIVE_SETTINGS)
 def commitment_show(settings: Settings, number: int, only_failed: bool, as_json: bool) -> int:
     """Show transaction NUMBER: who asked, and whether each instance is committed."""
-    with closing(open_archive(settings)) as archive:
+    with closing(open_archive(settings, make=False)) as archive:
         record = archive.index.commitments.get(number)
         if record is None:
             raise InvalidSetting(

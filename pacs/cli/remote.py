@@ -93,7 +93,7 @@ def ae_add(
 @with_settings(*ARCHIVE_SETTINGS)
 def ae_remove(settings: Settings, title: str) -> int:
     """Forget AE TITLE."""
-    with closing(open_archive(settings)) as archive:
+    with closing(open_archive(settings, make=False)) as archive:
         removed = archive.index.remove_remote_ae(title)
     if not removed:
         raise InvalidSetting(f"no remote AE {title!r} is registered")
@@ -139,7 +139,7 @@ def ae_echo(settings: Settings, title: str) -> int:
 
 
 def _known(settings: Settings) -> list[tuple[RemoteAE, str]]:
-    with closing(open_archive(settings)) as archive:
+    with closing(open_archive(settings, make=False)) as archive:
         registered = {remote.title: remote for remote in archive.index.remote_aes()}
     known = [(remote, "index") for remote in registered.values()]
     configured = configured_remotes(settings)

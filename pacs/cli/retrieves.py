@@ -29,7 +29,7 @@ def retrieve_group() -> None:
 @with_settings(*ARCHIVE_SETTINGS)
 def retrieve_list(settings: Settings, limit: int, as_json: bool) -> int:
     """List retrieves, newest first."""
-    with closing(open_archive(settings)) as archive:
+    with closing(open_archive(settings, make=False)) as archive:
         records = archive.index.retrieves(limit=limit)
     if as_json:
         print_json([_as_dict(record) for record in records])
@@ -59,7 +59,7 @@ def retrieve_list(settings: Settings, limit: int, as_json: bool) -> int:
 @with_settings(*ARCHIVE_SETTINGS)
 def retrieve_show(settings: Settings, number: int, only_failed: bool, as_json: bool) -> int:
     """Show retrieve NUMBER: who asked for what, and how each sub-operation ended."""
-    with closing(open_archive(settings)) as archive:
+    with closing(open_archive(settings, make=False)) as archive:
         record = archive.index.retrieve(number)
         if record is None:
             raise InvalidSetting(f"no retrieve {number} is recorded; see: pacs retrieve list")
@@ -99,7 +99,7 @@ def retrieve_retry(settings: Settings, number: int, as_json: bool) -> int:
 
     This is recorded as a retrieve of its own. Ends with 1 if not everything has arrived.
     """
-    with closing(open_archive(settings)) as archive:
+    with closing(open_archive(settings, make=False)) as archive:
         retry = plan_retry(archive, number)
         if not retry.plan.keys and not retry.not_stored:
             errors.print(f"retrieve {number}: nothing failed, nothing was left out")

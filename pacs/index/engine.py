@@ -101,9 +101,15 @@ class Engine:
         return self.backend == "sqlite"
 
     @property
+    def may_have_tables(self) -> bool:
+        """Whether there is something to connect to; to ask SQLite would make the file."""
+        return self._file is None or self._file.exists
+
+    @property
     def description(self) -> str:
         """The database URL without its password."""
-        return self._url.render_as_string(hide_password=True)
+        url = self._url.set(drivername="sqlite") if self.is_sqlite else self._url
+        return url.render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:

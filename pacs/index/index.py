@@ -71,6 +71,7 @@ class Index:
         url: str,
         *,
         upgrade: bool = True,
+        make: bool = True,
         query_timeout_seconds: float = QUERY_TIMEOUT_SECONDS,
     ) -> Index:
         """Open the index at a database URL; the caller closes it.
@@ -78,14 +79,17 @@ class Index:
         Args:
             url: ``sqlite:///PATH`` or ``postgresql+psycopg://...``.
             upgrade: Run missing migrations; otherwise an old schema is refused.
+            make: Make an index where there is none.
             query_timeout_seconds: How long the database may work on a query, see ``engine.create``.
 
         Raises:
-            InvalidSetting: the URL cannot be used.
+            InvalidSetting: the URL cannot be used, or there is no index.
             IndexUnavailable: the database cannot be reached, or its schema does not fit.
         """
         engine = create(url, query_timeout_seconds=query_timeout_seconds)
         try:
+            if not make:
+                migrate.require_existing(engine)
             if upgrade:
                 migrate.upgrade(engine)
             else:

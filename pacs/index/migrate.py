@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from pacs.errors import IndexUnavailable
+from pacs.errors import IndexUnavailable, InvalidSetting
 from pacs.index.engine import Engine
 
 #: Any number, the same in all releases: one process upgrades at a time.
@@ -51,12 +51,27 @@ def check(engine: Engine) -> None:
         )
 
 
+def require_existing(engine: Engine) -> None:
+    """Check that there is an index, of whatever revision, and make nothing.
+
+    Raises:
+        InvalidSetting: there is none.
+        IndexUnavailable: the database cannot be reached.
+    """
+    if current(engine) is None:
+        raise InvalidSetting(
+            f"there is no archive: {engine.description} has no index; see data_dir and database_url"
+        )
+
+
 def current(engine: Engine) -> str | None:
     """The schema revision of the index; None if it has no tables yet.
 
     Raises:
         IndexUnavailable: the database cannot be reached.
     """
+    if not engine.may_have_tables:
+        return None
     with engine.read() as connection:
         return _revision(connection)
 

@@ -24,6 +24,11 @@ class SqliteFile:
         self._guard = threading.Lock()
         self._identity: tuple[int, int] | None = None
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file of that name."""
+        return self._look() is not None
+
     def learn(self) -> None:
         """Remember the file, if it is the first that is opened.
 

@@ -241,3 +241,40 @@ def test_ctrl_c_is_one_line_and_exit_code_130(
     monkeypatch.setattr(app, "main", interrupt)
 
     assert failed(in_process.run("stats"), 130) == "pacs: interrupted"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("stats",),
+        ("check",),
+        ("check", "--repair"),
+        ("reindex",),
+        ("ae", "list"),
+        ("ae", "remove", "DEST"),
+        ("retrieve", "list"),
+        ("retrieve", "show", "1"),
+        ("retrieve", "retry", "1"),
+        ("commitment", "list"),
+    ],
+    ids=" ".join,
+)
+def test_command_where_there_is_no_archive_says_so_and_makes_none(
+    processes: Processes, command: tuple[str, ...]
+) -> None:
+    message = failed(processes.run(*command, "--data-dir", "wrong"), 2)
+
+    assert "there is no archive: sqlite:///" in message
+    assert not (processes.cwd / "wrong").exists()
+
+
+def test_stats_of_a_database_without_tables_makes_none(
+    processes: Processes, empty_database_url: str
+) -> None:
+    for command in ("stats", "check"):
+        message = failed(processes.run(command, "--database-url", empty_database_url), 2)
+        assert "there is no archive: " in message
+
+    current = processes.run("db", "current", "--json", "--database-url", empty_database_url)
+    assert json.loads(current.stdout)["current"] is None
+    assert list(processes.cwd.glob("*pacs-data*")) == []

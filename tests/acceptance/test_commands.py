@@ -299,6 +299,8 @@ def test_ae_add_list_remove(processes: Processes) -> None:
 
 
 def test_ae_list_has_those_of_the_settings(processes: Processes) -> None:
+    succeeded(processes.run("db", "upgrade"))
+
     printed = succeeded(processes.run("ae", "list", "--remote-aes", "VIEWER=10.0.0.8:104"))
 
     assert rows(printed)[1][:6] == ["VIEWER", "10.0.0.8", "104", "all", "any", "settings"]
