@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from pydicom.tag import Tag
 
-from pacs.dicom.element_reader import UNDEFINED_LENGTH
+from pacs.dicom.encoding import UNDEFINED_LENGTH
 from pacs.dicom.layout import PIXELS, Entry, Layout, read_layout
 from pacs.dicom.pieces import Literal, Piece
 from pacs.errors import InvalidInstance

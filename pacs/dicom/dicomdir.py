@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from pacs.dicom.byte_source import StreamBytes
-from pacs.dicom.element_reader import (
+from pacs.dicom.element_reader import ElementReader
+from pacs.dicom.encoding import (
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
     ITEM,
     ITEM_DELIMITER,
     SEQUENCE_DELIMITER,
     UNDEFINED_LENGTH,
-    ElementReader,
     Encoding,
 )
 from pacs.errors import InvalidInstance

@@ -16,26 +16,32 @@ bounded. So is the number of elements, hence the time.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
 from struct import Struct
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from pydicom import config
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
-from typing_extensions import TypeIs
+from pydicom.valuerep import VR
 
 from pacs.dicom.byte_source import ByteSource
+from pacs.dicom.encoding import (
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_BIG,
+    IMPLICIT_LITTLE,
+    ITEM,
+    ITEM_DELIMITER,
+    LONG_VRS,
+    SEQUENCE_DELIMITER,
+    UNDEFINED_LENGTH,
+    Encoding,
+)
+from pacs.dicom.plain_elements import Elements, PlainElement
 from pacs.dicom.plain_values import Element, dictionary_facts
 from pacs.errors import InvalidInstance
-
-UNDEFINED_LENGTH = 0xFFFFFFFF
-ITEM = 0xFFFEE000
-ITEM_DELIMITER = 0xFFFEE00D
-SEQUENCE_DELIMITER = 0xFFFEE0DD
 
 # About 0.5 s of walking. The largest structured reports have some ten thousands of elements.
 MAX_ELEMENTS = 500_000
@@ -48,59 +54,12 @@ MAX_SEQUENCE_BYTES = 512 * 1024
 _HEADER_BYTES = 8
 
 _VRS = {str(vr).encode(): str(vr) for vr in VR if len(str(vr)) == 2}
-LONG_VRS = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
 
 # The bytes of an element's header by VR, little endian (PS3.5 7.1.2).
 _HEADER_SIZES = {vr: 12 if vr in LONG_VRS else 8 for vr in _VRS}
 _EXPLICIT_HEADER = Struct("<HH2sH").unpack_from
 _IMPLICIT_HEADER = Struct("<HHL").unpack_from
 _LONG_LENGTH = Struct("<L").unpack_from
-
-#: VR and value of an element that was little endian; a pydicom element takes ten times as long to make.
-PlainElement: TypeAlias = tuple[str, bytes]
-#: By tag.
-Elements: TypeAlias = dict[int, Element | PlainElement]
-
-
-def as_element(tag: int, element: Element | PlainElement) -> Element:
-    """The element in pydicom's container."""
-    if not is_plain(element):
-        return element
-    vr, value = element
-    return RawDataElement(BaseTag(tag), vr, len(value), value, 0, False, True)
-
-
-def is_plain(element: Element | PlainElement) -> TypeIs[PlainElement]:
-    """Whether this is VR and value alone; pydicom's raw element is a tuple as well."""
-    return type(element) is tuple
-
-
-def value_of(element: Element | PlainElement) -> object:
-    """The value, in bytes unless it is a sequence."""
-    return element[1] if is_plain(element) else element.value
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """Byte order and kind of VR of a run of Data Elements (PS3.5 A)."""
-
-    is_implicit: bool
-    is_big_endian: bool = False
-    tag_and_length: Struct = field(init=False, repr=False, compare=False)
-    tag_and_short_length: Struct = field(init=False, repr=False, compare=False)
-    long_length: Struct = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        order = ">" if self.is_big_endian else "<"
-        object.__setattr__(self, "tag_and_length", Struct(f"{order}HHL"))
-        object.__setattr__(self, "tag_and_short_length", Struct(f"{order}HH2sH"))
-        object.__setattr__(self, "long_length", Struct(f"{order}L"))
-
-
-IMPLICIT_LITTLE = Encoding(is_implicit=True)
-EXPLICIT_LITTLE = Encoding(is_implicit=False)
-IMPLICIT_BIG = Encoding(is_implicit=True, is_big_endian=True)
-EXPLICIT_BIG = Encoding(is_implicit=False, is_big_endian=True)
 
 
 class ElementHeader(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacs.dicom.element_reader import LONG_VRS, Encoding
+from pacs.dicom.encoding import LONG_VRS, Encoding
 
 #: The longest value of an explicit VR whose length has two bytes; values have an even length.
 MAX_SHORT_LENGTH = 0xFFFE

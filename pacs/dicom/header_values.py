@@ -14,10 +14,11 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag
 
 from pacs.dicom.character_sets import codecs_of
-from pacs.dicom.element_reader import MAX_VALUE_BYTES, as_element
+from pacs.dicom.element_reader import MAX_VALUE_BYTES
 from pacs.dicom.header_keys import HeaderKey, creator_of, is_private_creator
 from pacs.dicom.matching import EmptyValue, SequenceMatch, item_matches, matches
 from pacs.dicom.part10 import SOP_INSTANCE_UID, read_elements
+from pacs.dicom.plain_elements import as_element
 from pacs.dicom.plain_values import (
     MATCHED_VRS,
     NUMBER_FORMATS,

@@ -12,21 +12,18 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from pacs.dicom import element_writer
-from pacs.dicom.byte_source import MAX_INFLATED_BYTES, InflatedBytes, StreamBytes
-from pacs.dicom.element_reader import (
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
+from pacs.dicom.byte_source import MAX_INFLATED_BYTES, InflatedBytes
+from pacs.dicom.data_set_reader import data_set_reader
+from pacs.dicom.element_reader import ElementHeader, ElementReader
+from pacs.dicom.encoding import (
     ITEM,
     SEQUENCE_DELIMITER,
     UNDEFINED_LENGTH,
-    ElementHeader,
-    ElementReader,
     Encoding,
 )
 from pacs.dicom.pieces import Literal, Piece, Range
 from pacs.dicom.sop_classes import (
     DEFLATED,
-    EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
 )
 from pacs.errors import InstanceNotCreatable, InvalidInstance
@@ -123,9 +120,7 @@ def read_layout(stream: BinaryIO, transfer_syntax_uid: str, offset: int) -> Layo
     Raises:
         InvalidInstance: it is not what PS3.5 7 allows, or has too many elements.
     """
-    reader = ElementReader(StreamBytes(stream, offset))
-    is_big_endian = transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
-    encoding = reader.encoding_at(0, EXPLICIT_BIG if is_big_endian else EXPLICIT_LITTLE)
+    reader, encoding = data_set_reader(stream, transfer_syntax_uid, offset)
     entries = tuple(Entry(*found) for found in reader.elements(encoding, PIXELS))
     by_tag = {entry.tag: entry for entry in reversed(entries)}
     return Layout(stream, offset, encoding, reader, entries, by_tag)

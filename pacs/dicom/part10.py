@@ -18,24 +18,19 @@ from pydicom.dataset import Dataset
 
 from pacs import __version__
 from pacs.dicom.attributes import ATTRIBUTES, BY_TAG
-from pacs.dicom.byte_source import ByteSource, InflatedBytes, StreamBytes
+from pacs.dicom.byte_source import ByteSource, StreamBytes
 from pacs.dicom.character_sets import DEFAULT_CODECS, codecs_of, defined_terms
-from pacs.dicom.element_reader import (
-    EXPLICIT_BIG,
+from pacs.dicom.data_set_reader import data_set_reader
+from pacs.dicom.element_reader import ElementReader
+from pacs.dicom.encoding import (
     EXPLICIT_LITTLE,
     UNDEFINED_LENGTH,
-    ElementReader,
-    Elements,
-    Encoding,
-    PlainElement,
-    as_element,
-    is_plain,
-    value_of,
+    declared_encoding,
 )
 from pacs.dicom.instance import InstanceHeader
+from pacs.dicom.plain_elements import Elements, PlainElement, as_element, is_plain, value_of
 from pacs.dicom.plain_values import SPECIFIC_CHARACTER_SET, texts_of
 from pacs.dicom.sop_classes import (
-    DEFLATED,
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -236,20 +231,19 @@ def read_elements(
         StorageUnavailable: the file cannot be read.
     """
     with _readable():
-        reader, encoding = _reader(stream, transfer_syntax_uid, data_set_offset)
+        reader, encoding = data_set_reader(stream, transfer_syntax_uid, data_set_offset)
         elements = reader.wanted(encoding, tags, last)
     return elements, frozenset(reader.left_out)
 
 
-def read_identifier(encoded: bytes, *, is_big_endian: bool) -> Dataset:
-    """Read an encoded Identifier, all of it; text stays in bytes until its character set is known.
+def read_identifier(encoded: bytes, transfer_syntax_uid: str) -> Dataset:
+    """Read an encoded Identifier that is not deflated, all of it; text stays in bytes until its character set is known.
 
     Raises:
         InvalidInstance: the bytes are no data set.
     """
     reader = ElementReader(StreamBytes(BytesIO(encoded), 0), maximum_value_bytes=len(encoded))
-    declared = EXPLICIT_BIG if is_big_endian else EXPLICIT_LITTLE
-    return reader.every(reader.encoding_at(0, declared))
+    return reader.every(reader.encoding_at(0, declared_encoding(transfer_syntax_uid)))
 
 
 def check_identity(header: InstanceHeader, sop_class_uid: str, sop_instance_uid: str) -> None:
@@ -334,20 +328,8 @@ def _guess_transfer_syntax(source: ByteSource, offset: int) -> str:
 def _read_elements(
     stream: BinaryIO, transfer_syntax_uid: str, offset: int, tags: frozenset[int], last: int
 ) -> Elements:
-    reader, encoding = _reader(stream, transfer_syntax_uid, offset)
+    reader, encoding = data_set_reader(stream, transfer_syntax_uid, offset)
     return reader.wanted(encoding, tags, last)
-
-
-def _reader(
-    stream: BinaryIO, transfer_syntax_uid: str, offset: int
-) -> tuple[ElementReader, Encoding]:
-    is_deflated = transfer_syntax_uid in DEFLATED
-    source = InflatedBytes(stream, offset) if is_deflated else StreamBytes(stream, offset)
-    is_big_endian = transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
-    reader = ElementReader(source)
-    # Also right for a transfer syntax that is not known: explicit or implicit VR little endian
-    # (PS3.5 10).
-    return reader, reader.encoding_at(0, EXPLICIT_BIG if is_big_endian else EXPLICIT_LITTLE)
 
 
 def _identifying(elements: Elements, tag: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from struct import Struct
 
-from pacs.dicom.element_reader import ITEM, SEQUENCE_DELIMITER, UNDEFINED_LENGTH
+from pacs.dicom.encoding import ITEM, SEQUENCE_DELIMITER, UNDEFINED_LENGTH
 from pacs.dicom.layout import FLOAT_PIXEL_DATA, PIXEL_DATA, PIXELS, Entry, Layout
 from pacs.dicom.pieces import Literal, PackedBits, Piece, total_size
 from pacs.errors import FramesNotExtractable

@@ -41,7 +41,7 @@ def identifier_of(event: Any) -> Dataset:
     if len(encoded.translate(None, _UID_LIST_CHARACTERS)) > _MAX_OTHER_BYTES:
         raise InvalidIdentifier("The Identifier is too large")
     try:
-        identifier = read_identifier(encoded, is_big_endian=not syntax.is_little_endian)
+        identifier = read_identifier(encoded, str(syntax))
     except InvalidInstance as error:
         raise InvalidIdentifier("The Identifier cannot be decoded") from error
     if IDENTIFIERS.isEnabledFor(logging.DEBUG):

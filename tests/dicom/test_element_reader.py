@@ -9,18 +9,14 @@ from pydicom.dataset import Dataset
 
 from pacs.dicom.byte_source import StreamBytes
 from pacs.dicom.element_reader import (
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
     MAX_DEPTH,
     MAX_ELEMENTS,
     MAX_SEQUENCE_BYTES,
     MAX_VALUE_BYTES,
     ElementReader,
-    Elements,
-    Encoding,
-    value_of,
 )
+from pacs.dicom.encoding import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Encoding
+from pacs.dicom.plain_elements import Elements, value_of
 from pacs.errors import InvalidInstance
 
 PATIENT_ID = 0x00100020

@@ -20,6 +20,7 @@ from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.part10 import read_identifier
 from pacs.dicom.response import encode_response
+from pacs.dicom.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN
 from pacs.errors import InvalidInstance
 
 VRS = sorted(str(vr) for vr in VR if len(str(vr)) == 2)
@@ -130,7 +131,7 @@ def test_item_keys_of_a_request_in_bytes_are_read_to_the_last_level() -> None:
     inner = _element(0x00080100, "SH", b"")
     code = struct.pack("<HHL", 0xFFFE, 0xE000, len(inner)) + inner
     encoded = _element(0x00082218, "SQ", code)
-    identifier = read_identifier(encoded, is_big_endian=False)
+    identifier = read_identifier(encoded, EXPLICIT_VR_LITTLE_ENDIAN)
 
     keys, unsupported = header_keys(
         identifier, [0x00082218], InformationModel.STUDY_ROOT, Level.IMAGE, {}

@@ -13,8 +13,9 @@ import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from pacs.dicom.code_elements import CHARACTER_SETS
-from pacs.dicom.element_reader import value_of
 from pacs.dicom.part10 import file_meta, read_file_meta, read_identifier
+from pacs.dicom.plain_elements import value_of
+from pacs.dicom.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN
 from tests.interop.test_dcmtk import MISSING, PATHS
 from tests.peers import CALLED, RunningArchive
 
@@ -151,7 +152,7 @@ def _query(
 def _elements(path: Path) -> dict[int, bytes]:
     with path.open("rb") as stream:
         offset = read_file_meta(stream).data_set_offset
-    data_set = read_identifier(path.read_bytes()[offset:], is_big_endian=False)
+    data_set = read_identifier(path.read_bytes()[offset:], EXPLICIT_VR_LITTLE_ENDIAN)
     found = {int(tag): value_of(data_set.get_item(tag)) for tag in data_set.keys()}  # noqa: SIM118
     return {tag: value for tag, value in found.items() if isinstance(value, bytes)}
 

@@ -1,0 +1,24 @@
+"""Which bytes, reader and encoding belong to a data set of a transfer syntax (PS3.5 10, A): said here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from pacs.dicom.byte_source import InflatedBytes, StreamBytes
+from pacs.dicom.element_reader import ElementReader
+from pacs.dicom.encoding import Encoding, declared_encoding
+from pacs.dicom.sop_classes import DEFLATED
+
+
+def data_set_reader(
+    stream: BinaryIO, transfer_syntax_uid: str, offset: int
+) -> tuple[ElementReader, Encoding]:
+    """A reader of the data set that begins at ``offset``, and how its elements are encoded.
+
+    Raises:
+        InvalidInstance: it is deflated, and damaged already where it begins.
+    """
+    is_deflated = transfer_syntax_uid in DEFLATED
+    source = InflatedBytes(stream, offset) if is_deflated else StreamBytes(stream, offset)
+    reader = ElementReader(source)
+    return reader, reader.encoding_at(0, declared_encoding(transfer_syntax_uid))
