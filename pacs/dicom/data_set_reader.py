@@ -1,4 +1,4 @@
-"""Which bytes, reader and encoding belong to a data set of a transfer syntax (PS3.5 10, A): said here and nowhere else."""
+"""Which bytes, reader and encoding belong to a data set of a transfer syntax (PS3.5 10, A): said only here."""
 
 from __future__ import annotations
 
