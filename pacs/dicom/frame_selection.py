@@ -60,7 +60,11 @@ def parse_frame_selection(identifier: Dataset) -> FrameSelection:
     """
     present = [keyword for keyword in FRAME_KEYS if keyword in identifier]
     if len(present) != 1:
-        problem = "stands beside another Frame level key" if present else "or another Frame key is missing"
+        problem = (
+            "stands beside another Frame level key"
+            if present
+            else "or another Frame key is missing"
+        )
         offending = tuple(int(Tag(keyword)) for keyword in present or FRAME_KEYS)
         raise InvalidFrameRequest(about(offending[0], problem), offending=offending)
     [keyword] = present

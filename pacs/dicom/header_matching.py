@@ -14,10 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
 from pacs.dicom.character_sets import codecs_of
+from pacs.dicom.error_comment import about
 from pacs.dicom.header_keys import level_of
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import Match, attribute_name, fuzzy, is_universal, parse_match, refuse
+from pacs.dicom.matching import Match, fuzzy, is_universal, parse_match, refuse
 from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.plain_values import (
     MATCHED_VRS,
@@ -82,7 +83,5 @@ def _match_of(tag: int, element: Element, codecs: Sequence[str], rules: Matching
     try:
         match = parse_match(vr, element, codecs, rules)
     except UNREADABLE as error:
-        raise InvalidIdentifier(
-            f"{attribute_name(tag)} cannot be read", offending=(tag,)
-        ) from error
+        raise InvalidIdentifier(about(tag, "cannot be read"), offending=(tag,)) from error
     return fuzzy(vr, match) if rules.fuzzy_names else match
