@@ -179,10 +179,13 @@ class Run:
 
     @contextmanager
     def query(
-        self, user_items: Sequence[pdus.UserItem] = ()
+        self,
+        user_items: Sequence[pdus.UserItem] = (),
+        more: Sequence[tuple[str, Sequence[str]]] = (),
     ) -> Iterator[tuple[Association, NegotiatedContext]]:
-        """An association with the check's Query/Retrieve SOP Class, and its presentation context."""
-        with self.associate([(self.sop_class, UNCOMPRESSED)], user_items) as association:
+        """An association with the check's Query/Retrieve SOP Class (and ``more``), and its presentation context."""
+        syntaxes = [(self.sop_class, UNCOMPRESSED), *more]
+        with self.associate(syntaxes, user_items) as association:
             context = association.context_for(self.sop_class)
             if context is None:
                 self.not_applicable(f"{self.model.value} is not negotiated any more")

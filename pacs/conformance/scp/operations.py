@@ -91,10 +91,12 @@ def start(
 def responses(
     association: Association,
     *,
-    on_store: Callable[[Message], int] = lambda _: 0x0000,
+    on_store: Callable[[Message], int | None] = lambda _: 0x0000,
     on_response: Callable[[Message], None] = lambda _: None,
 ) -> list[Message]:
-    """The responses up to the final one. C-STORE requests of a C-GET are answered with ``on_store``'s status.
+    """The responses up to the final one.
+
+    C-STORE requests of a C-GET are answered with ``on_store``'s status, or with an abort where it has none.
 
     Raises:
         AssociationEnded: it ended before the final response.
@@ -104,7 +106,11 @@ def responses(
     while len(received) < _MOST_RESPONSES:
         message = association.receive()
         if message.command.get("CommandField") == CommandField.C_STORE_RQ:
-            association.send(response(message, on_store(message)))
+            status = on_store(message)
+            if status is None:
+                association.abort()
+            else:
+                association.send(response(message, status))
             continue
         received.append(message)
         on_response(message)

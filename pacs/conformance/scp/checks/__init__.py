@@ -1,5 +1,6 @@
 """The checks, a module for each service; importing this package registers them all."""
 
 from pacs.conformance.scp.checks import negotiation as negotiation
+from pacs.conformance.scp.checks import retrieve as retrieve
 from pacs.conformance.scp.checks import robustness as robustness
 from pacs.conformance.scp.checks import verification as verification
