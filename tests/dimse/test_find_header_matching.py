@@ -292,7 +292,7 @@ def test_find_with_match_unknown_a_header_without_a_value_matches(serve: Serve) 
     [
         ("AnatomicRegionSequence", [_code("A"), _code("B")], (0x00082218,), "several Items"),
         ("ReferencedImageSequence", [_item(ReferencedSOPInstanceUID="1.*")], (0x00081155,), "UID"),
-        ("DateOfLastCalibration", "20240301-20240229", (0x00181200,), "neither a valid DA"),
+        ("DateOfLastCalibration", "20240301-20240229", (0x00181200,), "is no DA"),
         ("SliceThickness", "thin", (0x00180050,), "not a valid value of VR DS"),
         ("SliceThickness", "1*", (0x00180050,), "wild card"),
     ],
