@@ -16,12 +16,10 @@ def attribute_name(tag: int) -> str:
 def about(tag: int, reason: str) -> str:
     """The Attribute, then the reason: it is the name that becomes shorter when both have no room.
 
-    Offending Element has the tag anyway, so the keyword alone comes before the tag alone.
+    The tag stays: it is what Offending Element and an implementer's table have.
     """
-    names = (attribute_name(tag), keyword_for_tag(tag), _number(tag))
-    texts = [f"{name} {reason}" for name in names if name]
-    fitting = (text for text in texts if len(text) <= MAX_COMMENT_CHARACTERS)
-    return next(fitting, texts[-1])
+    text = f"{attribute_name(tag)} {reason}"
+    return text if len(text) <= MAX_COMMENT_CHARACTERS else f"{_number(tag)} {reason}"
 
 
 def _number(tag: int) -> str:

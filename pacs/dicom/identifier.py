@@ -206,7 +206,7 @@ def parse_retrieve(
             refuse(tag, f"is no unique key at level {level.name}")
         match = _match_of(attribute, element, identifier)
         if not isinstance(match, SingleValue | UidList):
-            refuse(tag, "needs a value without wild cards in a retrieve")
+            refuse(tag, "needs a value without wild cards")
         keys[attribute] = match
     if BY_KEYWORD[level.unique_key] not in keys:
         _refuse_missing(level, level)

@@ -224,13 +224,13 @@ def _parse_value(vr: str, element: Element, value: str) -> Match:
 
 def _parse_list(vr: str, element: Element, values: list[str], rules: MatchingRules) -> Match:
     if vr not in LIST_VRS:
-        refuse(element.tag, f"has several values, which VR {vr} does not allow")
+        refuse(element.tag, f"has several values; VR {vr} has one")
     values = list(dict.fromkeys(values))
     if len(values) > _MAXIMUM_LISTED:
         refuse(element.tag, f"has more than {_MAXIMUM_LISTED} values")
     for value in values:
         if not isinstance(_parse_value(vr, element, value), SingleValue):
-            refuse(element.tag, "has a wild card in a list of values")
+            refuse(element.tag, "has a wild card in a list")
     # Not negotiated, a list is undefined (note 4): it is taken as a list of UID is, since that is
     # what SCUs that send one mean. Nor does the clause say what "every" means where VM is 1.
     return ValueList(tuple(values), every=rules.multiple_values and _may_be_several(element))
@@ -239,7 +239,7 @@ def _parse_list(vr: str, element: Element, values: list[str], rules: MatchingRul
 def _parse_uids(element: Element, values: list[str]) -> Match:
     for value in values:
         if not _UID.fullmatch(value):
-            refuse(element.tag, "is not a UID, which has no wild card")
+            refuse(element.tag, "is not a UID; it has no wild card")
     uids = tuple(dict.fromkeys(values))
     return SingleValue(uids[0]) if len(uids) == 1 else UidList(uids)
 
@@ -257,7 +257,7 @@ def _parse_text(vr: str, element: Element, value: str) -> Match:
 
 def _parse_number(vr: str, element: Element, value: str) -> Match:
     if "*" in value or "?" in value:
-        refuse(element.tag, f"has a wild card, which VR {vr} does not allow")
+        refuse(element.tag, f"has a wild card; VR {vr} has none")
     form = {"AS": None, "DS": _DECIMAL, "FL": _DECIMAL, "FD": _DECIMAL}.get(vr, _NUMBER)
     if form is not None and not form.fullmatch(value):
         refuse(element.tag, f"is not a valid value of VR {vr}")
@@ -270,7 +270,7 @@ def _parse_range(vr: str, element: Element, value: str) -> Match:
         left, _, right = (part.strip() for part in value.partition("-"))
         if vr == "TM" and canonical(vr, left) and canonical(vr, right):
             refuse(element.tag, "is a range across midnight")  # PS3.4 C.2.2.2.5.2
-        refuse(element.tag, f"is no {vr}, nor a range of them that ascends")
+        refuse(element.tag, f"is no {vr}, nor an ascending range")
     if vr == "DA" and found.lower is not None and found.lower == found.upper:
         return SingleValue(found.lower)
     return found
