@@ -72,7 +72,7 @@ def combined_ranges(texts: Mapping[int, str]) -> tuple[CombinedRange, ...]:
         if lower is _APART or upper is _APART or (lower is None and upper is None):
             continue
         if lower is not None and upper is not None and lower > upper:
-            refuse(date.tag, f"and {time.keyword} end before they begin")
+            refuse(date.tag, "and its time end before they begin")
         found.append(CombinedRange(date, time, lower, upper))
     return tuple(found)
 

@@ -294,7 +294,7 @@ def _parse_sequence(element: Element, codecs: Sequence[str], limits: _Limits) ->
     if items is None or not limits.depth:
         refuse(element.tag, "is not a readable sequence")
     if len(items) > 1:
-        refuse(element.tag, "has several Items; a key has one")
+        refuse(element.tag, "has several Items; one is due")
     keys = [key for item in items for key in _parse_item(item, item_codecs(item, codecs), limits)]
     return SequenceMatch(tuple(keys)) if keys else UNIVERSAL
 

@@ -20,7 +20,6 @@ LONGEST_VALUES = {
     "vr": "DT",
     "_MAXIMUM_LISTED": "10000",
     "' or '.join(names)": "PATIENT or STUDY or SERIES or IMAGE",
-    "time.keyword": "PerformedProcedureStepStartTime",
     "first": "4294967295",
     "last": "4294967295",
     "wanted[len(found)]": "4294967295",
