@@ -16,7 +16,7 @@ from pacs.dicom.information_model import model_of
 from pacs.dicom.response import encode_response
 from pacs.dimse.extended_negotiation import options_of_request
 from pacs.dimse.negotiation import rights_of
-from pacs.dimse.request_identifier import identifier_of
+from pacs.dimse.request_identifier import identifier_of, level_named
 from pacs.dimse.status import DimseService, Status, status_dataset, status_of
 from pacs.errors import PacsError
 from pacs.index.records import Service
@@ -47,8 +47,10 @@ def handle_find(
     try:
         rights.require(Service.FIND)
         model = model_of(str(event.request.AffectedSOPClassUID))
+        identifier = identifier_of(event)
+        level = level_named(identifier) or level
         query = parse_find(
-            identifier_of(event), model, options_of_request(event), match_unknown=match_unknown
+            identifier, model, options_of_request(event), match_unknown=match_unknown
         )
         level = query.level.name
         for response in _matches(event, archive, ae_title, query, header_limit):

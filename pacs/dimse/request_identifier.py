@@ -10,7 +10,10 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom.dsutils import decode
 
+from pacs.dicom.identifier import FRAME_LEVEL, QUERY_RETRIEVE_LEVEL
+from pacs.dicom.levels import Level
 from pacs.dicom.part10 import read_identifier
+from pacs.dicom.plain_values import texts_of
 from pacs.dimse.engine.dimse import MAX_IDENTIFIER_BYTES
 from pacs.errors import InvalidIdentifier, InvalidInstance, LimitExceeded
 
@@ -18,6 +21,7 @@ LOGGER = logging.getLogger(__name__)
 #: Identifiers contain patient values: they are logged only when the setting ``log_identifiers`` is on.
 IDENTIFIERS = logging.getLogger("pacs.identifiers")
 
+_LEVELS = frozenset({*(level.name for level in Level), FRAME_LEVEL})
 _UID_LIST_CHARACTERS = b"0123456789.\\"
 # Only lists of UIDs are long. The header of each Data Element and Item has at least one byte that is no
 # character of a UID list, so this bounds their number whatever a decoder makes of the bytes. pydicom needs
@@ -48,6 +52,14 @@ def identifier_of(event: Any) -> Dataset:
         text = str(decode(BytesIO(encoded), syntax.is_implicit_VR, syntax.is_little_endian))
         IDENTIFIERS.debug("%s Identifier:\n%s", type(event.request).__name__, text)
     return identifier
+
+
+def level_named(identifier: Dataset) -> str:
+    """The Query/Retrieve Level that an Identifier names, also if its model has none such; else empty."""
+    if QUERY_RETRIEVE_LEVEL not in identifier:
+        return ""
+    values = texts_of(identifier.get_item(QUERY_RETRIEVE_LEVEL))
+    return values[0] if len(values) == 1 and values[0] in _LEVELS else ""
 
 
 def require_whole(request: Any, name: str) -> None:

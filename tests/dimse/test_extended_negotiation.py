@@ -345,7 +345,7 @@ def test_combined_range_may_cross_midnight_and_must_not_end_before_it_begins(
     assert found(find(calendar, night, b"\x00\x01"), "StudyID") == ["07060300"]
     [refused] = find(calendar, reverse, b"\x00\x01")
     assert (refused.status, refused.offending) == (NOT_MATCHING, (0x00080020,))
-    assert "StudyTime end before they begin" in refused.comment
+    assert "and its time end before they begin" in refused.comment
 
 
 # Fuzzy semantic matching of person names
