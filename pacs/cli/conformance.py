@@ -14,6 +14,7 @@ from pacs.conformance.report import json_document, text
 from pacs.conformance.report.html import as_html
 from pacs.conformance.report.junit import as_junit
 from pacs.conformance.scp.check import PeerUnderTest
+from pacs.conformance.scp.preparation import prepared
 from pacs.conformance.scp.runner import Bench, offer_of, run_checks, selected
 from pacs.conformance.scp.sample import Sample
 from pacs.dimse.query_scu import Peer
@@ -69,7 +70,10 @@ def scp_command(
     tested = PeerUnderTest(
         called.host, called.port, called.title, settings.ae_title, settings.dimse_timeout_seconds
     )
-    report = run_checks(Bench(tested, offer_of(tested), Sample()), checks)
+    offer, sample = offer_of(tested), Sample()
+    if any(one.uses_sample for one in checks):
+        sample = prepared(tested, offer.services, read_only=read_only)
+    report = run_checks(Bench(tested, offer, sample), checks)
     _write(report, junit=junit, html=html)
     _print(report, as_json=as_json, verbose=verbose)
     return 0 if report.is_conformant else 1
@@ -92,4 +96,6 @@ def _print(report: Report, *, as_json: bool, verbose: bool) -> None:
     print_table("", text.HEADINGS, (text.row(result) for result in report.results))
     for line in text.details(report, with_traces=verbose):
         console.print(line, markup=False)
+    for name, value in report.subject.items():
+        console.print(f"{name}: {value}", markup=False)
     console.print(report.summary, markup=False)

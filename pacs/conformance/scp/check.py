@@ -70,6 +70,11 @@ class Check:
     needs_destination: bool = False
 
     @property
+    def uses_sample(self) -> bool:
+        """Whether it looks for instances, generated or not."""
+        return self.needs_sample or self.operation is not None
+
+    @property
     def is_read_only(self) -> bool:
         """Whether it stores nothing and works on whatever the peer has."""
         return not self.needs_sample

@@ -10,6 +10,7 @@ from pacs.conformance.wire.association import Association, NegotiatedContext
 from pacs.conformance.wire.message import (
     CommandField,
     Message,
+    cancel,
     encode_data_set,
     request,
     response,
@@ -140,5 +141,30 @@ def matches(
     return [
         message.data_set(context.transfer_syntax)
         for message in find(association, context, level, keys)
+        if message.status in PENDING_STATUSES
+    ]
+
+
+def some_matches(
+    association: Association,
+    context: NegotiatedContext,
+    level: Level | str,
+    keys: Mapping[str, object],
+    most: int,
+) -> list[Dataset]:
+    """C-FIND, cancelled as soon as that many Identifiers have come: at most that many of them."""
+    message_id = start(association, context, Operation.FIND, identifier(level, keys))
+    came = 0
+
+    def stop_in_time(_response: Message) -> None:
+        nonlocal came
+        came += 1
+        if came == most:
+            association.send(cancel(context.context_id, message_id))
+
+    received = responses(association, on_response=stop_in_time)
+    return [
+        message.data_set(context.transfer_syntax)
+        for message in received[:most]
         if message.status in PENDING_STATUSES
     ]

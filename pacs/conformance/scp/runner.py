@@ -106,6 +106,7 @@ def run_checks(
         {
             "peer": f"{peer.called_ae_title}@{peer.host}:{peer.port}",
             "implementation": f"{offer.implementation_version_name} {offer.implementation_class_uid}",
+            "sample": bench.sample.description,
         },
         datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -33,10 +33,22 @@ class SampleInstance:
 
 @dataclass(frozen=True)
 class Sample:
-    """The known instances. ``is_generated``: nothing else in the archive has these patients or UIDs."""
+    """The known instances. ``is_generated``: nothing else in the archive has these patients or UIDs.
+
+    ``token`` begins each Patient ID and Patient's Name of a generated one. ``notes`` says what was left out and why.
+    """
 
     instances: tuple[SampleInstance, ...] = ()
     is_generated: bool = False
+    token: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """What there is, what a run leaves behind in the peer, and what is missing."""
+        stored = f", stored: delete the patients whose Patient ID begins with {self.token}-"
+        counted = f"{len(self.instances)} instances{stored if self.is_generated else ', found'}"
+        return "; ".join((counted, *self.notes))
 
     def entities(self, level: Level, **keys: str) -> Iterator[list[SampleInstance]]:
         """The instances of each patient, study, series or instance, of those whose Attributes equal ``keys``."""

@@ -173,6 +173,18 @@ class Association:
             (one for one in self.contexts.values() if one.abstract_syntax == abstract_syntax), None
         )
 
+    def context_with(self, abstract_syntax: str, transfer_syntax: str) -> NegotiatedContext | None:
+        """The first accepted presentation context of an abstract syntax in one transfer syntax."""
+        wanted = (abstract_syntax, transfer_syntax)
+        return next(
+            (
+                one
+                for one in self.contexts.values()
+                if (one.abstract_syntax, one.transfer_syntax) == wanted
+            ),
+            None,
+        )
+
     def transfer_syntax_of(self, context_id: int) -> str:
         """The transfer syntax negotiated for a context; empty for one that was not accepted."""
         context = self.contexts.get(context_id)
