@@ -64,7 +64,8 @@ def plan_retry(archive: Archive, number: int) -> Retry:
     """Find what of retrieve ``number`` has not arrived.
 
     What failed is known by its UID. What was never tried is known only by the Identifier, as what matches it and was
-    not sent, also by the retrieves that this one retries: instances stored since then are among it.
+    not sent, also by the retrieves that this one retries: instances stored since then are among it. What a retry
+    of this one has sent since then is not sent again.
 
     Raises:
         InvalidSetting: there is no such record, or it cannot be retried.
@@ -85,11 +86,13 @@ def plan_retry(archive: Archive, number: int) -> Retry:
         for one in archive.index.sub_operations(number)
         if one.outcome is SubOperationOutcome.FAILED
     ]
+    since = _arrived_since(archive, number)
     if _is_whole(record, len(failed)):
-        found = {uid: archive.index.find_by_uid(uid) for uid in dict.fromkeys(failed)}
+        left = dict.fromkeys(uid for uid in failed if uid not in since)
+        found = {uid: archive.index.find_by_uid(uid) for uid in left}
         missing = tuple(uid for uid, stored in found.items() if stored is None)
         return Retry(record, _plan(one for one in found.values() if one is not None), missing)
-    done = _arrived(archive, record)
+    done = _arrived(archive, record) | since
     matching = _matching(archive, _query(record))
     return Retry(record, _plan(one for one in matching if one.sop_instance_uid not in done), ())
 
@@ -127,16 +130,32 @@ def _query(record: RetrieveRecord) -> Query:
 def _arrived(archive: Archive, record: RetrieveRecord | None) -> set[str]:
     arrived: set[str] = set()
     while record is not None:
-        arrived.update(
-            one.sop_instance_uid
-            for one in archive.index.sub_operations(record.key)
-            if one.outcome is not SubOperationOutcome.FAILED
-        )
+        arrived.update(_sent(archive, record.key))
         earlier = retry_of(record.request)
         # A record is older than its retries: so this ends, whatever is in the index.
         is_older = earlier is not None and earlier < record.key
         record = archive.index.retrieve(earlier) if earlier is not None and is_older else None
     return arrived
+
+
+def _arrived_since(archive: Archive, number: int) -> set[str]:
+    arrived: set[str] = set()
+    retried = [number]
+    while retried:
+        earlier = retried.pop()
+        for later in archive.index.retrieves_ending_in(
+            f'"{_RETRY_OF}": {earlier}}}', after=earlier
+        ):
+            if retry_of(later.request) == earlier:
+                arrived.update(_sent(archive, later.key))
+                retried.append(later.key)
+    return arrived
+
+
+def _sent(archive: Archive, number: int) -> Iterator[str]:
+    for one in archive.index.sub_operations(number):
+        if one.outcome is not SubOperationOutcome.FAILED:
+            yield one.sop_instance_uid
 
 
 def _matching(archive: Archive, query: Query) -> Iterator[StoredInstance]:

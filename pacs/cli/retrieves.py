@@ -44,11 +44,12 @@ def retrieve_list(settings: Settings, limit: int, as_json: bool) -> int:
             record.request.level,
             _state(record),
             *_counts(record),
+            retry_of(record.request) or "",
         )
         for record in records
     ]
     headings = ("no.", "started (UTC)", "service", "requested by", "to", "level", "status")
-    print_table("", (*headings, "done", "failed", "warned", "left"), rows)
+    print_table("", (*headings, "done", "failed", "warned", "left", "retry of"), rows)
     return 0
 
 
@@ -102,7 +103,7 @@ def retrieve_retry(settings: Settings, number: int, as_json: bool) -> int:
     with closing(open_archive(settings, make=False)) as archive:
         retry = plan_retry(archive, number)
         if not retry.plan.keys and not retry.not_stored:
-            errors.print(f"retrieve {number}: nothing failed, nothing was left out")
+            errors.print(f"retrieve {number}: nothing is left to send")
             if as_json:
                 print_json(None)
             return 0

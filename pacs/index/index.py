@@ -250,6 +250,10 @@ class Index:
         """The newest recorded retrieves, newest first."""
         return self._journal.retrieves(limit)
 
+    def retrieves_ending_in(self, ending: str, *, after: int) -> list[RetrieveRecord]:
+        """The recorded retrieves after one whose Identifier ends in a text, oldest first."""
+        return self._journal.retrieves_ending_in(ending, after=after)
+
     def retrieve(self, key: int) -> RetrieveRecord | None:
         """One recorded retrieve, if there is one with this key."""
         return self._journal.retrieve(key)

@@ -123,6 +123,18 @@ class Journal:
         with self._engine.read() as connection:
             return [_record(row) for row in connection.execute(newest.limit(limit))]
 
+    def retrieves_ending_in(self, ending: str, *, after: int) -> list[RetrieveRecord]:
+        """The records after one whose Identifier ends in a text, oldest first.
+
+        Raises:
+            IndexUnavailable: the index cannot be read.
+        """
+        found = sa.select(retrieve).where(
+            retrieve.c.id > after, retrieve.c.identifier.endswith(ending, autoescape=True)
+        )
+        with self._engine.read() as connection:
+            return [_record(row) for row in connection.execute(found.order_by(retrieve.c.id))]
+
     def retrieve(self, key: int) -> RetrieveRecord | None:
         """One record, if there is one with this key.
 

@@ -147,6 +147,27 @@ def test_retry_to_a_destination_that_is_still_away_is_a702_and_can_be_retried(
     assert destination.uids == uids
 
 
+@engine_only
+def test_second_retry_of_a_retrieve_sends_only_what_still_fails(
+    service: RunningArchive, start_destination: StartDestination
+) -> None:
+    destination = start_destination(answer=0xA700)
+    register(service.archive, "DEST", destination.port)
+    uids = store_study(service, 3)
+    number = _move(service)
+    destination.answer, destination.answers = 0x0000, {uids[1]: 0xA700}
+
+    first = _retry(service, number)
+    destination.received.clear()
+    destination.answers = {}
+    second = _retry(service, number)
+    third = _retry(service, number)
+
+    assert (first.returncode, second.returncode, third.returncode) == (1, 0, 0)
+    assert destination.uids == [uids[1]]
+    assert third.stderr == f"retrieve {number}: nothing is left to send\n"
+
+
 @engine_on_sqlite
 def test_retry_of_an_instance_that_is_gone_names_it(
     service: RunningArchive, start_destination: StartDestination
@@ -178,7 +199,7 @@ def test_retry_of_what_has_all_arrived_sends_nothing(
     completed = _retry(service, number)
 
     assert (completed.returncode, completed.stdout) == (0, "")
-    assert completed.stderr == f"retrieve {number}: nothing failed, nothing was left out\n"
+    assert completed.stderr == f"retrieve {number}: nothing is left to send\n"
     assert len(destination.received) == 1
     assert recorded(service)[0].key == number
 
