@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pacs.cli.options import SCU_SETTINGS, with_settings
-from pacs.cli.output import console, print_json, print_table
+from pacs.cli.output import console, errors, print_json, print_table
 from pacs.config import Settings
-from pacs.conformance.judgement import Report
+from pacs.conformance.judgement import CheckResult, Report
 from pacs.conformance.report import json_document, text
 from pacs.conformance.report.html import as_html
 from pacs.conformance.report.junit import as_junit
-from pacs.conformance.scp.check import PeerUnderTest
+from pacs.conformance.scp.check import Check, PeerUnderTest
+from pacs.conformance.scp.destination import Destination
 from pacs.conformance.scp.preparation import prepared
 from pacs.conformance.scp.runner import Bench, offer_of, run_checks, selected
 from pacs.conformance.scp.sample import Sample
+from pacs.conformance.wire.association import AssociationEnded
+from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.dimse.query_scu import Peer
+from pacs.errors import DestinationUnreachable
 
 _NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class _Destination(click.ParamType[Destination]):
+    name = "TITLE:PORT"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Destination:
+        title, _, port = value.rpartition(":")
+        known = normalised_ae_title(title)
+        if known is None or not port.isdigit() or not 0 < int(port) < 65_536:
+            self.fail(f"expected TITLE:PORT, got {value!r}", param, ctx)
+        return Destination(known, port=int(port))
 
 
 @click.group("conformance")
@@ -36,6 +56,11 @@ def conformance_group() -> None:
 @click.option(
     "--clause", "clauses", multiple=True, help="Only checks of this clause or one below it."
 )
+@click.option(
+    "--destination",
+    type=_Destination(),
+    help="TITLE:PORT of a Move Destination that the SCP knows to be on this host; the tool is it.",
+)
 @click.option("--read-only", is_flag=True, help="Store nothing; work on what the archive has.")
 @click.option(
     "--verbose", is_flag=True, help="Show the messages of each check that failed or warned."
@@ -50,13 +75,18 @@ def scp_command(
     list_only: bool,
     names: tuple[str, ...],
     clauses: tuple[str, ...],
+    destination: Destination | None,
     read_only: bool,
     junit: Path | None,
     html: Path | None,
     verbose: bool,
     as_json: bool,
 ) -> int:
-    """Test a remote SCP. Exit code 1 when a check failed."""
+    """Test a remote SCP. Exit code 1 when a check failed.
+
+    Without --read-only a data set of the tool's own is stored first; its Patient IDs are said at the end. C-MOVE
+    needs a Move Destination: register TITLE with the SCP at this host and PORT, and name it with --destination.
+    """
     checks = selected(names, clauses, read_only=read_only)
     if not checks:
         raise click.UsageError("no check has that name and clause; --list shows all")
@@ -70,13 +100,42 @@ def scp_command(
     tested = PeerUnderTest(
         called.host, called.port, called.title, settings.ae_title, settings.dimse_timeout_seconds
     )
-    offer, sample = offer_of(tested), Sample()
-    if any(one.uses_sample for one in checks):
-        sample = prepared(tested, offer.services, read_only=read_only)
-    report = run_checks(Bench(tested, offer, sample), checks)
+    try:
+        report = _tested(tested, checks, destination, read_only=read_only)
+    except AssociationEnded as error:
+        raise DestinationUnreachable(f"{peer}: {error}") from error
     _write(report, junit=junit, html=html)
     _print(report, as_json=as_json, verbose=verbose)
     return 0 if report.is_conformant else 1
+
+
+def _tested(
+    peer: PeerUnderTest,
+    checks: Sequence[Check],
+    destination: Destination | None,
+    *,
+    read_only: bool,
+) -> Report:
+    offer, sample = offer_of(peer), Sample()
+    with destination or nullcontext(), checking(len(checks)) as on_result:
+        if any(one.uses_sample for one in checks):
+            sample = prepared(peer, offer.services, read_only=read_only)
+        return run_checks(Bench(peer, offer, sample, destination), checks, on_result=on_result)
+
+
+@contextmanager
+def checking(total: int) -> Iterator[Callable[[CheckResult], None]]:
+    """A progress bar on a terminal; the function moves it on."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("preparing", total=total)
+        seen: set[str] = set()
+
+        def on_result(result: CheckResult) -> None:
+            seen.add(result.name.partition("[")[0])
+            progress.update(task, completed=len(seen), description=result.name)
+
+        yield on_result
 
 
 def _write(report: Report, *, junit: Path | None, html: Path | None) -> None:

@@ -308,7 +308,8 @@ def cancelled(run: Run) -> None:
     )
 
 
-# Identifiers that are wrong
+# Identifiers that are wrong. The Standard says what an SCU shall send, and has a status for what does not fit; that an
+# SCP uses it is nowhere a "shall".
 
 
 def _expect_refusal(run: Run, level: Level | str, keys: dict[str, object]) -> None:
@@ -318,7 +319,12 @@ def _expect_refusal(run: Run, level: Level | str, keys: dict[str, object]) -> No
     run.expect(_is_failure(got.final.status), "a failure, 0xA900 for one", got.status_text)
 
 
-@retrieve_check("level-unknown", IDENTIFIER, "refuses a Query/Retrieve Level that does not exist")
+@retrieve_check(
+    "level-unknown",
+    IDENTIFIER,
+    "refuses a Query/Retrieve Level that does not exist",
+    Requirement.SHOULD,
+)
 def unknown_level(run: Run) -> None:
     """The Identifier does not match the SOP Class."""
     run.sent("a retrieve at level VOLUME")
@@ -340,7 +346,10 @@ def foreign_level(run: Run) -> None:
 
 
 @retrieve_check(
-    "unique-key-missing", IDENTIFIER, "refuses a retrieve without the unique key of its level"
+    "unique-key-missing",
+    IDENTIFIER,
+    "refuses a retrieve without the unique key of its level",
+    Requirement.SHOULD,
 )
 def no_unique_key(run: Run) -> None:
     """A retrieve of everything there is would be the alternative."""
@@ -432,9 +441,8 @@ def aborting_destination(run: Run) -> None:
 
 @retrieve_check(
     "originator",
-    {_MOVE: "PS3.7 9.1.1.1.7"},
+    {_MOVE: "PS3.7 9.1.1.1.6"},
     "names the C-MOVE in the C-STORE requests it leads to",
-    Requirement.SHALL,
 )
 def originator(run: Run) -> None:
     """Both elements are optional; what they hold is not."""

@@ -178,6 +178,7 @@ def lying_pdv(run: Run) -> None:
     "robustness.command-cut",
     "PS3.7 6.3.1",
     "does not carry out a command set that ends inside an element",
+    Requirement.SHOULD,
 )
 def cut_command(run: Run) -> None:
     """The last element announces more than there is."""
