@@ -26,6 +26,8 @@ _MODELS = {
     "patient": InformationModel.PATIENT_ROOT,
     "patient-study": InformationModel.PATIENT_STUDY_ONLY,
 }
+#: Only for retrieval.
+_COMPOSITE = "composite"
 #: What a listing shows when the user names no return key, by level.
 _SHOWN = {
     Level.PATIENT: ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -70,6 +72,23 @@ _model = click.option(
     default="study",
     show_default=True,
     help="Information model; PATIENT level needs patient.",
+)
+_FRAME = "FRAME"
+_retrieve_level = click.option(
+    "-L",
+    "--level",
+    type=click.Choice([*(level.name for level in Level), _FRAME], case_sensitive=False),
+    default="STUDY",
+    show_default=True,
+    help="Query/Retrieve Level; FRAME takes frames out of one instance.",
+)
+_retrieve_model = click.option(
+    "-M",
+    "--model",
+    type=click.Choice([*_MODELS, _COMPOSITE]),
+    default="study",
+    show_default=True,
+    help="Information model; PATIENT level needs patient, FRAME level composite.",
 )
 _relational = click.option(
     "--relational", is_flag=True, help="Negotiate to leave out the UIDs of the levels above."
@@ -204,11 +223,17 @@ def _model_for(level: Level, model: str) -> InformationModel:
     return _MODELS[model]
 
 
+def _retrieve_model_for(level: str, model: str) -> InformationModel:
+    if level == _FRAME or model == _COMPOSITE:
+        return InformationModel.COMPOSITE_INSTANCE_ROOT
+    return _model_for(Level[level], model)
+
+
 @click.command("move", epilog=_MOVE_EXAMPLE)
 @_peer
 @_keys
-@_level
-@_model
+@_retrieve_level
+@_retrieve_model
 @_tls
 @_relational
 @click.option("--to", "destination", required=True, metavar="TITLE", help="Move Destination.")
@@ -225,18 +250,20 @@ def move_command(
     destination: str,
     as_json: bool,
 ) -> int:
-    """Send a C-MOVE: have the remote AE send instances to a third one that it knows.
+    r"""Send a C-MOVE: have the remote AE send instances to a third one that it knows.
 
     KEY=VALUE names the unique keys, several UIDs separated by a backslash. Ctrl-C asks the remote AE to stop
     (C-CANCEL) and waits for its answer; a second one ends the association at once.
+
+    At level FRAME, SOPInstanceUID names one instance and SimpleFrameList='1\3', CalculatedFrameList='1\9\2' (first,
+    last, step) or TimeRange='0\1.5' (seconds) its frames; the remote AE makes a new instance of them.
     """
-    query_level = Level[level.upper()]
-    identifier = query_scu.identifier(query_level.name, _parse_keys(keys))
+    identifier = query_scu.identifier(level.upper(), _parse_keys(keys))
     cancellation = Cancellation()
     responses = query_scu.move(
         options_of(settings),
         query_scu.Peer.parse(peer, tls=with_tls),
-        _model_for(query_level, model),
+        _retrieve_model_for(level.upper(), model),
         identifier,
         destination,
         QueryOptions(relational=relational),
