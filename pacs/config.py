@@ -185,6 +185,7 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(ge=0.1, le=86_400)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Duplicates = Literal["replace", "keep", "refuse"]
+RecordedAssociations = Literal["problems", "all", "none"]
 TLS = Literal["off", "optional", "required"]
 
 
@@ -340,8 +341,16 @@ class Settings(BaseModel):
     )
     retrieve_record_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
         default=90,
-        description="Days to keep the records of retrieves and storage commitments; "
+        description="Days to keep the records of retrieves, storage commitments and associations; "
         "0 keeps them for ever.",
+    )
+    record_associations: Annotated[RecordedAssociations, BeforeValidator(_lower)] = Field(
+        default="problems",
+        description="Which associations are recorded for pacs explain: "
+        "those in which something went wrong (problems), all, or none.",
+    )
+    association_records: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=1_000, description="Number of associations whose records are kept."
     )
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
         default="info", description="Least severe messages to log: debug, info, warning or error."

@@ -21,6 +21,7 @@ from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dicom.query_options import QueryOptions
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.ae import Options, handlers, make_ae, sink_opener
+from pacs.dimse.association_recorder import AssociationRecorder
 from pacs.dimse.commitment_delivery import CommitmentDelivery, RetryPolicy
 from pacs.dimse.engine.ae import EngineAE, EngineServer, PendingCadence
 from pacs.dimse.remote import RemoteAEs
@@ -190,6 +191,20 @@ class Scp:
     open_sink: Any
     #: Not started.
     commitments: CommitmentDelivery
+    #: None if associations are not recorded.
+    recorder: AssociationRecorder | None
+
+    def start(self) -> None:
+        """Start what goes on beside the associations."""
+        self.commitments.start()
+        if self.recorder is not None:
+            self.recorder.start()
+
+    def stop(self) -> None:
+        """End that, when they are over."""
+        self.commitments.stop()
+        if self.recorder is not None:
+            self.recorder.stop()
 
 
 def make_scp(settings: Settings, archive: Archive) -> Scp:
@@ -209,7 +224,20 @@ def make_scp(settings: Settings, archive: Archive) -> Scp:
     commitments = CommitmentDelivery(archive, remotes, ae, options.commitment)
     bound = handlers(archive, remotes, access, options, commitments)
     _set_up_tls(settings, ae, options.tls)
-    return Scp(ae, bound, sink_opener(archive), commitments)
+    recorder = _recorder(settings, archive)
+    if recorder is not None:
+        ae.on_association_over = recorder.note
+    return Scp(ae, bound, sink_opener(archive), commitments, recorder)
+
+
+def _recorder(settings: Settings, archive: Archive) -> AssociationRecorder | None:
+    if settings.record_associations == "none":
+        return None
+    return AssociationRecorder(
+        archive.index,
+        only_problems=settings.record_associations == "problems",
+        keep=settings.association_records,
+    )
 
 
 def _set_up_tls(settings: Settings, ae: EngineAE, options: TLSOptions) -> None:
@@ -259,7 +287,7 @@ def summary(settings: Settings, stats: Stats, port: int) -> list[tuple[str, str]
 
 
 class Housekeeper:
-    """Removes old records of retrieves and storage commitments now and then; one process of an archive does so."""
+    """Removes old records now and then; one process of an archive does so."""
 
     def __init__(self, archive: Archive, retrieve_record_days: int) -> None:
         self._archive = archive
@@ -279,6 +307,7 @@ class Housekeeper:
                 before = datetime.now(UTC) - timedelta(days=self._days)
                 self._archive.index.prune_retrieves(before)
                 self._archive.index.commitments.prune(before)
+                self._archive.index.associations.prune(before)
             except PacsError as error:
                 LOGGER.error("old records cannot be removed: %s", error)
             if self._stopping.wait(_PRUNE_INTERVAL_SECONDS):
@@ -288,10 +317,9 @@ class Housekeeper:
 @dataclass(slots=True)
 class _Running:
     archive: Archive
-    ae: EngineAE
+    scp: Scp
     server: EngineServer
     housekeeper: Housekeeper
-    commitments: CommitmentDelivery
 
 
 class Server:
@@ -321,8 +349,8 @@ class Server:
             archive.close()
             raise
         housekeeper = Housekeeper(archive, self.settings.retrieve_record_days)
-        scp.commitments.start()
-        self._running = _Running(archive, scp.ae, server, housekeeper, scp.commitments)
+        scp.start()
+        self._running = _Running(archive, scp, server, housekeeper)
 
     @property
     def archive(self) -> Archive:
@@ -350,8 +378,8 @@ class Server:
             return 0
         running, self._running = self._running, None
         running.server.stop()
-        cut_off = running.ae.drain(self.settings.drain_timeout_seconds)
-        running.commitments.stop()
+        cut_off = running.scp.ae.drain(self.settings.drain_timeout_seconds)
+        running.scp.stop()
         running.housekeeper.stop()
         running.archive.close()
         return cut_off

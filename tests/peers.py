@@ -126,7 +126,7 @@ def engine_associations(server: RunningArchive) -> list[Any]:
     """The acceptor associations of our engine that are alive."""
     assert isinstance(server, Server)
     assert server._running is not None
-    return server._running.ae.active_associations
+    return server._running.scp.ae.active_associations
 
 
 def deposit(archive: Archive, *instances: Dataset, transfer_syntax_uid: str | None = None) -> None:

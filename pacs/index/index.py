@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dicom.identifier import Query
 from pacs.index import migrate, tables
+from pacs.index.associations import Associations
 from pacs.index.commitments import Commitments
 from pacs.index.engine import QUERY_TIMEOUT_SECONDS, Engine, create
 from pacs.index.group_commit import GroupCommit
@@ -64,6 +65,8 @@ class Index:
         self.redo = RedoRows(engine)
         #: The recorded storage commitment transactions.
         self.commitments = Commitments(engine)
+        #: The recorded associations.
+        self.associations = Associations(engine)
 
     @classmethod
     def open(

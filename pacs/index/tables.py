@@ -279,6 +279,25 @@ commitment_reference = sa.Table(
     sa.Column("failure_reason", sa.Integer),
 )
 
+association = sa.Table(
+    "association",
+    metadata,
+    _key(),
+    sa.Column("calling_ae", ValueText, nullable=False),
+    sa.Column("called_ae", ValueText, nullable=False),
+    sa.Column("calling_host", ValueText, nullable=False),
+    sa.Column("tls", sa.Boolean, nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False, index=True),
+    sa.Column("finished_at", UtcDateTime, nullable=False),
+    sa.Column("ending", ValueText, nullable=False),
+    # JSON arrays, as "contexts" and "operations": read and written whole, never searched.
+    sa.Column("codes", ValueText, nullable=False),
+    sa.Column("detail", ValueText, nullable=False),
+    sa.Column("is_problem", sa.Boolean, nullable=False),
+    sa.Column("contexts", ValueText, nullable=False),
+    sa.Column("operations", ValueText, nullable=False),
+    sqlite_autoincrement=True,
+)
 archive_state = sa.Table(
     "archive_state",
     metadata,

@@ -10,12 +10,10 @@ from typing import Any
 
 from pacs.archive.archive import Archive
 from pacs.config import Settings
-from pacs.dimse.commitment_delivery import CommitmentDelivery
-from pacs.dimse.engine.ae import EngineAE
 from pacs.dimse.engine.handed import Census, HandedServer, handed_server
 from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.errors import PacsError
-from pacs.server import Housekeeper, make_scp, open_archive, sweep_leftovers
+from pacs.server import Housekeeper, Scp, make_scp, open_archive, sweep_leftovers
 from pacs.workers.channel import Failed, Ready, Stopped, SupervisorGone, WorkerEnd
 
 LOGGER = logging.getLogger(__name__)
@@ -37,10 +35,9 @@ class Duties:
 @dataclass(slots=True)
 class _Running:
     archive: Archive
-    ae: EngineAE
+    scp: Scp
     server: HandedServer
     housekeeper: Housekeeper | None
-    commitments: CommitmentDelivery
 
 
 def work(settings: Settings, duties: Duties, channel: WorkerEnd) -> int:
@@ -83,16 +80,16 @@ def _start(settings: Settings, duties: Duties) -> _Running:
     housekeeper = (
         Housekeeper(archive, settings.retrieve_record_days) if duties.keeps_house else None
     )
-    scp.commitments.start()
-    return _Running(archive, scp.ae, server, housekeeper, scp.commitments)
+    scp.start()
+    return _Running(archive, scp, server, housekeeper)
 
 
 def _stop(running: _Running, settings: Settings, channel: WorkerEnd) -> int:
     """Let running operations finish (bounded), close; return how many were cut off."""
     # A second signal ends the supervisor at once; this process must notice while it waits.
     threading.Thread(target=_end_with, args=(channel,), name="watcher", daemon=True).start()
-    cut_off = running.ae.drain(settings.drain_timeout_seconds)
-    running.commitments.stop()
+    cut_off = running.scp.ae.drain(settings.drain_timeout_seconds)
+    running.scp.stop()
     if running.housekeeper is not None:
         running.housekeeper.stop()
     running.archive.close()

@@ -60,6 +60,8 @@ class EngineAE(ApplicationEntity):
     #: Opens the destination of a C-MOVE (``address`` as its handler yielded it) or C-GET (None).
     open_destination: Callable[[EngineAssociation, Any, Any], Destination]
     pending_cadence = PendingCadence()
+    #: Called in the thread of an acceptor association when its connection is closed; it never raises.
+    on_association_over: Callable[[EngineAssociation], None] | None = None
     #: For the connections that are accepted; None is without TLS.
     ssl_context: ssl.SSLContext | None = None
     #: Whether peers without TLS are refused; else both kinds are served on one port.
@@ -115,6 +117,8 @@ class EngineAE(ApplicationEntity):
 
     def association_ended(self, assoc: EngineAssociation) -> None:
         """Stop counting it."""
+        if self.on_association_over is not None:
+            self.on_association_over(assoc)
         with self._live_lock:
             self._live.discard(assoc)
             self._live_lock.notify_all()

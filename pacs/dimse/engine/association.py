@@ -15,6 +15,8 @@ from pacs.dimse.engine import services
 from pacs.dimse.engine.dimse import StreamingDIMSE
 from pacs.dimse.engine.dul import SynchronousDUL
 from pacs.dimse.engine.errands import Errands
+from pacs.dimse.engine.history import History
+from pacs.index.association_records import AssociationEnding
 
 if TYPE_CHECKING:
     from pacs.dimse.engine.ae import EngineAE
@@ -23,6 +25,7 @@ LOGGER = logging.getLogger(__name__)
 
 #: How long the peer may take to close the connection after a release or an abort before we do (seconds).
 _LINGER_SECONDS = 2.0
+_OUR_FAULT = "the archive failed; its log says where"
 #: An association that was silent for so long idles.
 _BUSY_SECONDS = 1.0
 
@@ -43,6 +46,8 @@ class EngineAssociation(Association):
         self.dimse = StreamingDIMSE(self)
         #: What is done for the peer after its request was answered.
         self.errands = Errands(self)
+        #: What is recorded of it, by whoever made the AE.
+        self.history = History()
         # Their setters reach into the DUL, which is new.
         self.acse_timeout = ae.acse_timeout
         self.network_timeout = ae.network_timeout
@@ -90,6 +95,7 @@ class EngineAssociation(Association):
                 self._run_reactor()
         except Exception:
             LOGGER.exception("%s: the association failed; aborting", self.label)
+            self.history.conclude(AssociationEnding.ABORTED, _OUR_FAULT, (0, 0))
             self.abort()
         finally:
             self.is_established = False
@@ -109,6 +115,7 @@ class EngineAssociation(Association):
             if self._ended_by_peer():
                 return
             if self._stopping.is_set():
+                self.history.conclude(AssociationEnding.STOPPED)
                 self.abort()
                 return
 
@@ -128,18 +135,20 @@ class EngineAssociation(Association):
         left = None if timeout is None else timeout - busy
         if self.dul.is_connected and not self.dul.pump(left) and self.dul.is_connected:
             LOGGER.info("%s: idle for %s s; aborting", self.label, timeout)
+            self.history.conclude(AssociationEnding.TIMED_OUT, f"idle for {timeout:g} s")
             self.abort()
 
     def _ended_by_peer(self) -> bool:
         if self.dul.is_established and self.dul.is_connected:
             return self._kill
         if self.is_established and self.acse.is_release_requested():
+            self.history.conclude(AssociationEnding.RELEASED)
             self.acse.send_release(is_response=True)
             self.is_released, self.is_established = True, False
             evt.trigger(self, evt.EVT_RELEASED, {})
             self._kill = True
         elif self.acse.is_aborted():
-            self.dul.receive_pdu(wait=False)  # lets EVT_ACSE_RECV fire
+            self.history.aborted(self.dul.receive_pdu(wait=False))  # lets EVT_ACSE_RECV fire
             if not self.is_aborted:
                 self.is_aborted = True
                 evt.trigger(self, evt.EVT_ABORTED, {})
@@ -169,6 +178,7 @@ class EngineAssociation(Association):
     def on_connection_lost(self) -> None:
         """The transport broke, or ``stop`` ended our reading."""
         if self._stopping.is_set() and self.is_established:
+            self.history.conclude(AssociationEnding.STOPPED)
             self.abort()
 
     def on_no_longer_established(self) -> None:
@@ -261,10 +271,12 @@ class EngineAssociation(Association):
     def _serve_request(self, msg: Any, context_id: int) -> None:
         started = time.monotonic()
         self.dimse.serving_message_id = msg.MessageID
+        self.history.serving(msg)
         try:
             services.serve(self, msg, self._accepted_cx[context_id])
         except Exception:
             LOGGER.exception("%s: serving %s failed; aborting", self.label, type(msg).__name__)
+            self.history.conclude(AssociationEnding.ABORTED, _OUR_FAULT, (0, 0))
             self.abort()
         finally:
             self.dimse.cancel_req.pop(msg.MessageID, None)

@@ -18,6 +18,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pacs.dimse.engine import command
 from pacs.dimse.engine.dul import ProtocolViolation
 from pacs.dimse.engine.transport import Connection, ConnectionLost
+from pacs.index.association_records import AssociationEnding
 
 if TYPE_CHECKING:
     from pacs.dimse.engine.association import EngineAssociation
@@ -349,6 +350,8 @@ class StreamingDIMSE(DIMSEServiceProvider):
             write(dul.socket)
         except (ConnectionLost, TimeoutError) as error:
             LOGGER.warning("%s: cannot send: %s", self.assoc.label, error)
+            if isinstance(error, TimeoutError):
+                self.assoc.history.conclude(AssociationEnding.TIMED_OUT, str(error))
             dul.connection_lost()
 
 

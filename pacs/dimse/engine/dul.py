@@ -21,6 +21,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from pacs.dimse.engine.associate_items import of_this_edition
 from pacs.dimse.engine.transport import P_DATA_TF, Connection, ConnectionLost, OversizedPDU
+from pacs.index.association_records import AssociationEnding
 
 if TYPE_CHECKING:
     from pacs.dimse.engine.association import EngineAssociation
@@ -83,6 +84,7 @@ class SynchronousDUL(DULServiceProvider):
 
     def send_pdu(self, primitive: Any) -> None:
         """Send a primitive's PDU now."""
+        self.assoc.history.sent(primitive)
         super().send_pdu(primitive)
         self.settle()
 
@@ -138,7 +140,9 @@ class SynchronousDUL(DULServiceProvider):
             return True
         except (TimeoutError, OversizedPDU) as error:
             LOGGER.warning("%s: %s; aborting", self.assoc.label, error)
-            self._invalid()
+            is_late = isinstance(error, TimeoutError)
+            ending = AssociationEnding.TIMED_OUT if is_late else AssociationEnding.ABORTED
+            self._invalid(str(error), ending)
             return True
         self._dispatch(pdu_type, body)
         return True
@@ -159,7 +163,7 @@ class SynchronousDUL(DULServiceProvider):
                 self.assoc.dimse.receive_pdvs(body)
             except ProtocolViolation as error:
                 LOGGER.warning("%s: %s; aborting", self.assoc.label, error)
-                self._invalid()
+                self._invalid(str(error))
             return
         if pdu_type == P_DATA_TF and state == _RELEASE_REQUESTED:
             return  # PS3.8 7.2.2.4: data that crosses our release request is of no interest any more
@@ -169,7 +173,7 @@ class SynchronousDUL(DULServiceProvider):
     def _dispatch_acse(self, pdu_type: int, body: memoryview) -> None:
         if pdu_type not in _KNOWN_PDU_TYPES:
             LOGGER.warning("%s: unknown PDU type %#04x; aborting", self.assoc.label, pdu_type)
-            self.event_queue.put(_INVALID_PDU)
+            self._queue_invalid(f"unknown PDU type {pdu_type:#04x}")
             return
         content = of_this_edition(bytes(body)) if pdu_type in _ASSOCIATE_PDUS else bytes(body)
         encoded = bytes((pdu_type, 0)) + len(content).to_bytes(4, "big") + content
@@ -179,7 +183,7 @@ class SynchronousDUL(DULServiceProvider):
             LOGGER.warning(
                 "%s: cannot decode PDU type %#04x: %r", self.assoc.label, pdu_type, error
             )
-            self.event_queue.put(_INVALID_PDU)
+            self._queue_invalid(f"a PDU of type {pdu_type:#04x} that cannot be decoded")
             return
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
@@ -201,12 +205,19 @@ class SynchronousDUL(DULServiceProvider):
         pdu.to_primitive = lambda: primitive
         return pdu, event
 
-    def _invalid(self) -> None:
-        self.event_queue.put(_INVALID_PDU)
+    def _invalid(self, why: str, ending: AssociationEnding = AssociationEnding.ABORTED) -> None:
+        self._queue_invalid(why, ending)
         self.settle()
+
+    def _queue_invalid(
+        self, why: str, ending: AssociationEnding = AssociationEnding.ABORTED
+    ) -> None:
+        self.assoc.history.conclude(ending, why, (2, 0))
+        self.event_queue.put(_INVALID_PDU)
 
     def connection_lost(self) -> None:
         """The transport is gone: close our side and tell the state machine."""
+        self.assoc.history.conclude(AssociationEnding.CONNECTION_LOST)
         if self.socket is not None:
             self.socket.close()  # queues the event itself
         if self.event_queue.empty():

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pacs.dimse.engine.association import EngineAssociation
 
 
+_PENDING = (0xFF00, 0xFF01)
+
+
 def trigger(
     assoc: EngineAssociation,
     event: Any,
@@ -71,6 +74,10 @@ def respond(
         if hasattr(response, keyword):
             setattr(response, keyword, None if identifier is None else _encode(identifier, context))
     assoc.dimse.send_msg(response, context.context_id)
+    if response.Status in _PENDING:
+        assoc.history.pending += 1
+    else:
+        assoc.history.answered(response, context)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -21,6 +21,7 @@ from pacs.dimse.engine.handlers import close, code_of, respond, response_to, tri
 from pacs.dimse.engine.retrieve import Retrieve
 from pacs.dimse.negotiation import VERIFICATION
 from pacs.dimse.status import Status, status_dataset
+from pacs.index.association_records import AssociationEnding
 
 if TYPE_CHECKING:
     from pacs.dimse.engine.association import EngineAssociation
@@ -49,6 +50,7 @@ def serve(assoc: EngineAssociation, request: Any, context: Any) -> None:
         return
     if request.MessageID is None:
         LOGGER.warning("%s: %s without Message ID; aborting", assoc.label, type(request).__name__)
+        assoc.history.conclude(AssociationEnding.ABORTED, "a request without Message ID", (0, 0))
         _discard_received(request)
         assoc.abort()
         return
@@ -130,6 +132,8 @@ def _serve_one(assoc: EngineAssociation, request: Any, context: Any) -> None:
         status = status_dataset(Status.UNABLE_TO_PROCESS, "Processing failure")
     if event is evt.EVT_C_STORE and status == Status.SUCCESS:
         assoc.dimse.confirm_store(request, context.context_id)
+        stored = assoc.history.stored
+        stored[context.context_id] = stored.get(context.context_id, 0) + 1
     else:
         respond(assoc, response_to(request), context, status)
 

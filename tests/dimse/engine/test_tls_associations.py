@@ -443,7 +443,7 @@ def test_peer_that_ends_without_release_leaves_nothing(
 
 
 def active(running: RunningArchive) -> list[Any]:
-    return running._running.ae.active_associations  # type: ignore[attr-defined] - the engine's
+    return running._running.scp.ae.active_associations  # type: ignore[attr-defined] - the engine's
 
 
 @engine_on_sqlite
