@@ -16,7 +16,9 @@ from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT
 
 from pacs.dicom.byte_source import StreamBytes
-from pacs.dicom.element_reader import EXPLICIT_BIG, EXPLICIT_LITTLE, ElementReader, value_of
+from pacs.dicom.element_reader import ElementReader
+from pacs.dicom.encoding import EXPLICIT_BIG, EXPLICIT_LITTLE
+from pacs.dicom.plain_elements import value_of
 from pacs.errors import InvalidInstance
 from pacs.index.association_records import AssociationEnding, OperationRecord
 
