@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from pydicom import config
 from pydicom.dataset import Dataset
 
 from pacs.conformance.wire.association import Association, NegotiatedContext
@@ -36,8 +37,9 @@ def identifier(level: Level | str, keys: Mapping[str, object]) -> Dataset:
     """The Identifier of a query or retrieve: Query/Retrieve Level and keys by keyword; None is a zero length."""
     data_set = Dataset()
     data_set.QueryRetrieveLevel = level if isinstance(level, str) else level.name
-    for keyword, value in keys.items():
-        setattr(data_set, keyword, value)
+    with config.disable_value_validation():
+        for keyword, value in keys.items():
+            setattr(data_set, keyword, value)
     return data_set
 
 
