@@ -53,7 +53,7 @@ def _expect_arrival(run: Run, got: Retrieved, instances: Sequence[SampleInstance
 
 
 def _whole(run: Run, level: Level) -> list[SampleInstance]:
-    instances = some(run, level)
+    instances = some(run, level, at_least=2)
     run.sent(f"a retrieve at {level.name} level of {len(instances)} instances")
     _expect_arrival(
         run, retrieve(run, level, keys_of(run, level, instances), instances=instances), instances
