@@ -37,7 +37,7 @@ def identifier(level: Level | str, keys: Mapping[str, object]) -> Dataset:
     """The Identifier of a query or retrieve: Query/Retrieve Level and keys by keyword; None is a zero length."""
     data_set = Dataset()
     data_set.QueryRetrieveLevel = level if isinstance(level, str) else level.name
-    with config.disable_value_validation():
+    with config.disable_value_validation():  # what is asked for may be what a check is about
         for keyword, value in keys.items():
             setattr(data_set, keyword, value)
     return data_set

@@ -176,10 +176,13 @@ def expect_values(
     wanted: Iterable[str],
     *,
     allowed: Collection[str] = (),
+    once: bool = False,
 ) -> None:
-    """Each wanted value comes in one match, and nothing else does but what is ``allowed``."""
+    """Each wanted value comes, ``once`` if so said, and nothing else does but what is ``allowed``."""
     expected = sorted(wanted)
     came = sorted(text(one, keyword) for one in matches)
+    if not once:
+        came = sorted(set(came))
     run.expect(
         [value for value in came if value not in allowed] == expected,
         f"{keyword}: {_listed(expected)}",

@@ -23,7 +23,7 @@ from pacs.conformance.scp.check import (
 from pacs.conformance.scp.destination import Destination
 from pacs.conformance.scp.operations import TooManyResponses
 from pacs.conformance.scp.sample import Sample
-from pacs.conformance.wire.association import AssociationEnded
+from pacs.conformance.wire.association import AssociationEnded, Unreachable
 from pacs.conformance.wire.message import MalformedMessage
 from pacs.dicom.information_model import (
     QUERY_RETRIEVE_SOP_CLASSES,
@@ -112,13 +112,13 @@ def run_checks(
     )
     for one in checks:
         for model in one.models or (InformationModel.STUDY_ROOT,):
-            result = _run(bench, one, model)
+            result = _run(bench, one, model, is_blamed=not report.is_conformant)
             report.results.append(result)
             on_result(result)
     return report
 
 
-def _run(bench: Bench, one: Check, model: InformationModel) -> CheckResult:
+def _run(bench: Bench, one: Check, model: InformationModel, *, is_blamed: bool) -> CheckResult:
     destination = bench.destination
     run = Run(bench.peer, one.requirement, bench.sample, destination, model, one.operation)
     if destination is not None:
@@ -128,7 +128,7 @@ def _run(bench: Bench, one: Check, model: InformationModel) -> CheckResult:
     if missing is not None:
         verdict, run.what_was_received = Verdict.NOT_APPLICABLE, missing
     else:
-        verdict, run = _judged(one, run)
+        verdict, run = _judged(one, run, is_blamed=is_blamed)
     if destination is not None and one.needs_destination:
         run.traces.extend(destination.traces)
     return CheckResult(
@@ -155,13 +155,17 @@ def _missing(bench: Bench, one: Check, model: InformationModel) -> Iterator[str]
         yield "no Move Destination was given that the peer knows (--destination)"
 
 
-def _judged(one: Check, run: Run) -> tuple[Verdict, Run]:
+def _judged(one: Check, run: Run, *, is_blamed: bool) -> tuple[Verdict, Run]:
+    """The verdict. A peer that is gone is not blamed for it again: what brought it down has failed already."""
     try:
         one.function(run)
     except CheckEnded as ended:
         run.what_was_expected = ended.expected or run.what_was_expected
         run.what_was_received = ended.received
         return ended.verdict, run
+    except Unreachable as error:
+        verdict, run = _broken(run, str(error))
+        return (Verdict.NOT_APPLICABLE if is_blamed else verdict), run
     except (AssociationEnded, MalformedMessage, TooManyResponses) as error:
         return _broken(run, str(error))
     return with_verdict(run)

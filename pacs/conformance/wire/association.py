@@ -47,6 +47,10 @@ class ConnectionClosed(AssociationEnded):
     """The transport connection could not be opened, or ended."""
 
 
+class Unreachable(ConnectionClosed):
+    """Nobody accepts the transport connection."""
+
+
 class NoAnswer(AssociationEnded):
     """Nothing came in the time allowed; the association may still be there."""
 
@@ -100,15 +104,13 @@ class Association:
         """Open the transport connection.
 
         Raises:
-            ConnectionClosed: nobody accepts it.
+            Unreachable: nobody accepts it.
         """
         try:
             sock = socket.create_connection(address, timeout_seconds)
         except OSError as error:
             trace.event(f"no connection to {address[0]}:{address[1]}: {error}")
-            raise ConnectionClosed(
-                f"cannot connect to {address[0]}:{address[1]}: {error}"
-            ) from error
+            raise Unreachable(f"cannot connect to {address[0]}:{address[1]}: {error}") from error
         return cls(sock, trace, timeout_seconds)
 
     def request(self, proposed: pdus.AssociateRequest) -> pdus.AssociateAccept:

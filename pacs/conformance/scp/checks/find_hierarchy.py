@@ -73,7 +73,7 @@ def _without_level(run: Run, keys: Mapping[str, object]) -> list[Message]:
 
 @find_check(
     "level-of-another-model",
-    "PS3.4 C.4.1.3.1",
+    "PS3.4 C.4.1.3.1.1",
     "fails a query at a level that its information model does not have",
     models=(InformationModel.STUDY_ROOT, InformationModel.PATIENT_STUDY_ONLY),
 )

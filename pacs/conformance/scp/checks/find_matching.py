@@ -311,17 +311,25 @@ def _of_patient(run: Run, level: Level, known: Dataset) -> list[Dataset]:
     return entities(run, level, PatientID=str(known.PatientID))
 
 
+def _ask_optional(run: Run, level: Level, keys: dict[str, object], keyword: str) -> list[Dataset]:
+    """The matches by an Optional Key; not applicable where it is not returned, or not matched, as 0xFF01 says."""
+    received, found = answers(run, level, keys)
+    expect_success(run, received)
+    if not all(keyword in one for one in found) or any(one.status == 0xFF01 for one in received):
+        run.not_applicable(f"{keyword} is not supported for matching")
+    return found
+
+
 @_sample_check(
     "multiple-values",
     "PS3.4 C.2.2.3",
     "returns all values when one of several matches, if it supports Modalities in Study",
+    Requirement.SHOULD,
 )
 def multiple_values(run: Run) -> None:
-    """Modalities in Study is an Optional Key."""
+    """An Optional Key, whose matching may be left out, with 0xFF01 (PS3.4 C.2.2.1.3)."""
     keys = _studies_of(run, _EDGES[0]) | {"ModalitiesInStudy": "MR"}
-    found = ask(run, Level.STUDY, keys)
-    if not all("ModalitiesInStudy" in one for one in found):
-        run.not_applicable("Modalities in Study is not supported")
+    found = _ask_optional(run, Level.STUDY, keys, "ModalitiesInStudy")
     expect_values(run, found, "AccessionNumber", ["MANY1"])
     wanted = {str(one.Modality) for one in entities(run, Level.SERIES, AccessionNumber="MANY1")}
     came = set(text(found[0], "ModalitiesInStudy").split("\\"))
@@ -332,19 +340,17 @@ def multiple_values(run: Run) -> None:
     "sequence",
     "PS3.4 C.2.2.2.6",
     "matches Items by their keys and returns these keys alone, if it supports the sequence",
+    Requirement.SHOULD,
     models=(InformationModel.PATIENT_ROOT, InformationModel.STUDY_ROOT),
 )
 def sequence(run: Run) -> None:
-    """Request Attributes Sequence is an Optional Key of series."""
+    """An Optional Key of series, whose matching may be left out, with 0xFF01 (PS3.4 C.2.2.1.3)."""
     known = entity(run, AccessionNumber=_EDGES[0])
     item = Dataset()
     item.RequestedProcedureID = "RP2"
     keys = unique_keys(run, Level.SERIES, known, own=False)
-    found = ask(
-        run, Level.SERIES, keys | {"RequestAttributesSequence": [item], "SeriesNumber": None}
-    )
-    if not all("RequestAttributesSequence" in one for one in found):
-        run.not_applicable("Request Attributes Sequence is not supported")
+    keys |= {"RequestAttributesSequence": [item], "SeriesNumber": None}
+    found = _ask_optional(run, Level.SERIES, keys, "RequestAttributesSequence")
     expect_values(run, found, "SeriesNumber", ["2"])
     came = {one.keyword for item in found[0].RequestAttributesSequence for one in item}
     run.expect(
