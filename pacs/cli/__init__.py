@@ -16,6 +16,7 @@ from pacs.cli.administration import config_group, db_group, stats_command
 from pacs.cli.checking import check_command, reindex_command
 from pacs.cli.commitments import commitment_group
 from pacs.cli.conformance import conformance_group
+from pacs.cli.explaining import explain_command
 from pacs.cli.importing import import_command
 from pacs.cli.output import INTERRUPTED
 from pacs.cli.query import echo_command, find_command, move_command
@@ -61,6 +62,7 @@ for command in (
     ae_group,
     retrieve_group,
     commitment_group,
+    explain_command,
     check_command,
     reindex_command,
     db_group,
