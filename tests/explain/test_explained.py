@@ -14,10 +14,16 @@ import psutil
 import pytest
 
 from pacs.config import Settings
+from pacs.conformance.scp.operations import responses as answers
+from pacs.conformance.scp.operations import start
 from pacs.conformance.wire import pdu as pdus
+from pacs.conformance.wire.association import Association, Rejected
 from pacs.conformance.wire.trace import Trace
+from pacs.dicom.information_model import Operation
+from pacs.errors import InvalidSetting
 from pacs.explain.explanation import Site
 from pacs.explain.problems import Problem, Problems
+from pacs.explain.traces import read_traces
 from pacs.index.records import Service
 from tests.dimse.engine.wire import (
     ASSOCIATE_RJ,
@@ -48,7 +54,6 @@ from tests.peers import (
 )
 from tests.serving import Serve, engine_on_sqlite
 
-pytestmark = engine_on_sqlite
 StartDestination = Callable[..., Destination]
 
 
@@ -82,6 +87,7 @@ def commands(problem: Problem) -> list[str]:
 # C-MOVE
 
 
+@engine_on_sqlite
 def test_movescu_to_an_unknown_destination(serve: Serve) -> None:
     running = serve()
     register(running.archive, "RESEARCH", 104)
@@ -100,6 +106,7 @@ def test_movescu_to_an_unknown_destination(serve: Serve) -> None:
     assert commands(problem) == ["pacs ae add RESEARCH2 HOST PORT"]
 
 
+@engine_on_sqlite
 def test_a_destination_that_is_down(serve: Serve) -> None:
     running = serve()
     register(running.archive, "DEST", closed_port())
@@ -114,6 +121,7 @@ def test_a_destination_that_is_down(serve: Serve) -> None:
     assert "pacs retrieve retry 1" in commands(problem)
 
 
+@engine_on_sqlite
 def test_a_destination_that_refuses_some(serve: Serve, start_destination: StartDestination) -> None:
     running = serve()
     uids = store_study(running, 3)
@@ -131,6 +139,7 @@ def test_a_destination_that_refuses_some(serve: Serve, start_destination: StartD
     assert commands(problem) == ["pacs retrieve show 1 --failed", "pacs retrieve retry 1"]
 
 
+@engine_on_sqlite
 def test_a_destination_that_may_not_be_named(serve: Serve) -> None:
     running = serve()
     register(running.archive, "WS1", 104, destinations=frozenset({"RESEARCH"}))
@@ -142,6 +151,7 @@ def test_a_destination_that_may_not_be_named(serve: Serve) -> None:
     ]
 
 
+@engine_on_sqlite
 def test_the_command_given_for_0124_mends_it(serve: Serve) -> None:
     running = serve()
     register(running.archive, "WS1", 104, services=frozenset({Service.ECHO}))
@@ -157,6 +167,7 @@ def test_the_command_given_for_0124_mends_it(serve: Serve) -> None:
     assert remote.services == {Service.ECHO, Service.FIND}
 
 
+@engine_on_sqlite
 def test_get_without_a_storage_context(serve: Serve) -> None:
     running = serve()
     store_study(running, 1)
@@ -173,6 +184,7 @@ def test_get_without_a_storage_context(serve: Serve) -> None:
 # C-FIND and C-STORE
 
 
+@engine_on_sqlite
 def test_findscu_with_a_key_below_its_level(serve: Serve) -> None:
     running = serve()
     keys = ("-k", "QueryRetrieveLevel=STUDY", "-k", "SOPInstanceUID=1.2.3")
@@ -185,6 +197,7 @@ def test_findscu_with_a_key_below_its_level(serve: Serve) -> None:
     assert "relational" in whole(problem)
 
 
+@engine_on_sqlite
 def test_too_many_matches(serve: Serve) -> None:
     running = serve(find_limit=1)
     deposit(running.archive, make_instance(), make_instance())
@@ -198,6 +211,7 @@ def test_too_many_matches(serve: Serve) -> None:
     assert "Matches sent before that: 1." in whole(problem)
 
 
+@engine_on_sqlite
 def test_storescu_of_an_instance_that_is_there_already(serve: Serve, tmp_path: Path) -> None:
     running = serve(duplicate_policy="refuse")
     first = make_instance(SOPInstanceUID="1.2.3", PatientName="A^B")
@@ -216,6 +230,7 @@ def test_storescu_of_an_instance_that_is_there_already(serve: Serve, tmp_path: P
 # Associations
 
 
+@engine_on_sqlite
 def test_echoscu_with_a_wrong_called_title(serve: Serve) -> None:
     running = serve()
     dcmtk("echoscu", "-aet", "WS1", "-aec", "ARCHIVE", "127.0.0.1", running.port)
@@ -228,6 +243,7 @@ def test_echoscu_with_a_wrong_called_title(serve: Serve) -> None:
     assert "call PACS (not ARCHIVE)" in whole(problem)
 
 
+@engine_on_sqlite
 def test_a_stranger_from_another_host(serve: Serve) -> None:
     address = next(
         (
@@ -251,6 +267,7 @@ def test_a_stranger_from_another_host(serve: Serve) -> None:
     assert commands(problem) == [f"pacs ae add STRANGER {address} PORT"]
 
 
+@engine_on_sqlite
 def test_an_application_context_that_is_not_dicoms(serve: Serve) -> None:
     running = serve()
     request = associate_pdu({1: (VERIFICATION, IMPLICIT)})
@@ -261,6 +278,7 @@ def test_an_application_context_that_is_not_dicoms(serve: Serve) -> None:
     assert "application context name not supported" in whole(explained(running))
 
 
+@engine_on_sqlite
 def test_a_context_that_was_refused_and_then_used(serve: Serve) -> None:
     running = serve()
     worklist = "1.2.840.10008.5.1.4.31"
@@ -275,6 +293,7 @@ def test_a_context_that_was_refused_and_then_used(serve: Serve) -> None:
     assert worklist in whole(problem)
 
 
+@engine_on_sqlite
 def test_a_message_id_that_is_in_progress_and_an_operation_that_is_none(serve: Serve) -> None:
     running = serve()
     with Wire(running.port) as wire:
@@ -311,6 +330,7 @@ def _run(running: RunningArchive, *arguments: str) -> str:
     return done.stdout
 
 
+@engine_on_sqlite
 def test_explain_prints_the_latest_problem(serve: Serve) -> None:
     running = serve()
     with association(running, STUDY_ROOT_MOVE, calling="WS1") as assoc:
@@ -330,6 +350,7 @@ def test_explain_prints_the_latest_problem(serve: Serve) -> None:
     )
 
 
+@engine_on_sqlite
 def test_explain_probes_only_when_asked(serve: Serve, start_destination: StartDestination) -> None:
     running = serve()
     destination = start_destination(title="DEST", answer=0xA700)
@@ -345,20 +366,65 @@ def test_explain_probes_only_when_asked(serve: Serve, start_destination: StartDe
     assert "Just now: DEST " in _run(running, "explain", "--probe")
 
 
-def test_a_trace_file_is_explained(serve: Serve, tmp_path: Path) -> None:
+def _write(directory: Path, *traces: Trace) -> str:
+    file = directory / "trace.json"
+    document = {"associations": [trace.to_json() for trace in traces]}
+    file.write_text(json.dumps(document), "utf-8")
+    return str(file)
+
+
+@engine_on_sqlite
+def test_a_trace_of_a_move_and_of_a_rejection_is_explained(serve: Serve, tmp_path: Path) -> None:
     running = serve()
-    trace = Trace("an SCU under test")
-    trace.pdu("received", pdus.AssociateReject(1, 1, 7))
+    register(running.archive, "RESEARCH", 104)
+    moved, rejected = Trace("an SCU under test"), Trace("the same")
+    contexts = (pdus.ProposedContext(1, STUDY_ROOT_MOVE, (IMPLICIT,)),)
+    address = ("127.0.0.1", running.port)
+    with Association.connect(address, moved, 10) as assoc:
+        assoc.request(pdus.AssociateRequest(CALLED, "WS1", contexts=contexts))
+        start(
+            assoc,
+            assoc.contexts[1],
+            Operation.MOVE,
+            study_query(),
+            MoveDestination="research",
+        )
+        answers(assoc)
+        assoc.release()
+    with Association.connect(address, rejected, 10) as assoc, pytest.raises(Rejected):
+        assoc.request(pdus.AssociateRequest("ARCHIVE", "WS1", contexts=contexts))
+
+    file = _write(tmp_path, moved, rejected)
+    found = json.loads(_run(running, "explain", "--json", "--trace", file))
+
+    assert [one["what"] for one in found] == [
+        "A801 Refused: Move Destination unknown: WS1 asked by C-MOVE STUDY to move to research",
+        "Rejected permanently: called AE title not recognised: WS1@HOST called ARCHIVE",
+    ]
+    assert "research looks like RESEARCH" in found[0]["change"][0]["text"]
+    assert "Move Destination research is not known" in found[0]["why"][1]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"{}", "has no trace"),
+        (b'{"entries": [{}], "title": "", "started": ""}', "is incomplete: 'seconds'"),
+        (b'{"entries": [3]}', "is incomplete"),
+    ],
+)
+def test_a_file_that_is_no_trace_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
     file = tmp_path / "trace.json"
-    file.write_text(json.dumps({"associations": [trace.to_json()]}), "utf-8")
+    file.write_bytes(content)
 
-    printed = _run(running, "explain", "--trace", str(file))
+    with pytest.raises(InvalidSetting, match=problem):
+        read_traces(file)
 
-    assert "called AE title not recognised" in printed
 
-
-def test_a_status_is_explained_without_making_an_archive(tmp_path: Path, serve: Serve) -> None:
-    del serve
+def test_a_status_is_explained_without_making_an_archive(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pacs", "explain", "0xA801", "--service", "C-MOVE"],
         capture_output=True,
