@@ -79,6 +79,8 @@ def destination_reachable(case: Case, site: Site) -> Iterator[Advice]:
         yield Advice(
             f"{case.destination} is not registered any more:", registration(case.destination)
         )
+    if "storage" in case.error_comment.casefold():
+        yield Advice("Are the archive's own files there and readable?", ("pacs", "check"))
     yield from sub_operations(case, site)
 
 

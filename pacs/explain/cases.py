@@ -181,7 +181,7 @@ def _case_of(one: OperationRecord, calling_ae: str, recorded: Case | None) -> Ca
         counts=one.counts,
         times=one.times,
     )
-    if recorded is None or recorded.status != one.status:
+    if recorded is None or (recorded.status, recorded.destination) != (one.status, one.destination):
         return case
     return replace(case, retrieve=recorded.retrieve, failures=recorded.failures)
 

@@ -32,7 +32,7 @@ _SEE_LOG = says("The archive's log has the reason, at the time of the request.")
 
 _PARTIAL = Row(
     "Warning: sub-operations complete, one or more failed or warned",
-    "PS3.4 C.4.2.1.5",
+    "PS3.4 C.4.2.1.5, C.4.3.1.4",
     "The retrieve came to its end, but not every instance was taken without a complaint.",
     (advice.sub_operations,),
 )
@@ -58,7 +58,7 @@ _GET_FAILED = Row(
 )
 _IDENTIFIER = Row(
     "Failed: Identifier does not match SOP Class",
-    "PS3.4 C.4.1.1.4",
+    "PS3.4 C.4.1.1.4, C.4.2.1.5, C.4.3.1.4",
     "The Identifier breaks a rule of the information model: its level, a key that must or must not be there, or a "
     "value that cannot be one.",
     (advice.offending_keys, _FIX_REQUESTER),
