@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from pydicom.uid import CTImageStorage
 from pynetdicom.presentation import build_context
 
+from pacs.dimse.association_recorder import AssociationRecorder
 from pacs.index.association_records import AssociationEnding, AssociationRecord, OperationRecord
 from pacs.index.index import Index
 from tests.dimse.engine.wire import (
@@ -127,6 +130,18 @@ def test_everything_is_recorded_if_so_set(serve: Serve) -> None:
     assert done["C-FIND"].matches == len({one.StudyInstanceUID for one in instances})
     assert (done["C-ECHO"].status, done["C-ECHO"].counts) == (0, ())
     assert [one.result for one in record.contexts] == [0, 0, 0]
+
+
+@engine_on_sqlite
+def test_the_matches_of_one_query_are_not_those_of_the_next(serve: Serve) -> None:
+    running = serve()
+    deposit(running.archive, make_instance(), make_instance())
+    with association(running, STUDY_ROOT_FIND) as assoc:
+        responses(assoc.send_c_find(identifier("STUDY", StudyInstanceUID=""), STUDY_ROOT_FIND))
+        responses(assoc.send_c_find(identifier("STUDY", SOPInstanceUID="1.2"), STUDY_ROOT_FIND))
+
+    (record,) = records(running)
+    assert [(one.status, one.matches) for one in record.operations] == [(0, 2), (0xA900, 0)]
 
 
 @engine_on_sqlite
@@ -330,3 +345,39 @@ def test_records_are_written_when_the_archive_stops(serve: Serve) -> None:
 
     with closing(Index.open(url, upgrade=False)) as index:
         assert [one.ending for one in index.associations.newest(5)] == [AssociationEnding.ABORTED]
+
+
+class _SlowAssociations:
+    """Stands in for an index that takes its time."""
+
+    def __init__(self) -> None:
+        self.written: list[AssociationRecord] = []
+        self.may_write = threading.Event()
+
+    @property
+    def associations(self) -> _SlowAssociations:
+        return self
+
+    def add(self, batch: Sequence[AssociationRecord], *, keep: int) -> None:
+        assert self.may_write.wait(5)
+        self.written += batch[:keep]
+
+
+@engine_on_sqlite
+def test_stopping_waits_for_what_is_being_written_and_a_flood_is_cut(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = serve()
+    slow: Any = _SlowAssociations()
+    recorder = AssociationRecorder(slow, only_problems=False, keep=10_000)
+    recorder.start()
+    with Wire(running.port) as wire:
+        wire.associate()
+        (assoc,) = engine_associations(running)
+        for _ in range(1000):
+            recorder.note(assoc)
+        threading.Timer(0.1, slow.may_write.set).start()
+        recorder.stop()
+
+    assert 500 <= len(slow.written) < 1000
+    assert "the record of an association is dropped" in caplog.text

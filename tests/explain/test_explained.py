@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -135,6 +136,7 @@ def test_a_destination_that_refuses_some(serve: Serve, start_destination: StartD
     assert problem.explanations[0].what.startswith("B000 ")
     assert "2 completed, 1 failed" in whole(problem)
     assert "1 of the instances: A700" in whole(problem)
+    assert "2 of the instances" not in whole(problem)
     assert "The destination answered A700 (Refused: out of resources)" in whole(problem)
     assert commands(problem) == ["pacs retrieve show 1 --failed", "pacs retrieve retry 1"]
 
@@ -348,6 +350,38 @@ def test_explain_prints_the_latest_problem(serve: Serve) -> None:
         "retrieve",
         "PS3.4 C.4.2.1.5",
     )
+
+
+def _are_recorded(running: RunningArchive, count: int) -> bool:
+    return len(running.archive.index.associations.newest(9)) == count
+
+
+@engine_on_sqlite
+def test_the_newest_problem_comes_first(serve: Serve) -> None:
+    running = serve()
+    index = running.archive.index
+    for number in (1, 2, 3):
+        with association(running, STUDY_ROOT_MOVE, calling=f"WS{number}") as assoc:
+            responses(assoc.send_c_move(study_query(), "NOWHERE", STUDY_ROOT_MOVE))
+        wait_until(partial(_are_recorded, running, number))
+
+    found = Problems(index, Site()).latest(2)
+
+    assert [(one.kind, one.calling_ae) for one in found] == [
+        ("association", "WS3"),
+        ("association", "WS2"),
+    ]
+
+
+@engine_on_sqlite
+def test_a_retrieve_is_explained_while_its_association_is_open(serve: Serve) -> None:
+    running = serve()
+    with association(running, STUDY_ROOT_MOVE) as assoc:
+        responses(assoc.send_c_move(study_query(), "NOWHERE", STUDY_ROOT_MOVE))
+        (found,) = Problems(running.archive.index, Site()).latest()
+
+    assert (found.kind, found.number) == ("retrieve", 1)
+    assert found.explanations[0].what.startswith("A801 ")
 
 
 @engine_on_sqlite

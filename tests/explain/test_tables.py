@@ -209,7 +209,14 @@ def test_a_destination_is_added_to_those_it_may_name() -> None:
 
 @pytest.mark.parametrize(
     ("title", "nearest"),
-    [("research", "RESEARCH"), ("RESEARHC", "RESEARCH"), ("RESEARCH2", "RESEARCH"), ("XYZ", None)],
+    [
+        ("research", "RESEARCH"),
+        ("RESEARHC", "RESEARCH"),
+        ("RESEARCH2", "RESEARCH"),
+        ("XYZ", None),
+        ("ARCHIVE", None),
+        ("STORE1", None),
+    ],
 )
 def test_a_mistyped_destination_is_told_from_a_new_one(title: str, nearest: str | None) -> None:
     case = Case(service="C-MOVE", status=0xA801, calling_ae="CT1", destination=title)
@@ -228,6 +235,12 @@ def test_another_host_and_no_tls_are_told_apart() -> None:
 
     assert any("without TLS" in text for text in texts)
     assert any("host 10.0.0.7, but called from 10.0.0.9" in text for text in texts)
+
+
+def test_nothing_is_said_of_tls_to_a_peer_that_used_it() -> None:
+    found = explain_ending(record(AssociationEnding.REJECTED, 1, 1, 3, tls=True), SITES[1])
+
+    assert not any("without TLS" in one.text for one in found.change)
 
 
 def test_a_limit_is_told_from_trouble_by_the_comment() -> None:
