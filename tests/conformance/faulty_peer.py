@@ -85,17 +85,20 @@ class FaultyPeer:
             self._start(self._serve, sock)
 
     def _serve(self, sock: socket.socket) -> None:
-        with Association(sock, Trace("SCU"), _SECONDS) as scu, suppress(AssociationEnded):
-            with Association.connect(self._behind, Trace("archive"), _SECONDS) as archive:
-                self._open += [scu, archive]
-                asked = scu.receive_request()
-                try:
-                    scu.accept(archive.request(asked))
-                except Rejected as rejected:
-                    scu.send_pdu(rejected.reject)
-                    return
-                self._start(self._pass_on, archive, scu, self._on_response)
-                self._pass_on(scu, archive, self._on_request)
+        with (
+            Association(sock, Trace("SCU"), _SECONDS) as scu,
+            suppress(AssociationEnded),
+            Association.connect(self._behind, Trace("archive"), _SECONDS) as archive,
+        ):
+            self._open += [scu, archive]
+            asked = scu.receive_request()
+            try:
+                scu.accept(archive.request(asked))
+            except Rejected as rejected:
+                scu.send_pdu(rejected.reject)
+                return
+            self._start(self._pass_on, archive, scu, self._on_response)
+            self._pass_on(scu, archive, self._on_request)
 
     @staticmethod
     def _pass_on(source: Association, target: Association, fault: Fault) -> None:
