@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from pacs.cli.conformance_reports import WantedReports, deliver, report_options
+from pacs.cli.conformance_scu import control_command, scu_command
 from pacs.cli.options import SCU_SETTINGS, with_settings
-from pacs.cli.output import console, errors, print_json, print_table
+from pacs.cli.output import errors, print_table
 from pacs.config import Settings
 from pacs.conformance.judgement import CheckResult, Report
-from pacs.conformance.report import json_document, text
-from pacs.conformance.report.html import as_html
-from pacs.conformance.report.junit import as_junit
 from pacs.conformance.scp.check import Check, PeerUnderTest
 from pacs.conformance.scp.destination import Destination
 from pacs.conformance.scp.preparation import prepared
@@ -25,8 +23,6 @@ from pacs.conformance.wire.association import AssociationEnded
 from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.dimse.query_scu import Peer
 from pacs.errors import DestinationUnreachable
-
-_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 class _Destination(click.ParamType[Destination]):
@@ -62,12 +58,7 @@ def conformance_group() -> None:
     help="TITLE:PORT of a Move Destination that the SCP knows to be on this host; the tool is it.",
 )
 @click.option("--read-only", is_flag=True, help="Store nothing; work on what the archive has.")
-@click.option(
-    "--verbose", is_flag=True, help="Show the messages of each check that failed or warned."
-)
-@click.option("--junit", type=_NEW_FILE, help="Write the report as JUnit XML.")
-@click.option("--html", type=_NEW_FILE, help="Write the report as one HTML page.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@report_options
 @with_settings(*SCU_SETTINGS, default_log_level="warning")
 def scp_command(
     settings: Settings,
@@ -77,10 +68,7 @@ def scp_command(
     clauses: tuple[str, ...],
     destination: Destination | None,
     read_only: bool,
-    junit: Path | None,
-    html: Path | None,
-    verbose: bool,
-    as_json: bool,
+    wanted: WantedReports,
 ) -> int:
     """Test a remote SCP. Exit code 1 when a check failed.
 
@@ -104,9 +92,7 @@ def scp_command(
         report = _tested(tested, checks, destination, read_only=read_only)
     except AssociationEnded as error:
         raise DestinationUnreachable(f"{peer}: {error}") from error
-    _write(report, junit=junit, html=html)
-    _print(report, as_json=as_json, verbose=verbose)
-    return 0 if report.is_conformant else 1
+    return deliver(report, wanted)
 
 
 def _tested(
@@ -138,23 +124,5 @@ def checking(total: int) -> Iterator[Callable[[CheckResult], None]]:
         yield on_result
 
 
-def _write(report: Report, *, junit: Path | None, html: Path | None) -> None:
-    try:
-        if junit is not None:
-            junit.write_bytes(as_junit(report))
-        if html is not None:
-            html.write_text(as_html(report), "utf-8")
-    except OSError as error:
-        raise click.ClickException(f"cannot write the report: {error}") from error
-
-
-def _print(report: Report, *, as_json: bool, verbose: bool) -> None:
-    if as_json:
-        print_json(json_document.as_json(report))
-        return
-    print_table("", text.HEADINGS, (text.row(result) for result in report.results))
-    for line in text.details(report, with_traces=verbose):
-        console.print(line, markup=False)
-    for name, value in report.subject.items():
-        console.print(f"{name}: {value}", markup=False)
-    console.print(report.summary, markup=False)
+conformance_group.add_command(scu_command)
+conformance_group.add_command(control_command)

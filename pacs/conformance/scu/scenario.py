@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -105,7 +106,7 @@ def parse(text: str, origin: str) -> Scenario:
         InvalidSetting: it breaks a rule; a line for each mistake.
     """
     try:
-        return _SCENARIO.validate_python(_tuples(tomllib.loads(text)))
+        return _SCENARIO.validate_json(json.dumps(tomllib.loads(text), default=str))
     except tomllib.TOMLDecodeError as error:
         raise InvalidSetting(f"{origin}: {error}") from error
     except ValidationError as error:
@@ -119,16 +120,9 @@ def parse_rule(values: Mapping[str, Any]) -> Rule:
         InvalidSetting: it is none; a line for each mistake.
     """
     try:
-        return _RULE.validate_python(_tuples(values))
+        return _RULE.validate_json(json.dumps(values))
     except ValidationError as error:
         raise InvalidSetting("\n".join(_mistakes(error, "rule"))) from error
-
-
-def _tuples(value: Any) -> Any:
-    """The same with tuples for lists, which is what the types ask for."""
-    if isinstance(value, Mapping):
-        return {key: _tuples(one) for key, one in value.items()}
-    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
 
 
 def _mistakes(error: ValidationError, origin: str) -> Iterator[str]:

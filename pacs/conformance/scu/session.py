@@ -62,6 +62,10 @@ class Session:
         self.requests: list[Message] = []
         #: How it ended, in words; empty while it lasts.
         self.ending = ""
+        #: Whether a rule ended it.
+        self.ended_by_rule = False
+        #: Requests that came before the final response to the one before, in words.
+        self.too_early: list[str] = []
 
     def run(self) -> None:
         """Serve; never raises."""
@@ -72,6 +76,8 @@ class Session:
             except (UnexpectedPDU, MalformedMessage) as error:
                 self.ending = f"aborted: {error}"
                 self._abort()
+            except EndedByRule as error:
+                self.ending, self.ended_by_rule = str(error), True
             except AssociationEnded as error:
                 self.ending = str(error)
         self.ending = self.ending or "the connection was closed"
@@ -95,12 +101,13 @@ class Session:
                 self.association.receive_pdu()  # until the peer has enough of it
             if rule.reject:
                 self.association.send_pdu(pdus.AssociateReject(*rule.reject))
-                self.ending = "rejected, as a rule says"
+                self.ending, self.ended_by_rule = "rejected, as a rule says", True
                 return False
             if rule.abort:
                 self.association.send_pdu(pdus.Abort(0 if rule.abort == "user" else 2))
-                self.ending = "aborted, as a rule says"
+                self.ending, self.ended_by_rule = "aborted, as a rule says", True
                 return False
+        self.association.answers_release = not any(rule.release for rule in rules)
         self.association.accept(negotiation.answer_to(asked, rules))
         return True
 
@@ -109,10 +116,18 @@ class Session:
             try:
                 request = self.association.receive()
             except Released:
-                self.ending = "released"
+                self._end_released()
                 return
             self.requests.append(request)
             self._perform(request)
+
+    def _end_released(self) -> None:
+        self.ending = "released"
+        rule = next((rule.release for rule in self._association_rules if rule.release), "")
+        if rule == "abort":
+            self.association.send_pdu(pdus.Abort())
+        elif rule == "ignore":
+            self.association.receive_pdu()  # until the peer has enough of it
 
     def _perform(self, request: Message) -> None:
         field = request.command.get("CommandField")
@@ -283,6 +298,7 @@ class Session:
             message = self.association.receive()
             self.requests.append(message)
             if message.command.get("CommandField") != CommandField.C_CANCEL_RQ:
+                self.too_early.append(f"{message.name} during {request.name}")
                 continue
             if message.responds_to == request.message_id:
                 return True

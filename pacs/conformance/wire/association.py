@@ -80,6 +80,10 @@ class Association:
         self.requested: pdus.AssociateRequest | None = None
         self.accepted: pdus.AssociateAccept | None = None
         self.is_open = False
+        #: Whether A-RELEASE-RQ is answered when it comes while a message is awaited.
+        self.answers_release = True
+        #: The longest variable field of a P-DATA-TF PDU that came, in bytes.
+        self.longest_p_data = 0
         self._buffer = bytearray()
         self._values: list[pdus.PDV] = []
         self._message_id = 0
@@ -276,8 +280,9 @@ class Association:
                 case pdus.PData():
                     self._values += pdu.values
                 case pdus.ReleaseRequest():
-                    with suppress(ConnectionClosed):
-                        self.send_pdu(pdus.ReleaseResponse())
+                    if self.answers_release:
+                        with suppress(ConnectionClosed):
+                            self.send_pdu(pdus.ReleaseResponse())
                     self.is_open = False
                     raise Released("the peer released the association")
                 case pdus.Abort():
@@ -309,6 +314,8 @@ class Association:
         except pdus.MalformedPDU as error:
             self.trace.event(f"malformed PDU of type {pdu_type:#04x}: {error}", body[:64].hex(" "))
             raise UnexpectedPDU(f"malformed PDU of type {pdu_type:#04x}: {error}") from error
+        if isinstance(pdu, pdus.PData):
+            self.longest_p_data = max(self.longest_p_data, length)
         self.trace.pdu("received", pdu)
         return pdu
 
