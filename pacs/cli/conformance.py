@@ -12,6 +12,7 @@ from pacs.cli.conformance_reports import WantedReports, deliver, report_options
 from pacs.cli.conformance_scu import control_command, scu_command
 from pacs.cli.options import SCU_SETTINGS, with_settings
 from pacs.cli.output import errors, print_table
+from pacs.cli.statement import statement_command
 from pacs.config import Settings
 from pacs.conformance.judgement import CheckResult, Report
 from pacs.conformance.scp.check import Check, PeerUnderTest
@@ -126,3 +127,4 @@ def checking(total: int) -> Iterator[Callable[[CheckResult], None]]:
 
 conformance_group.add_command(scu_command)
 conformance_group.add_command(control_command)
+conformance_group.add_command(statement_command)

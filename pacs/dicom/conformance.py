@@ -43,11 +43,17 @@ def _key_row(attribute: Attribute) -> str:
     origin = "" if attribute.is_stored else " (computed)"
     return (
         f"| {attribute.level.name} | {name}{origin} | ({tag.group:04X},{tag.element:04X}) | {attribute.vr} "
-        f"| {_KEY_TYPES[attribute.key_type]} | {', '.join(_matching(attribute))} |"
+        f"| {key_type(attribute)} | {', '.join(matching(attribute))} |"
     )
 
 
-def _matching(attribute: Attribute) -> list[str]:
+def key_type(attribute: Attribute) -> str:
+    """Unique, required or optional (PS3.4 C.2.2.1)."""
+    return _KEY_TYPES[attribute.key_type]
+
+
+def matching(attribute: Attribute) -> list[str]:
+    """The kinds of matching that a key supports (PS3.4 C.2.2.2)."""
     if attribute.vr == "SQ":
         return ["universal", "sequence"]
     kinds = ["universal", "single value"]
