@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 from pynetdicom import AE
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
@@ -66,13 +71,15 @@ def move_study(peer, study_uid, destination):
     final, _ = list(association.send_c_move(identifier, destination, sop_class))[-1]
     association.release()
     return Outcome(
-        final.Status, final.NumberOfCompletedSuboperations, final.NumberOfFailedSuboperations
+        final.Status,
+        final.get("NumberOfCompletedSuboperations", 0),
+        final.get("NumberOfFailedSuboperations", 0),
     )
 
 
 def _associate(peer, sop_class):
     ae = AE("MY_SCU")
-    ae.add_requested_context(sop_class, ExplicitVRLittleEndian)
+    ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     host, port, ae_title = peer
     association = ae.associate(host, port, ae_title=ae_title)
     assert association.is_established

@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pacs.conformance.scp.destination import Destination
+    from pacs.conformance.scu.server import ProgrammableSCP
     from pacs.testing.archive import RunningArchive
 
 
@@ -47,3 +48,13 @@ def pacs_destination() -> Iterator[Destination]:
 
     with Destination("DESTINATION", host="127.0.0.1") as destination:
         yield destination
+
+
+@pytest.fixture
+def pacs_scp(pacs_destination: Destination) -> Iterator[ProgrammableSCP]:
+    """An SCP that is right unless ``rules.add(Rule(...))`` says otherwise; it knows ``pacs_destination``."""
+    from pacs.conformance.scu.server import ProgrammableSCP  # noqa: PLC0415 - see the module's docstring
+
+    known = {pacs_destination.ae_title: ("127.0.0.1", pacs_destination.port)}
+    with ProgrammableSCP(destinations=known) as scp:
+        yield scp

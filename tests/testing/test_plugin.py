@@ -39,7 +39,7 @@ def test_the_example_passes_with_nothing_but_the_package_installed(tmp_path: Pat
     done = _pytest(tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_a_test_run_that_does_not_use_it_does_not_import_the_archive(tmp_path: Path) -> None:
