@@ -360,6 +360,7 @@ class _SlowAssociations:
 
     def add(self, batch: Sequence[AssociationRecord], *, keep: int) -> None:
         assert self.may_write.wait(5)
+        threading.Event().wait(0.03)
         self.written += batch[:keep]
 
 
