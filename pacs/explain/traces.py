@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def explain_trace(trace: Trace, site: Site) -> list[Explanation]:
     found: list[Explanation] = []
     titles = _TITLES.search("")
     values: dict[str, str] = {}
+    requestors_way = ""
     for entry in trace.entries:
         detail = " ".join(entry.detail)
         titles = _TITLES.search(detail) or titles
@@ -81,8 +83,15 @@ def explain_trace(trace: Trace, site: Site) -> list[Explanation]:
             case = _case(answer, values, _values(entry), calling)
             if case.status not in _IN_ORDER:
                 found.append(explain_status(case, site))
+        elif entry.title == "A-ASSOCIATE-RQ":
+            requestors_way = entry.direction
         elif record := _ending(entry, calling, called):
-            found.append(explain_ending(record, site))
+            explained = explain_ending(record, site)
+            if entry.title == "A-ABORT" and entry.direction != requestors_way:
+                explained = replace(
+                    explained, what=f"{called} aborted the association of {calling}"
+                )
+            found.append(explained)
     return list(dict.fromkeys(found))
 
 

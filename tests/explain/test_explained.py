@@ -24,7 +24,7 @@ from pacs.dicom.information_model import Operation
 from pacs.errors import InvalidSetting
 from pacs.explain.explanation import Site
 from pacs.explain.problems import Problem, Problems
-from pacs.explain.traces import read_traces
+from pacs.explain.traces import explain_trace, read_traces
 from pacs.index.records import Service
 from tests.dimse.engine.wire import (
     ASSOCIATE_RJ,
@@ -437,6 +437,23 @@ def test_a_trace_of_a_move_and_of_a_rejection_is_explained(serve: Serve, tmp_pat
     ]
     assert "research looks like RESEARCH" in found[0]["change"][0]["text"]
     assert "Move Destination research is not known" in found[0]["why"][1]
+
+
+@pytest.mark.parametrize(
+    ("direction", "what"),
+    [
+        ("sent", "WS1@HOST aborted the association (unexpected PDU)"),
+        ("received", "PACS aborted the association of WS1"),
+    ],
+)
+def test_a_trace_tells_who_aborted(direction: str, what: str) -> None:
+    trace = Trace("an SCU under test")
+    trace.pdu("sent", pdus.AssociateRequest(CALLED, "WS1"))
+    trace.pdu(direction, pdus.Abort(2, 2))
+
+    (found,) = explain_trace(trace, Site())
+
+    assert found.what == what
 
 
 @pytest.mark.parametrize(
