@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from pacs.conformance.wire.association import Association, AssociationEnded, Rejected
 from pacs.conformance.wire.message import Message, decode_data_set, encode_data_set
+from pacs.conformance.wire.pdu import Abort
 from pacs.conformance.wire.trace import Trace
 
 _SECONDS = 5.0
@@ -67,14 +68,15 @@ class FaultyPeer:
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for association in list(self._open):
-            association.close()
+            _shut_down(association)
         for thread in list(self._threads):
             thread.join(_SECONDS)
 
-    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+    def _start(self, target: Callable[..., None], *arguments: object) -> threading.Thread:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _accept(self) -> None:
         while True:
@@ -97,12 +99,13 @@ class FaultyPeer:
             except Rejected as rejected:
                 scu.send_pdu(rejected.reject)
                 return
-            self._start(self._pass_on, archive, scu, self._on_response)
+            back = self._start(self._pass_on, archive, scu, self._on_response)
             self._pass_on(scu, archive, self._on_request)
+            back.join(_SECONDS)
 
     @staticmethod
     def _pass_on(source: Association, target: Association, fault: Fault) -> None:
-        """Messages until one side ends it; then the other side ends in the same way."""
+        """Messages until one side ends it; then the other side is aborted."""
         try:
             while True:
                 message = source.receive()
@@ -110,4 +113,13 @@ class FaultyPeer:
                 for sent in fault(message, syntax):
                     target.send(sent)
         except AssociationEnded:
-            target.abort() if target.is_open else target.close()
+            if target.is_open:
+                with suppress(AssociationEnded):
+                    target.send_pdu(Abort())
+            _shut_down(target)
+
+
+def _shut_down(association: Association) -> None:
+    """End the connection. Its socket is left to the thread that reads it: closed here, its number could be reused."""
+    with suppress(OSError):
+        association.socket.shutdown(socket.SHUT_RDWR)
