@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pacs.conformance.scp.check import PeerUnderTest
 from pacs.conformance.scp.generation import generate, new_instance
 from pacs.conformance.scp.preparation import find_sample, store_sample
@@ -60,3 +62,18 @@ def test_nothing_is_found_in_an_empty_archive(archive_server: RunningArchive) ->
     peer = peer_of(archive_server)
 
     assert find_sample(peer, offer_of(peer).services).instances == ()
+
+
+def test_documentation_counts_the_sample_rightly() -> None:
+    sample = generate()
+    text = Path(__file__).parents[2].joinpath("docs/conformance-testing.md").read_text("utf-8")
+
+    patients, studies, series, instances = (len(sample.unique(level)) for level in Level)
+    classes = {one.sop_class_uid for one in sample.instances}
+    character_sets = {str(one.attributes.SpecificCharacterSet) for one in sample.instances}
+
+    assert (
+        f"{patients} patients, {studies} studies, {series} series and {instances} instances of\n"
+        f"{len(classes)} SOP Classes"
+    ) in text
+    assert f"names in {len(character_sets)} character sets" in text
