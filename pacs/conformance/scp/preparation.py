@@ -12,6 +12,7 @@ from pacs.conformance.judgement import Requirement
 from pacs.conformance.scp.check import UNCOMPRESSED, PeerUnderTest, Run
 from pacs.conformance.scp.generation import generate
 from pacs.conformance.scp.operations import matches, some_matches, store
+from pacs.conformance.scp.queries import hexadecimal
 from pacs.conformance.scp.sample import Sample, SampleInstance
 from pacs.conformance.wire.association import Association, AssociationEnded, NegotiatedContext
 from pacs.conformance.wire.message import MalformedMessage
@@ -104,7 +105,7 @@ def _store(association: Association, one: SampleInstance) -> str:
     answer = store(association, context, one.attributes)
     if answer.status in STORED_STATUSES:
         return ""
-    return f"status {answer.status!r} {answer.comment}".strip()
+    return f"status {hexadecimal(answer.status)} {answer.comment}".strip()
 
 
 def _await(peer: PeerUnderTest, held: list[SampleInstance], services: Services) -> set[str]:
