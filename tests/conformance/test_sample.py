@@ -141,3 +141,20 @@ def test_a_peer_that_is_gone_fails_one_check_only() -> None:
 
     verdicts = [one.verdict for one in report.results if "study-root" in one.name]
     assert verdicts == [Verdict.FAIL, Verdict.NOT_APPLICABLE]
+
+
+def test_search_in_a_large_archive_is_cancelled(archive_server: RunningArchive) -> None:
+    peer = peer_of(archive_server)
+    services = offer_of(peer).services
+    store_sample(peer, generate(), services)
+    sent: list[int] = []
+
+    def record(message: Message, _syntax: str) -> list[Message]:
+        sent.append(int(str(message.command["CommandField"])))
+        return [message]
+
+    with FaultyPeer(archive_server.port, on_request=record) as faulty:
+        found = find_sample(peer_of(faulty), services)
+
+    assert sent[:2] == [CommandField.C_FIND_RQ, CommandField.C_CANCEL_RQ]
+    assert len(found.unique(Level.STUDY)) == 5
