@@ -36,22 +36,42 @@ def identifier_of(event: Any) -> Dataset:
         InvalidIdentifier: there is none, it is not a data set, or it is larger than any request needs.
         LimitExceeded: it was too long to be kept.
     """
+    encoded = _bounded(event)
+    identifier = _decoded(encoded, event)
+    if IDENTIFIERS.isEnabledFor(logging.DEBUG):
+        syntax = event.context.transfer_syntax
+        text = str(decode(BytesIO(encoded), syntax.is_implicit_VR, syntax.is_little_endian))
+        IDENTIFIERS.debug("%s Identifier:\n%s", type(event.request).__name__, text)
+    return identifier
+
+
+def unlogged_identifier_of(event: Any) -> Dataset:
+    """The same for a record of the request, which has been logged before.
+
+    Raises:
+        InvalidIdentifier: there is none, it is not a data set, or it is larger than any request needs.
+        LimitExceeded: it was too long to be kept.
+    """
+    return _decoded(_bounded(event), event)
+
+
+def _bounded(event: Any) -> bytes:
     require_whole(event.request, "Identifier")
     data = event.request.Identifier
     if data is None or not data.getbuffer().nbytes:
         raise InvalidIdentifier("The request has no Identifier")
-    syntax = event.context.transfer_syntax
-    encoded = _inflated(data.getvalue()) if syntax.is_deflated else data.getvalue()
+    is_deflated = event.context.transfer_syntax.is_deflated
+    encoded: bytes = _inflated(data.getvalue()) if is_deflated else data.getvalue()
     if len(encoded.translate(None, _UID_LIST_CHARACTERS)) > _MAX_OTHER_BYTES:
         raise InvalidIdentifier("The Identifier is too large")
+    return encoded
+
+
+def _decoded(encoded: bytes, event: Any) -> Dataset:
     try:
-        identifier = read_identifier(encoded, str(syntax))
+        return read_identifier(encoded, str(event.context.transfer_syntax))
     except InvalidInstance as error:
         raise InvalidIdentifier("The Identifier cannot be decoded") from error
-    if IDENTIFIERS.isEnabledFor(logging.DEBUG):
-        text = str(decode(BytesIO(encoded), syntax.is_implicit_VR, syntax.is_little_endian))
-        IDENTIFIERS.debug("%s Identifier:\n%s", type(event.request).__name__, text)
-    return identifier
 
 
 def level_named(identifier: Dataset) -> str:

@@ -35,7 +35,7 @@ from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.extended_negotiation import options_of_request
 from pacs.dimse.negotiation import VERIFICATION, rights_of
 from pacs.dimse.remote import RemoteAEs
-from pacs.dimse.request_identifier import identifier_of, level_named
+from pacs.dimse.request_identifier import identifier_of, level_named, unlogged_identifier_of
 from pacs.dimse.status import (
     DimseService,
     Status,
@@ -346,9 +346,9 @@ def _journal(
     rights = rights_of(event)
     level = "" if query is None else query.level_name
     try:
-        level = level or level_named(event.identifier)
-        # Not identifier_of, which would log it a second time.
-        identifier = json.dumps(event.identifier.to_json_dict(), ensure_ascii=False)
+        decoded = unlogged_identifier_of(event)
+        level = level or level_named(decoded)
+        identifier = json.dumps(decoded.to_json_dict(), ensure_ascii=False)
     except Exception:  # noqa: BLE001 - a record of what cannot be decoded says so
         identifier = "{}"
     try:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import logging
 
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
+from pacs.conformance.wire import pdu as pdus
+from pacs.conformance.wire.association import Association, proposed_contexts
+from pacs.conformance.wire.message import CommandField, request
+from pacs.conformance.wire.trace import Trace
 from tests.dimse.retrieving import Getter, recorded, study_query
-from tests.peers import STUDY_ROOT_FIND, association, responses
+from tests.peers import STUDY_ROOT_FIND, STUDY_ROOT_GET, association, responses
 from tests.serving import Serve, engine_on_sqlite
 
 
@@ -36,3 +41,29 @@ def test_refused_get_is_recorded_with_its_level(serve: Serve) -> None:
 
     record, _ = recorded(running)
     assert record.request.level == "STUDY"
+
+
+@engine_on_sqlite
+def test_what_is_refused_for_its_size_is_not_decoded_for_the_record(serve: Serve) -> None:
+    """A megabyte of empty Items takes pydicom seconds and a gigabyte; it is refused unread."""
+    running = serve()
+    items = b"\xfe\xff\x00\xe0\x00\x00\x00\x00" * (1 << 17)
+    header = b"\x08\x00\x11\x11SQ\x00\x00" + len(items).to_bytes(4, "little")
+    level = b"\x08\x00\x52\x00CS\x06\x00STUDY "
+    with Association.connect(("127.0.0.1", running.port), Trace(), 15) as assoc:
+        assoc.request(
+            pdus.AssociateRequest(
+                "PACS",
+                "ASKER",
+                (pdus.maximum_length(1 << 16),),
+                contexts=proposed_contexts([(STUDY_ROOT_GET, [ExplicitVRLittleEndian])]),
+            )
+        )
+        asked = request(CommandField.C_GET_RQ, 1, 1, STUDY_ROOT_GET, level + header + items)
+        assoc.send(asked)
+        answer = assoc.receive()
+        assoc.release()
+
+    assert (answer.status, answer.comment) == (0xA900, "The Identifier is too large")
+    record, _ = recorded(running)
+    assert record.request.identifier == "{}"
