@@ -163,7 +163,8 @@ class CommitmentDelivery:
         remote = self._remotes.get(title)
         if remote is None:
             for record in claimed:
-                self._give_up(record, record.attempts, f"{title} is not a registered AE")
+                # It may be registered before the last attempt.
+                self._attempt_failed(record, f"{title} is not a registered AE")
                 left.discard(record.key)
             return
         self._report_to(remote, claimed, left)

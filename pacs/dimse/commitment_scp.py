@@ -125,7 +125,9 @@ def _report_here(
             uid = record.request.transaction_uid
             response = yield event_report(archive, key, uid, ae_title, syntax)
             if response is not None and response.Status == Status.SUCCESS:
-                archive.index.commitments.finish(key, CommitmentState.REPORTED, attempts=0)
+                archive.index.commitments.finish(
+                    key, CommitmentState.REPORTED, attempts=record.attempts + 1
+                )
                 is_over = True
                 LOGGER.info("storage commitment %d reported on its own association", key)
     finally:

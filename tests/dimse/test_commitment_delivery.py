@@ -43,13 +43,26 @@ def _ask(running: RunningArchive, scu: ScriptedSCU, count: int = 1) -> None:
         assert status.Status == 0x0000
 
 
-def test_ae_that_is_not_registered_gets_no_association(service: RunningArchive) -> None:
+def test_ae_that_is_not_registered_gets_no_association(serve: Serve) -> None:
+    service = serve(commitment_retries=0)
     scu = _refuse_here(ScriptedSCU(title="STRANGER"))
 
     _ask(service, scu)
     wait_for(lambda: _record(service).state is CommitmentState.UNDELIVERABLE)
 
     assert _record(service).comment == "STRANGER is not a registered AE"
+
+
+@engine_only
+def test_ae_that_is_registered_later_gets_its_report(serve: Serve) -> None:
+    service = serve(commitment_retry_seconds=0.1)
+    scu = _refuse_here(ScriptedSCU(title="LATECOMER"))
+
+    _ask(service, scu)
+    wait_for(lambda: _record(service).comment == "LATECOMER is not a registered AE")
+    with scu.listening() as port:
+        register(service.archive, scu.title, port)
+        wait_for(lambda: _record(service).state is CommitmentState.REPORTED)
 
 
 @engine_only
