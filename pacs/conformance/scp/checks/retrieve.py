@@ -205,12 +205,14 @@ def _of_refused(run: Run, refused: Sequence[int], status: int) -> tuple[Retrieve
 
 @retrieve_check("some-fail", STATUS, "ends with a warning when some sub-operations failed")
 def some_fail(run: Run) -> None:
-    """B000: sub-operations complete, one or more failures or warnings."""
-    got, _ = _of_refused(run, [0], _OUT_OF_RESOURCES)
-    run.expect(got.final.status == _WARNING, "status 0xB000", got.status_text)
+    """B000: complete, one or more failures or warnings. To give up with a failure instead is doubtful."""
+    got, _ = _of_refused(run, [1], _OUT_OF_RESOURCES)
+    run.expect(got.final.status != _SUCCESS, "status 0xB000", got.status_text)
     run.expect(
         got.counter("Failed") in (None, 1), "Number of Failed Sub-operations 1", got.status_text
     )
+    if got.final.status != _WARNING:
+        run.warn(f"{got.status_text}, though a sub-operation was completed")
 
 
 @retrieve_check("all-fail", SCP_BEHAVIOUR, "ends with a failure when all sub-operations failed")
@@ -223,7 +225,7 @@ def all_fail(run: Run) -> None:
 @retrieve_check("warnings", STATUS, "ends with a warning when a sub-operation ended with a warning")
 def some_warn(run: Run) -> None:
     """A C-STORE that was answered with B000 was neither a success nor a failure."""
-    got, _ = _of_refused(run, [0], _COERCED)
+    got, _ = _of_refused(run, [1], _COERCED)
     run.expect(got.final.status == _WARNING, "status 0xB000", got.status_text)
     run.expect(
         got.counter("Warning") in (None, 1), "Number of Warning Sub-operations 1", got.status_text
@@ -237,7 +239,7 @@ def some_warn(run: Run) -> None:
 )
 def failed_are_listed(run: Run) -> None:
     """Failed SOP Instance UID List (0008,0058)."""
-    got, affected = _of_refused(run, [0], _OUT_OF_RESOURCES)
+    got, affected = _of_refused(run, [1], _OUT_OF_RESOURCES)
     run.expect(
         sorted(got.failed_uids) == sorted(affected),
         f"Failed SOP Instance UID List {affected}",
@@ -335,6 +337,7 @@ def unknown_level(run: Run) -> None:
     "level-of-other-model",
     IDENTIFIER,
     "refuses a Query/Retrieve Level that its model does not have",
+    Requirement.SHOULD,
 )
 def foreign_level(run: Run) -> None:
     """Study Root has no PATIENT level."""
