@@ -20,6 +20,8 @@ from pacs.dicom.sop_classes import is_storage_sop_class
 from pacs.errors import InvalidIdentifier
 
 _IDENTIFIED = (CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GET_RQ)
+#: Without a data set (PS3.7 9.3.2.3, 9.3.5.1).
+_BARE = (CommandField.C_CANCEL_RQ, CommandField.C_ECHO_RQ)
 _PRIORITIES = (0, 1, 2)
 #: A finding: what is wrong, None if nothing is.
 Finding = str | None
@@ -173,7 +175,8 @@ def _sop_classes(session: Session) -> Iterator[Finding]:
         if request.command.get("CommandField") == CommandField.C_CANCEL_RQ:
             continue
         context = session.association.contexts.get(request.context_id)
-        said = request.command.get("AffectedSOPClassUID")
+        named = ("AffectedSOPClassUID", "RequestedSOPClassUID")  # the second in N-ACTION and others
+        said = next((request.command[name] for name in named if name in request.command), None)
         if context is None:
             yield f"{request.name} on context {request.context_id}, which was not accepted"
         else:
@@ -193,8 +196,8 @@ def _data_sets(session: Session) -> Iterator[Finding]:
         field = request.command.get("CommandField")
         if field in (*_IDENTIFIED, CommandField.C_STORE_RQ):
             yield None if request.data is not None else f"{request.name} without a data set"
-        elif request.data is not None:
-            yield f"{request.name} with a data set"
+        elif field in _BARE:
+            yield None if request.data is None else f"{request.name} with a data set"
 
 
 def _identifiers(session: Session) -> Iterator[Finding]:
@@ -274,10 +277,11 @@ def _roles(session: Session) -> Iterator[Finding]:
     )
     if asked is None or not gets:
         return
-    for context in asked.contexts:
-        if is_storage_sop_class(context.abstract_syntax):
-            roles = asked.roles.get(context.abstract_syntax, (True, False))
-            yield None if roles[1] else f"{context.abstract_syntax} without the SCP role"
+    # One is enough: what has no SCP role may be there to be stored on the same association.
+    stored = {one.abstract_syntax for one in asked.contexts} - set(QUERY_RETRIEVE_SOP_CLASSES)
+    classes = [uid for uid in stored if is_storage_sop_class(uid)]
+    is_scp = any(asked.roles.get(uid, (True, False))[1] for uid in classes)
+    yield None if is_scp else "no storage SOP Class with the SCP role"
 
 
 def _lengths(session: Session) -> Iterator[Finding]:
