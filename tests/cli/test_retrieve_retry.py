@@ -19,6 +19,7 @@ from pacs.errors import InvalidSetting
 from pacs.index.index import Index
 from pacs.index.records import RetrieveOutcome, RetrieveRequest, Service
 from tests.dimse.retrieving import Getter, recorded, store_study, study_query
+from tests.multiframe import make_multiframe
 from tests.peers import (
     STUDY_ROOT_MOVE,
     Destination,
@@ -26,6 +27,8 @@ from tests.peers import (
     association,
     closed_port,
     database_url_of,
+    deposit,
+    identifier,
     register,
     response,
     responses,
@@ -34,6 +37,7 @@ from tests.peers import (
 from tests.serving import engine_on_sqlite, engine_only
 
 StartDestination = Callable[..., Destination]
+COMPOSITE_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.4.2"
 
 
 def _move(running: RunningArchive) -> int:
@@ -280,6 +284,33 @@ def test_retry_does_not_send_whole_what_was_asked_for_in_part(
 
     with pytest.raises(InvalidSetting, match="parts of instances"):
         plan_retry(SimpleNamespace(index=index), key)  # type: ignore[arg-type]
+
+
+@engine_on_sqlite
+def test_retry_of_a_move_of_frames_sends_nothing_and_says_who_can_ask(
+    service: RunningArchive, start_destination: StartDestination
+) -> None:
+    """PS3.4 Y.4.1: what was refused was an instance of these frames, which is stored nowhere."""
+    destination = start_destination(answer=0xA700)
+    register(service.archive, "DEST", destination.port)
+    source = make_multiframe()
+    deposit(service.archive, source)
+    query = identifier("FRAME", SOPInstanceUID=source.SOPInstanceUID, SimpleFrameList=[2, 3])
+    with association(service, COMPOSITE_ROOT_MOVE) as assoc:
+        answers = responses(assoc.send_c_move(query, "DEST", COMPOSITE_ROOT_MOVE))
+    number = recorded(service)[0].key
+    was_refused = len(destination.received)
+    destination.answer = 0x0000
+
+    completed = _retry(service, number)
+
+    assert (answers[-1].status, was_refused) == (0xA702, 1)
+    assert completed.returncode != 0
+    assert completed.stdout == ""
+    assert f"retrieve {number} sent parts of instances: ask again" in completed.stderr
+    assert len(completed.stderr.splitlines()) == 1
+    assert len(destination.received) == was_refused
+    assert recorded(service)[0].key == number
 
 
 def test_retry_of_a_relational_retrieve_takes_its_identifier(index: Index) -> None:
