@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pacs.dicom.attributes import BY_KEYWORD, Attribute
-from pacs.dicom.dates import canonical, canonical_upper
+from pacs.dicom.dates import canonical, canonical_upper, has_form_of_date
 from pacs.dicom.matching import Range, refuse
 
 #: The Attributes of VR DA and TM that tell one moment together.
@@ -43,7 +43,7 @@ class CombinedRange:
     def matches(self, date: str | None, time: str | None) -> bool:
         """The reference: whether these index texts match; both Attributes need a value."""
         moment_of_day = canonical("TM", time) if time else None
-        if not date or moment_of_day is None:
+        if not date or not has_form_of_date(date) or moment_of_day is None:
             return False
         moment = date, moment_of_day
         return (self.lower is None or self.lower <= moment) and (

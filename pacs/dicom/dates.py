@@ -10,6 +10,7 @@ import re
 from calendar import monthrange
 from datetime import date, datetime, timedelta
 
+_EIGHT_DIGITS = re.compile(r"[0-9]{8}")
 _DA = re.compile(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})")
 # Colons are the form of the standards before DICOM; more than six digits of fraction are cut.
 _TIME = r"([0-9]{2})(?::?([0-9]{2})(?::?([0-9]{2})(?:\.([0-9]{1,12}))?)?)?"
@@ -33,6 +34,11 @@ def canonical_upper(vr: str, text: str) -> str | None:
     """The last moment a value stands for: "10" as TM ends at 10:59:59.999999."""
     bounds = _bounds(vr, text)
     return bounds[1] if bounds else None
+
+
+def has_form_of_date(text: str) -> bool:
+    """Whether an index text has a place in the order of dates; it need not be in the calendar."""
+    return _EIGHT_DIGITS.fullmatch(text) is not None
 
 
 def _bounds(vr: str, text: str) -> _Bounds | None:

@@ -16,7 +16,7 @@ from typing import NoReturn, TypeAlias, assert_never
 from pydicom.dataset import Dataset
 
 from pacs.dicom.character_sets import DEFAULT_CODECS
-from pacs.dicom.dates import canonical, canonical_upper
+from pacs.dicom.dates import canonical, canonical_upper, has_form_of_date
 from pacs.dicom.error_comment import about
 from pacs.dicom.fuzzy_names import code_patterns
 from pacs.dicom.matching_rules import MatchingRules
@@ -143,7 +143,6 @@ _MAXIMUM_PATTERN = 1_024
 _CODES = 3
 # Each listed name is a condition of its own, and SQLite nests at most 1,000 of them.
 _MAXIMUM_LISTED = 256
-_DATE = re.compile(r"[0-9]{8}")
 _UID = re.compile(r"[0-9.]{1,64}")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -422,7 +421,7 @@ def _value_matches(match: Match, value: str) -> bool:
         case Range():
             # Only DA comes here. Its text is compared as it is, so that a stored date which is not
             # in the calendar (19500000 is common as a birth date) still has a place in the order.
-            return _DATE.fullmatch(value) is not None and _in_range(match, value)
+            return has_form_of_date(value) and _in_range(match, value)
         # What needs to see all values or groups has been done before.
         case SequenceMatch() | FuzzyName() | EmptyValue() | ValueList():
             return False

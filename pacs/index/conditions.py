@@ -97,7 +97,7 @@ class ConditionCompiler:
         """A range on a date and its time as one moment (``CombinedRange.matches``)."""
         columns = tables.ENTITIES[combined.date.level].c
         date, time = columns[combined.date.column], columns[combined.time.shadow_columns[0]]
-        conditions: list[Expression] = [date.is_not(None), time.is_not(None)]
+        conditions: list[Expression] = [self._is_date(date), time.is_not(None)]
         # The date alone as well: an index serves that.
         if combined.lower is not None:
             first, from_time = combined.lower

@@ -72,7 +72,7 @@ _TEXTS = [
     "01",
 ]
 _SEVERAL = ["ORIGINAL\\PRIMARY", "DERIVED", "A\\B%\\C_", "prim\\ary", "\\X", "PRIMARY\\ORIGINAL"]
-_DATES = ["20240229", "19500000", "garbage", "20231231", "20240301", "2024"]
+_DATES = ["20240229", "19500000", "garbage", "20231231", "20240301", "2024", "UNKNOWN"]
 _TIMES = ["10", "1015", "101530.5", "235960", "nonsense", "10:15:30", "0000"]
 _MOMENTS = ["20240229101530+0100", "20240229", "2024", "nonsense", "20240229091530"]
 _SEQUENCES = [
@@ -263,6 +263,22 @@ def test_search_and_reference_agree_on_combined_ranges(
     }
 
     assert {record["StudyInstanceUID"] for record in index.search(query)} == expected
+
+
+@pytest.mark.parametrize("end", ["lower", "upper"])
+def test_search_open_combined_range_does_not_find_what_is_no_date(
+    matched, index: Index, make_query, end: str
+) -> None:
+    """PS3.4 C.2.2.2.5.4: text that is no date lies in no time, before or after."""
+    ends = {"lower": None, "upper": None, end: {"lower": ("1800", "0"), "upper": ("~", "0")}[end]}
+    combined = CombinedRange(BY_KEYWORD["StudyDate"], BY_KEYWORD["StudyTime"], **ends)
+    query = replace(make_query(Level.STUDY), combined=(combined,), returns=(combined.date,))
+
+    dates = {record["StudyDate"] for record in index.search(query)}
+
+    assert dates == {"20240229", "19500000", "20231231", "20240301"}
+    assert not combined.matches("UNKNOWN", "10")
+    assert combined.matches("19500000", "10")
 
 
 @st.composite
