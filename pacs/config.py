@@ -34,6 +34,7 @@ from pacs import config_sources
 from pacs.config_sources import Given, Sources
 from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.dicom.query_options import OPTION_NAMES
+from pacs.dicom.timezones import LOCAL, zone_named
 from pacs.errors import InvalidSetting
 
 MASK = "***"
@@ -132,6 +133,15 @@ def _extended_negotiation(value: object) -> object:
     if not set(words) <= set(OPTION_NAMES):
         raise ValueError(f"some of {', '.join(OPTION_NAMES)}, separated by commas")
     return words
+
+
+def _timezone(value: str) -> str:
+    try:
+        zone_named(value)
+    except ValueError:
+        expected = f"{LOCAL}, an offset such as +0100, or an IANA name such as Europe/Berlin"
+        raise ValueError(expected) from None
+    return value
 
 
 def _database_url(value: str, info: ValidationInfo) -> str:
@@ -319,6 +329,10 @@ class Settings(BaseModel):
     match_unknown: bool = Field(
         default=False,
         description="Whether what has no value of a key matches every value that a C-FIND asks for.",
+    )
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
+        default=LOCAL,
+        description="Time zone of instances that have no Timezone Offset From UTC.",
     )
     pending_interval_responses: Annotated[int, Field(ge=1, le=65_535)] = Field(
         default=25, description="Sub-operations between two pending responses of C-MOVE and C-GET."

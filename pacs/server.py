@@ -127,6 +127,7 @@ def options_of(settings: Settings) -> Options:
         find_header_limit=settings.find_header_limit,
         retrieve_limit=settings.retrieve_limit,
         match_unknown=settings.match_unknown,
+        timezone=settings.timezone,
         extended_negotiation=QueryOptions.of(settings.extended_negotiation),
         destination_retries=settings.destination_retries,
         pending=PendingCadence(

@@ -484,3 +484,15 @@ def test_every_name_has_a_variable_a_flag_and_a_description() -> None:
         "tls_key_password",
     ]
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize("text", ["local", "+0100", "-0330", "Europe/Berlin", "UTC"])
+def test_timezone_is_an_offset_or_a_name(load: Load, text: str) -> None:
+    assert load(PACS_TIMEZONE=text).timezone == text
+
+
+@pytest.mark.parametrize("text", ["+1500", "Mars/Olympus", "../../etc/passwd", "LOCALE"])
+def test_timezone_that_does_not_exist_is_refused(load: Load, text: str) -> None:
+    [line] = problems(load, PACS_TIMEZONE=text)
+
+    assert line.startswith("timezone: expected local, an offset such as +0100, or an IANA name")

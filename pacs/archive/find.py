@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
 
 from pydicom.dataset import Dataset
 
 from pacs.archive.archive import Archive
 from pacs.dicom.header_values import HeaderValues, read_header_values
 from pacs.dicom.identifier import Query
+from pacs.dicom.timezone_adjustment import TimezoneAdjustment
 from pacs.errors import IndexUnavailable, LimitExceeded, PacsError
 from pacs.index.records import HeaderFile
 
@@ -38,23 +40,40 @@ def find(
     query: Query,
     header_limit: int = 0,
     before_each: Callable[[], None] = _nothing,
+    timezone: tzinfo = UTC,
 ) -> Iterator[Found]:
     """The matches of ``query``, streamed; closing the iterator early frees its database cursor.
 
     With header keys one file is read for each match, when it is its turn. One that is missing or cannot be read
     leaves them out of its match. Keys that have to be matched in the header are so after all that the index can
-    say, in at most ``header_limit`` files (0 is no limit); ``before_each`` is called before each.
+    say, in at most ``header_limit`` files (0 is no limit); ``before_each`` is called before each. A query in a time
+    zone of its own reads a file for each candidate; ``timezone`` is that of instances that do not say theirs.
 
     Raises:
         IndexUnavailable: the index cannot be read.
         LimitExceeded: more files would have to be read to know all matches.
     """
+    adjustment = TimezoneAdjustment.of(query, timezone)
+    if adjustment is None:
+        limit = header_limit if query.header_conditions else 0
+        yield from _candidates(archive, query, limit, before_each)
+        return
+    limit = header_limit if adjustment.restricts or query.header_conditions else 0
+    for found in _candidates(archive, adjustment.superset, limit, before_each):
+        if (adjusted := adjustment.adjusted(found.record, found.header)) is not None:
+            record, header = adjusted
+            yield replace(found, record=record, header=header)
+
+
+def _candidates(
+    archive: Archive, query: Query, limit: int, before_each: Callable[[], None]
+) -> Iterator[Found]:
+    """What the index finds, and its header does not rule out."""
     if not query.header_keys:
         for record in archive.index.search(query):
             yield Found(record)
         return
     failed = 0
-    limit = header_limit if query.header_conditions else 0
     for number, (record, file) in enumerate(archive.index.search_with_file(query)):
         before_each()
         if limit and number == limit:

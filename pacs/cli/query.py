@@ -113,6 +113,11 @@ _multiple_values = click.option(
     is_flag=True,
     help="Negotiate that of several values, separated by a backslash, all have to match.",
 )
+_timezone = click.option(
+    "--timezone",
+    metavar="&ZZXX",
+    help="Negotiate that times are in the zone of this offset from UTC, such as +0100.",
+)
 
 
 @click.command("echo")
@@ -143,6 +148,7 @@ def verify(settings: Settings, peer: query_scu.Peer) -> int:
 @_fuzzy
 @_empty_values
 @_multiple_values
+@_timezone
 @click.option("--json", "as_json", is_flag=True, help="Print the matches as DICOM JSON.")
 @with_settings(*SCU_SETTINGS, default_log_level="warning")
 def find_command(
@@ -157,6 +163,7 @@ def find_command(
     fuzzy: bool,
     empty_values: bool,
     multiple_values: bool,
+    timezone: str | None,
     as_json: bool,
 ) -> int:
     """Send a C-FIND and list the matches.
@@ -170,6 +177,8 @@ def find_command(
     asked = _parse_keys(keys)
     shown = _columns(query_level, asked)
     identifier = query_scu.identifier(query_level.name, dict.fromkeys(shown, "") | asked)
+    if timezone is not None:
+        query_scu.set_timezone(identifier, timezone)
     found = query_scu.find(
         options_of(settings),
         query_scu.Peer.parse(peer, tls=with_tls),
@@ -181,6 +190,7 @@ def find_command(
             fuzzy=fuzzy,
             empty_values=empty_values,
             multiple_values=multiple_values,
+            timezone=timezone is not None,
         ),
     )
     if as_json:

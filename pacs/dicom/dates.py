@@ -41,6 +41,12 @@ def has_form_of_date(text: str) -> bool:
     return _EIGHT_DIGITS.fullmatch(text) is not None
 
 
+def with_offset(text: str, offset: str) -> str:
+    """A DT with an offset added; one that has its own, and what is no DT, as it is."""
+    found = _DT.fullmatch(text.strip(" \0"))
+    return text if found is None or found.groups()[-1] else text.strip(" \0") + offset
+
+
 def _bounds(vr: str, text: str) -> _Bounds | None:
     text = text.strip(" \0")
     if vr == "DA":
@@ -83,29 +89,28 @@ def _date_time_bounds(
 ) -> _Bounds | None:
     *time, offset = time_and_offset
     times = _time_bounds(*time)
-    minutes_east = _minutes_east(offset)
-    if times is None or minutes_east is None:
+    east = 0 if offset is None else minutes_east(offset)
+    if times is None or east is None:
         return None
     try:
         first = date(int(year), int(month or 1), int(day or 1))
         last_day = int(day) if day else monthrange(int(year), int(month or 12))[1]
         last = date(int(year), int(month or 12), last_day)
-        return _to_utc(first, times[0], minutes_east), _to_utc(last, times[1], minutes_east)
+        return _to_utc(first, times[0], east), _to_utc(last, times[1], east)
     except (ValueError, OverflowError):  # not in the calendar, or shifted out of it
         return None
 
 
-def _minutes_east(offset: str | None) -> int | None:
-    if offset is None:
-        return 0
+def minutes_east(offset: str) -> int | None:
+    """What an offset of the form &ZZXX says; None beyond -1200 and +1400 (PS3.5 6.2)."""
     minutes = int(offset[1:3]) * 60 + int(offset[3:])
     if int(offset[3:]) > 59 or minutes > (12 * 60 if offset[0] == "-" else 14 * 60):
         return None
     return -minutes if offset[0] == "-" else minutes
 
 
-def _to_utc(day: date, time: str, minutes_east: int) -> str:
+def _to_utc(day: date, time: str, east: int) -> str:
     # Offsets are whole minutes: the seconds, also a leap second, stay as they are.
     moment = datetime(day.year, day.month, day.day, int(time[:2]), int(time[2:4]))  # noqa: DTZ001 - the zone is the offset
-    moment -= timedelta(minutes=minutes_east)
+    moment -= timedelta(minutes=east)
     return f"{moment:%m%d%H%M}".join((f"{moment.year:04}", time[4:]))

@@ -10,11 +10,12 @@ from datetime import datetime, timedelta, timezone
 from itertools import accumulate
 
 from pacs.dicom.layout import Layout
+from pacs.dicom.timezones import TIMEZONE_OFFSET_FROM_UTC
 from pacs.errors import FramesNotExtractable, NotTimeBased
 
 FRAME_TIME, FRAME_TIME_VECTOR, FRAME_DELAY = 0x00181063, 0x00181065, 0x00181066
 CINE_RATE = 0x00180040
-_CONTENT_DATE, _CONTENT_TIME, _TIMEZONE = 0x00080023, 0x00080033, 0x00080201
+_CONTENT_DATE, _CONTENT_TIME = 0x00080023, 0x00080033
 _FRAME_CONTENT_SEQUENCE = 0x00209111
 #: Most representative first: Frame Reference DateTime, Frame Acquisition DateTime.
 _FRAME_DATE_TIMES = (0x00189151, 0x00189074)
@@ -72,7 +73,7 @@ def frame_delay(layout: Layout) -> float:
 
 
 def _by_functional_groups(layout: Layout, groups: Groups) -> list[float]:
-    zone = layout.value(_TIMEZONE)
+    zone = layout.value(TIMEZONE_OFFSET_FROM_UTC)
     start = _date_time(layout.value(_CONTENT_DATE) + layout.value(_CONTENT_TIME).strip(), zone)
     times = [_date_time(_of_frame(layout, *group), zone) for group in groups]
     known = [time for time in times if time is not None]

@@ -101,12 +101,12 @@ def read_header_values(
     reader = _Reader(dropped)
     codecs = codecs_of(character_set_terms(source))
     conditions = [key for key in keys if key.is_condition and key.tag not in dropped]
-    if not all(_holds(key, source, codecs, or_unknown=unknown_matches) for key in conditions):
+    if not all(holds(key, source, codecs, or_unknown=unknown_matches) for key in conditions):
         return HeaderValues(Dataset(), is_complete=True, is_match=False)
     return HeaderValues(reader.returned(source, keys, codecs), reader.is_complete)
 
 
-def _holds(key: HeaderKey, source: Dataset, codecs: Sequence[str], *, or_unknown: bool) -> bool:
+def holds(key: HeaderKey, source: Dataset, codecs: Sequence[str], *, or_unknown: bool) -> bool:
     """Whether a header matches one key (PS3.4 C.2.2.2); so does a sequence that cannot be looked into."""
     element = source.get_item(key.tag) if key.tag in source else None
     if isinstance(key.match, SequenceMatch):

@@ -16,7 +16,7 @@ Where peers and the Standard differ (all of it is in the conformance statement):
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from pydicom.dataset import Dataset
@@ -55,6 +55,8 @@ from pacs.dicom.plain_values import (
 )
 from pacs.dicom.query_options import BASELINE, QueryOptions
 from pacs.dicom.request_character_set import check_character_set
+from pacs.dicom.request_timezone import request_offset
+from pacs.dicom.timezones import TIMEZONE_OFFSET_FROM_UTC
 from pacs.errors import InvalidIdentifier
 
 QUERY_RETRIEVE_LEVEL = 0x00080052
@@ -65,10 +67,9 @@ INSTANCE_AVAILABILITY = 0x00080056
 FRAME_LEVEL = "FRAME"
 _WITH_FRAMES = frozenset({InformationModel.COMPOSITE_INSTANCE_ROOT})
 
-_TIMEZONE_OFFSET_FROM_UTC = 0x00080201
 # They say how to read the Identifier; they are neither matched nor returned as keys. The timezone
 # has no effect without the negotiated timezone query adjustment: times compare as recorded.
-_NOT_KEYS = frozenset({SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, _TIMEZONE_OFFSET_FROM_UTC})
+_NOT_KEYS = frozenset({SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, TIMEZONE_OFFSET_FROM_UTC})
 # Response-only Attributes that this archive supports (PS3.4 C.4.1.1.3.2).
 _RETRIEVAL_KEYS = {
     RETRIEVE_AE_TITLE: "RetrieveAETitle",
@@ -121,6 +122,8 @@ class Query:
     unknown_matches: bool = False
     #: A retrieve at level FRAME: what of the one instance is wanted.
     frames: FrameSelection | None = None
+    #: The time zone that keys and responses are in (``pacs.dicom.timezone_adjustment``); empty: as recorded.
+    timezone_offset: str = ""
 
     @property
     def header_conditions(self) -> tuple[HeaderKey, ...]:
@@ -155,12 +158,13 @@ def parse_find(
         unknown_matches=match_unknown,
         fuzzy_names=options.fuzzy,
         relational=options.relational,
+        default_offset=request_offset(identifier) if options.timezone else "",
     )
     combined = _combined(identifier) if options.combined_datetime else ()
     ranges = _ranges(combined)
     keys = {
         attribute: match
-        for attribute, match in _keys_of_table(identifier, options, rules, ranges)
+        for attribute, match in _keys_of_table(identifier, level, options, rules, ranges)
         if _is_key_of_find(attribute, match, model, level, relational=options.relational)
     }
     if not options.relational:
@@ -182,6 +186,7 @@ def parse_find(
         ),
         header_keys=from_header,
         unknown_matches=match_unknown,
+        timezone_offset=rules.default_offset,
     )
 
 
@@ -273,6 +278,7 @@ def _ranges(combined: Iterable[CombinedRange]) -> dict[Attribute, Match]:
 
 def _keys_of_table(
     identifier: Dataset,
+    level: Level,
     options: QueryOptions,
     rules: MatchingRules,
     ranges: Mapping[Attribute, Match],
@@ -280,7 +286,9 @@ def _keys_of_table(
     """The keys that the index has, each with what it asks for."""
     for tag, element in _elements(identifier):
         if attribute := BY_TAG.get(tag):
-            match = ranges.get(attribute) or _match_of(attribute, element, identifier, rules)
+            # Below the level nothing is moved to the time zone of the request.
+            of_key = rules if attribute.level <= level else replace(rules, default_offset="")
+            match = ranges.get(attribute) or _match_of(attribute, element, identifier, of_key)
             yield attribute, fuzzy(attribute.vr, match) if options.fuzzy else match
 
 

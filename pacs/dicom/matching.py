@@ -16,7 +16,7 @@ from typing import NoReturn, TypeAlias, assert_never
 from pydicom.dataset import Dataset
 
 from pacs.dicom.character_sets import DEFAULT_CODECS
-from pacs.dicom.dates import canonical, canonical_upper, has_form_of_date
+from pacs.dicom.dates import canonical, canonical_upper, has_form_of_date, with_offset
 from pacs.dicom.error_comment import about
 from pacs.dicom.fuzzy_names import code_patterns
 from pacs.dicom.matching_rules import MatchingRules
@@ -192,7 +192,8 @@ class _Limits:
     depth: int
 
     def of_items(self) -> _Limits:
-        return _Limits(self.rules, self.depth - 1)
+        # What Items have is not moved to the time zone of the request.
+        return _Limits(replace(self.rules, default_offset=""), self.depth - 1)
 
 
 def _parse(vr: str, element: Element, codecs: Sequence[str], limits: _Limits) -> Match:
@@ -210,12 +211,14 @@ def _parse(vr: str, element: Element, codecs: Sequence[str], limits: _Limits) ->
         return _parse_uids(element, values)
     if len(values) > 1:
         return _parse_list(vr, element, values, limits.rules)
-    return _parse_value(vr, element, values[0])
+    return _parse_value(vr, element, values[0], limits.rules)
 
 
-def _parse_value(vr: str, element: Element, value: str) -> Match:
+def _parse_value(
+    vr: str, element: Element, value: str, rules: MatchingRules = STANDARD_RULES
+) -> Match:
     if vr in RANGE_VRS:
-        return _parse_range(vr, element, value)
+        return _parse_range(vr, element, value, rules.default_offset)
     if vr in WILD_CARD_VRS:
         return _parse_text(vr, element, value)
     return _parse_number(vr, element, value)
@@ -263,8 +266,8 @@ def _parse_number(vr: str, element: Element, value: str) -> Match:
     return SingleValue(value)
 
 
-def _parse_range(vr: str, element: Element, value: str) -> Match:
-    found = _range_of(vr, value)
+def _parse_range(vr: str, element: Element, value: str, offset: str) -> Match:
+    found = _range_of(vr, value, offset if vr == "DT" else "")
     if found is None:
         left, _, right = (part.strip() for part in value.partition("-"))
         if vr == "TM" and canonical(vr, left) and canonical(vr, right):
@@ -275,15 +278,17 @@ def _parse_range(vr: str, element: Element, value: str) -> Match:
     return found
 
 
-def _range_of(vr: str, value: str) -> Range | None:
+def _range_of(vr: str, value: str, offset: str) -> Range | None:
     # The hyphen of a range and of a negative offset of DT look alike. A hyphen makes a range
     # wherever that gives a valid one (PS3.4 C.2.2.2.1.3 note 3); what remains is one value.
     for hyphen in re.finditer("-", value):
         left, right = value[: hyphen.start()].strip(), value[hyphen.end() :].strip()
-        lower, upper = canonical(vr, left), canonical_upper(vr, right)
+        lower = canonical(vr, with_offset(left, offset) if offset else left)
+        upper = canonical_upper(vr, with_offset(right, offset) if offset else right)
         is_readable = (lower or not left) and (upper or not right) and (left or right)
         if is_readable and (lower is None or upper is None or lower <= upper):
             return Range(lower, upper)
+    value = with_offset(value, offset) if offset else value
     lower = canonical(vr, value)
     return Range(lower, canonical_upper(vr, value)) if lower is not None else None
 

@@ -19,3 +19,5 @@ class MatchingRules:
     fuzzy_names: bool = False
     #: Keys of other levels are matched (PS3.4 C.4.1.3.2.1); negotiated.
     relational: bool = False
+    #: The offset from UTC of DT keys that have none of their own (PS3.4 C.2.2.2.1.3); negotiated.
+    default_offset: str = ""

@@ -22,6 +22,8 @@ class QueryOptions:
     combined_datetime: bool = False
     #: Person names match by the sound of their words, in any order (PS3.4 C.2.2.2.1.1).
     fuzzy: bool = False
+    #: Times of keys and responses are in the time zone of the request (PS3.4 C.2.2.2).
+    timezone: bool = False
     #: Two quotation marks ask for what has no value (PS3.4 C.2.2.2.7).
     empty_values: bool = False
     #: A list of values asks for what has all of them (PS3.4 C.2.2.2.8).
@@ -62,7 +64,7 @@ SUB_FIELDS: dict[Operation, tuple[tuple[str, str | None], ...]] = {
         ("Relational-queries", "relational"),
         ("Date-time matching", "combined_datetime"),
         ("Fuzzy semantic matching of person names", "fuzzy"),
-        ("Timezone query adjustment", None),
+        ("Timezone query adjustment", "timezone"),
         ("Enhanced Multi-Frame Image Conversion", None),
         ("Empty value matching", "empty_values"),
         ("Multiple value matching", "multiple_values"),

@@ -30,6 +30,7 @@ from pacs.dicom.plain_values import (
     SPECIFIC_CHARACTER_SET,
     text_of_json,
 )
+from pacs.dicom.timezones import TIMEZONE_OFFSET_FROM_UTC
 from pacs.dicom.values import split_values
 
 
@@ -62,6 +63,10 @@ def encode_response(
     response[RETRIEVE_AE_TITLE] = text_element(RETRIEVE_AE_TITLE, "AE", retrieve_ae_title)
     if "InstanceAvailability" in query.retrieval_keys:
         response[INSTANCE_AVAILABILITY] = text_element(INSTANCE_AVAILABILITY, "CS", "ONLINE")
+    if query.timezone_offset:
+        response[TIMEZONE_OFFSET_FROM_UTC] = text_element(
+            TIMEZONE_OFFSET_FROM_UTC, "SH", query.timezone_offset
+        )
     terms = response_terms(_texts(response), query.character_sets)
     if terms:
         response[SPECIFIC_CHARACTER_SET] = text_element(

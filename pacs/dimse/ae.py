@@ -14,6 +14,7 @@ from pynetdicom.presentation import PresentationContext
 from pacs.archive.archive import Archive
 from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dicom.query_options import SUPPORTED, QueryOptions
+from pacs.dicom.timezones import LOCAL, zone_named
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.commitment_delivery import CommitmentDelivery, RetryPolicy
 from pacs.dimse.commitment_scp import handle_action
@@ -51,6 +52,8 @@ class Options:
     find_header_limit: int = 0
     retrieve_limit: int = 0
     match_unknown: bool = False
+    #: Of instances that do not say theirs (``pacs.dicom.timezones.zone_named``).
+    timezone: str = LOCAL
     #: What is agreed to when a peer proposes it.
     extended_negotiation: QueryOptions = SUPPORTED
     destination_retries: int = 2
@@ -99,6 +102,7 @@ def handlers(
                 options.find_limit,
                 options.match_unknown,
                 options.find_header_limit,
+                zone_named(options.timezone),
             ],
         ),
         (evt.EVT_C_MOVE, handle_move, [archive, remotes, options.retrieve_limit]),

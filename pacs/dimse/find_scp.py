@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from datetime import UTC, tzinfo
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -33,11 +34,13 @@ def handle_find(
     limit: int = 0,
     match_unknown: bool = False,
     header_limit: int = 0,
+    timezone: tzinfo = UTC,
 ) -> Iterator[_Response]:
     """Handle ``evt.EVT_C_FIND``: yield (status, Identifier) for each match.
 
     With a ``limit``, a query with more matches ends with 0xA700 after that many, never silently; so does one that
-    needs more stored headers than ``header_limit`` to know its matches.
+    needs more stored headers than ``header_limit`` to know its matches. ``timezone`` is that of instances that do
+    not say theirs.
     """
     started = time.monotonic()
     rights = rights_of(event)
@@ -53,7 +56,7 @@ def handle_find(
             identifier, model, options_of_request(event), match_unknown=match_unknown
         )
         level = query.level.name
-        for response in _matches(event, archive, ae_title, query, header_limit):
+        for response in _matches(event, archive, ae_title, query, header_limit, timezone):
             if limit and count == limit:
                 final = status_dataset(
                     Status.OUT_OF_RESOURCES, f"Limit of {limit} matches reached: narrow the query"
@@ -85,13 +88,18 @@ class _Cancelled(Exception):
 
 
 def _matches(
-    event: Any, archive: Archive, ae_title: str, query: Query, header_limit: int
+    event: Any,
+    archive: Archive,
+    ae_title: str,
+    query: Query,
+    header_limit: int,
+    timezone: tzinfo,
 ) -> Iterator[_Response]:
     def check_cancelled() -> None:
         if event.is_cancelled:
             raise _Cancelled
 
-    for found in find(archive, query, header_limit, check_cancelled):
+    for found in find(archive, query, header_limit, check_cancelled, timezone):
         check_cancelled()
         # PS3.4 C.4.1.1.4: 0xFF01 says that an optional key asked for is not supported, FF00 that all are.
         is_supported = found.is_complete and not query.unsupported

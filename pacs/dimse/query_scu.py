@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.dicom.character_sets import UTF_8
 from pacs.dicom.information_model import InformationModel, Operation, sop_class_uid
 from pacs.dicom.query_options import BASELINE, QueryOptions
+from pacs.dicom.request_timezone import request_offset
 from pacs.dimse.ae import Options, make_ae
 from pacs.dimse.cancellation import Cancellation
 from pacs.dimse.engine.association import EngineAssociation
@@ -142,6 +144,17 @@ def tag_of(keyword: str) -> BaseTag:
     return Tag(keyword.replace(",", "")) if "," in keyword else Tag(keyword)
 
 
+def set_timezone(query: Dataset, offset: str) -> None:
+    """Put the keys of a query into the time zone of an offset from UTC (PS3.4 C.4.1.1.3.1).
+
+    Raises:
+        InvalidIdentifier: it is none.
+    """
+    query.TimezoneOffsetFromUTC = offset
+    if not request_offset(query):
+        raise InvalidIdentifier("TimezoneOffsetFromUTC (0008,0201) has no value")
+
+
 def echo(options: Options, peer: Peer) -> None:
     """Send a C-ECHO.
 
@@ -168,7 +181,8 @@ def find(
     """Send a C-FIND and yield the Identifier of each match.
 
     ``extended`` is proposed to the peer (PS3.4 C.5.1.1); what it turns down is logged as a warning, and so are
-    keys that it does not support.
+    keys that it does not support. A time zone is sent only to a peer that adjusts to it: others might take it
+    for a key.
 
     Raises:
         DestinationUnreachable: no association, or ``extended`` asks for relational queries and the
@@ -178,6 +192,9 @@ def find(
     uid = sop_class_uid(model, Operation.FIND)
     assoc = _associate(options, peer, uid, extended)
     statuses = set()
+    if extended.timezone and not accepted_options(assoc, uid).timezone:
+        query = copy(query)
+        del query.TimezoneOffsetFromUTC
     try:
         for status, match in assoc.send_c_find(query, uid):
             statuses.add(status.get("Status"))

@@ -115,7 +115,7 @@ def library(service: RunningArchive) -> RunningArchive:
         (STUDY_ROOT_FIND, b"\x01\x00\x00\x00\x01\x01\x01", b"\x01\x00\x00\x00\x00\x01\x01"),
         (STUDY_ROOT_FIND, b"\x01" + bytes(300), b"\x01" + bytes(6)),
         (STUDY_ROOT_FIND, b"\x00\x01", b"\x00\x01"),
-        (STUDY_ROOT_FIND, b"\x01\x01\x01\x01\x01", b"\x01\x01\x01\x00\x00"),
+        (STUDY_ROOT_FIND, b"\x01\x01\x01\x01\x01", b"\x01\x01\x01\x01\x00"),
         (STUDY_ROOT_FIND, b"\xff", b"\x00"),
         (STUDY_ROOT_MOVE, b"\x01", b"\x01"),
         (STUDY_ROOT_MOVE, b"\x01\x01", b"\x01\x00"),
