@@ -48,6 +48,20 @@ def test_decode_korean_escape_not_repeated_after_delimiter_still_decodes() -> No
     assert decode(encoded, codecs_of(("", "ISO 2022 IR 149")), is_name=True) == "홍^길동"
 
 
+def test_decode_an_escape_at_the_head_of_a_line_holds_to_its_end() -> None:
+    """PS3.5 Example I.3-1: Hangul and ASCII in one line, invoked once."""
+    encoded = (
+        b"\x1b$)CThe first line includes \xc7\xd1\xb1\xdb.\r\n"
+        b"\x1b$)CThe second line includes \xc7\xd1\xb1\xdb, too.\r\nThe third line"
+    )
+
+    text = decode(encoded, codecs_of(("", "ISO 2022 IR 149")))
+
+    assert text == (
+        "The first line includes 한글.\r\nThe second line includes 한글, too.\r\nThe third line"
+    )
+
+
 def test_decode_single_byte_extension_ends_at_the_delimiter() -> None:
     greek = "Δ".encode("iso_ir_126")
 
