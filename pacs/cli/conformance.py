@@ -18,7 +18,13 @@ from pacs.conformance.judgement import CheckResult, Report
 from pacs.conformance.scp.check import Check, PeerUnderTest
 from pacs.conformance.scp.destination import Destination
 from pacs.conformance.scp.preparation import prepared
-from pacs.conformance.scp.runner import Bench, offer_of, run_checks, selected
+from pacs.conformance.scp.runner import (
+    Bench,
+    knows_destination,
+    offer_of,
+    run_checks,
+    selected,
+)
 from pacs.conformance.scp.sample import Sample
 from pacs.conformance.wire.association import AssociationEnded
 from pacs.dicom.ae_titles import normalised_ae_title
@@ -107,7 +113,15 @@ def _tested(
     with destination or nullcontext(), checking(len(checks)) as on_result:
         if any(one.uses_sample for one in checks):
             sample = prepared(peer, offer.services, read_only=read_only)
-        return run_checks(Bench(peer, offer, sample, destination), checks, on_result=on_result)
+        is_known = destination is None or knows_destination(peer, offer, destination.ae_title)
+        if destination is not None and not is_known:
+            errors.print(
+                f"{peer.called_ae_title} does not know {destination.ae_title}: register it there at this "
+                f"host and port {destination.port}, for the checks of C-MOVE",
+                markup=False,
+            )
+        bench = Bench(peer, offer, sample, destination, is_unregistered=not is_known)
+        return run_checks(bench, checks, on_result=on_result)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pydicom.uid import generate_uid
+
 import pacs.conformance.scp.checks as _checks  # registers them
 from pacs.conformance.judgement import CheckResult, Report, Verdict
 from pacs.conformance.scp.check import (
@@ -21,7 +23,7 @@ from pacs.conformance.scp.check import (
     with_verdict,
 )
 from pacs.conformance.scp.destination import Destination
-from pacs.conformance.scp.operations import TooManyResponses
+from pacs.conformance.scp.operations import TooManyResponses, identifier, responses, start
 from pacs.conformance.scp.sample import Sample
 from pacs.conformance.wire.association import AssociationEnded, Unreachable
 from pacs.conformance.wire.message import MalformedMessage
@@ -30,8 +32,11 @@ from pacs.dicom.information_model import (
     InformationModel,
     Operation,
 )
+from pacs.dicom.levels import Level
 
 assert _checks
+
+_DESTINATION_UNKNOWN = 0xA801
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,28 @@ class Bench:
     offer: Offer
     sample: Sample
     destination: Destination | None = None
+    #: Whether there is a destination, and the peer does not know it.
+    is_unregistered: bool = False
+
+
+def knows_destination(peer: PeerUnderTest, offer: Offer, title: str) -> bool:
+    """Whether the peer does anything but say that it does not know the Move Destination.
+
+    Raises:
+        AssociationEnded: it does not answer.
+    """
+    models = [model for model, operation in offer.services if operation is Operation.MOVE]
+    if not models:
+        return True
+    model = min(models, key=list(InformationModel).index)
+    run = Run(peer, CHECKS[0].requirement, Sample(), None, model, Operation.MOVE)
+    keys = {
+        level.unique_key: str(generate_uid(None)) for level in model.levels if level <= Level.STUDY
+    }
+    with run.query() as (association, context):
+        asked = identifier(Level.STUDY, keys)
+        start(association, context, Operation.MOVE, asked, MoveDestination=title)
+        return responses(association)[-1].status != _DESTINATION_UNKNOWN
 
 
 def selected(patterns: Sequence[str], clauses: Sequence[str], *, read_only: bool) -> list[Check]:
@@ -151,6 +178,8 @@ def _missing(bench: Bench, one: Check, model: InformationModel) -> Iterator[str]
         yield f"{model.value} {one.operation.value} is not negotiated"
     if one.needs_sample and not bench.sample.is_generated:
         yield "the sample was not stored"
+    if one.needs_destination and bench.destination is not None and bench.is_unregistered:
+        yield f"the peer does not know the Move Destination {bench.destination.ae_title} (0xA801)"
     if one.needs_destination and bench.destination is None:
         yield "no Move Destination was given that the peer knows (--destination)"
 

@@ -22,6 +22,7 @@ from pacs.conformance.scp.checks.retrieving import (
     retrieve_check,
     some,
     success,
+    target,
     uids,
 )
 from pacs.conformance.scp.sample import SampleInstance
@@ -56,12 +57,12 @@ def _whole(run: Run, level: Level) -> list[SampleInstance]:
     instances = some(run, level, at_least=2)
     run.sent(f"a retrieve at {level.name} level of {len(instances)} instances")
     _expect_arrival(
-        run, retrieve(run, level, keys_of(run, level, instances), instances=instances), instances
+        run, retrieve(run, *target(run, level, instances), instances=instances), instances
     )
     return instances
 
 
-@retrieve_check("patient", SCP_BEHAVIOUR, "retrieves all instances of a patient")
+@retrieve_check("patient", SCP_BEHAVIOUR, "retrieves all instances of a patient", needs_sample=True)
 def of_patient(run: Run) -> None:
     """PATIENT is a level of Patient Root only."""
     if run.model is not InformationModel.PATIENT_ROOT:
@@ -69,13 +70,13 @@ def of_patient(run: Run) -> None:
     _whole(run, Level.PATIENT)
 
 
-@retrieve_check("study", SCP_BEHAVIOUR, "retrieves all instances of a study")
+@retrieve_check("study", SCP_BEHAVIOUR, "retrieves all instances of a study", needs_sample=True)
 def of_study(run: Run) -> None:
     """With the unique keys of the levels above."""
     _whole(run, Level.STUDY)
 
 
-@retrieve_check("series", SCP_BEHAVIOUR, "retrieves all instances of a series")
+@retrieve_check("series", SCP_BEHAVIOUR, "retrieves all instances of a series", needs_sample=True)
 def of_series(run: Run) -> None:
     """With the unique keys of the levels above."""
     _whole(run, Level.SERIES)
@@ -88,7 +89,7 @@ def of_instance(run: Run) -> None:
     run.sent("a retrieve at IMAGE level of one instance")
     _expect_arrival(
         run,
-        retrieve(run, Level.IMAGE, keys_of(run, Level.IMAGE, instances), instances=instances),
+        retrieve(run, *target(run, Level.IMAGE, instances), instances=instances),
         instances,
     )
 
@@ -100,7 +101,7 @@ def of_list(run: Run) -> None:
     run.sent("a retrieve at IMAGE level of two SOP Instance UIDs")
     _expect_arrival(
         run,
-        retrieve(run, Level.IMAGE, keys_of(run, Level.IMAGE, instances), instances=instances),
+        retrieve(run, *target(run, Level.IMAGE, instances), instances=instances),
         instances,
     )
 
@@ -129,7 +130,7 @@ def counters_are_there(run: Run) -> None:
     """Pending responses are optional, their counters are not."""
     instances = some(run, Level.STUDY, at_least=2)
     run.sent(f"a retrieve at STUDY level of {len(instances)} instances")
-    got = retrieve(run, Level.STUDY, keys_of(run, Level.STUDY, instances), instances=instances)
+    got = retrieve(run, *target(run, Level.STUDY, instances), instances=instances)
     if not got.pending:
         run.not_applicable("no pending response came; they are optional")
     for response in got.pending:
@@ -148,8 +149,7 @@ def counters_add_up(run: Run) -> None:
     run.sent(f"a retrieve at STUDY level of {len(instances)} instances, the second one refused")
     got = retrieve(
         run,
-        Level.STUDY,
-        keys_of(run, Level.STUDY, instances),
+        *target(run, Level.STUDY, instances),
         lambda number, _: _OUT_OF_RESOURCES if number == 1 else _SUCCESS,
         instances=instances,
     )
@@ -180,7 +180,7 @@ def nothing_remains(run: Run) -> None:
     """It shall not be in responses with Warning, Failure or Success."""
     instances = some(run, Level.SERIES)
     run.sent("a retrieve at SERIES level")
-    got = retrieve(run, Level.SERIES, keys_of(run, Level.SERIES, instances), instances=instances)
+    got = retrieve(run, *target(run, Level.SERIES, instances), instances=instances)
     run.expect(got.counter("Remaining") is None, "no such element", got.status_text)
 
 
@@ -199,8 +199,9 @@ def _of_refused(run: Run, refused: Sequence[int], status: int) -> tuple[Retrieve
         return status
 
     run.sent(f"a retrieve of {len(instances)} instances; 0x{status:04X} to some C-STORE requests")
-    keys = keys_of(run, Level.STUDY, instances)
-    return retrieve(run, Level.STUDY, keys, answers, instances=instances), affected
+    return retrieve(
+        run, *target(run, Level.STUDY, instances), answers, instances=instances
+    ), affected
 
 
 @retrieve_check("some-fail", STATUS, "ends with a warning when some sub-operations failed")
@@ -256,7 +257,7 @@ def nothing_failed(run: Run) -> None:
     """An Identifier with an empty list is tolerable; one with UIDs is not."""
     instances = some(run, Level.SERIES)
     run.sent("a retrieve at SERIES level")
-    got = retrieve(run, Level.SERIES, keys_of(run, Level.SERIES, instances), instances=instances)
+    got = retrieve(run, *target(run, Level.SERIES, instances), instances=instances)
     run.expect(not got.failed_uids, "no Failed SOP Instance UID", f"{got.failed_uids}")
 
 
@@ -271,7 +272,7 @@ def refused_class(run: Run) -> None:
     run.sent("a retrieve of a series whose SOP Class is not accepted for the sub-operations")
     if run.destination is not None:
         run.destination.refused_syntaxes = frozenset(one.sop_class_uid for one in instances)
-    got = retrieve(run, Level.SERIES, keys_of(run, Level.SERIES, instances))
+    got = retrieve(run, *target(run, Level.SERIES, instances))
     run.expect(
         _is_failure(got.final.status) and not got.instance_uids,
         "a failure, and no sub-operation",
@@ -299,8 +300,7 @@ def cancelled(run: Run) -> None:
             association.send(cancel(response.context_id, number))
 
     sent: list[int] = []
-    keys = keys_of(run, Level.STUDY, instances)
-    got = retrieve(run, Level.STUDY, keys, instances=instances, on_pending=stop)
+    got = retrieve(run, *target(run, Level.STUDY, instances), instances=instances, on_pending=stop)
     if not sent:
         run.not_applicable("no pending response came, so there was no time to cancel")
     run.expect(
@@ -412,7 +412,7 @@ def rejecting_destination(run: Run) -> None:
     run.destination.reject = pdus.AssociateReject(1, 1, 3)
     instances = some(run, Level.SERIES)
     run.sent("a C-MOVE to a destination that rejects the association")
-    got = retrieve(run, Level.SERIES, keys_of(run, Level.SERIES, instances))
+    got = retrieve(run, *target(run, Level.SERIES, instances))
     run.expect(_is_failure(got.final.status), "a failure, 0xA702 for one", got.status_text)
 
 
@@ -433,7 +433,7 @@ def aborting_destination(run: Run) -> None:
         stored.append(str(request.command.get("AffectedSOPInstanceUID", "")))
         return _SUCCESS
 
-    got = retrieve(run, Level.STUDY, keys_of(run, Level.STUDY, instances), answers)
+    got = retrieve(run, *target(run, Level.STUDY, instances), answers)
     are_all_stored = sorted(stored) == uids(instances)
     run.expect(
         got.final.status != _SUCCESS or are_all_stored,
@@ -452,7 +452,7 @@ def originator(run: Run) -> None:
     assert run.destination is not None
     instances = some(run, Level.SERIES)
     run.sent("a C-MOVE at SERIES level")
-    retrieve(run, Level.SERIES, keys_of(run, Level.SERIES, instances))
+    retrieve(run, *target(run, Level.SERIES, instances))
     for one in run.destination.received:
         title = one.request.command.get("MoveOriginatorApplicationEntityTitle")
         number = one.request.command.get("MoveOriginatorMessageID")
@@ -477,7 +477,7 @@ def called_title(run: Run) -> None:
     assert run.destination is not None
     instances = some(run, Level.SERIES)
     run.sent(f"a C-MOVE to {run.destination.ae_title}")
-    retrieve(run, Level.SERIES, keys_of(run, Level.SERIES, instances))
+    retrieve(run, *target(run, Level.SERIES, instances))
     titles = sorted({one.called_ae_title for one in run.destination.received})
     run.expect(titles == [run.destination.ae_title], run.destination.ae_title, f"{titles}")
 
@@ -496,7 +496,7 @@ def content_is_unchanged(run: Run) -> None:
     assert run.destination is not None
     instances = some(run, Level.SERIES)
     run.sent("a C-MOVE at SERIES level")
-    retrieve(run, Level.SERIES, keys_of(run, Level.SERIES, instances), success)
+    retrieve(run, *target(run, Level.SERIES, instances), success)
     stored = {one.sop_instance_uid: one for one in instances}
     for one in run.destination.received:
         data_set = one.data_set

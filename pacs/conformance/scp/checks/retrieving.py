@@ -109,15 +109,29 @@ def keys_of(run: Run, level: Level, instances: Sequence[SampleInstance]) -> dict
     return keys
 
 
+def target(
+    run: Run, level: Level, instances: Sequence[SampleInstance]
+) -> tuple[Level, dict[str, object]]:
+    """Level and keys of a retrieve of exactly these instances.
+
+    What a stranger's archive has besides those that were found is not known: there they are asked for one by one.
+    """
+    at = level if run.sample.is_generated else Level.IMAGE
+    return at, keys_of(run, at, instances)
+
+
 def some(run: Run, level: Level, at_least: int = 1) -> list[SampleInstance]:
     """The instances of a patient, study or series of the sample that has so many, and not too many.
+
+    In a stranger's archive they are always of one series: see ``target``.
 
     Raises:
         CheckEnded: there is none.
     """
+    whole = level if run.sample.is_generated else max(level, Level.SERIES)
     found = [
         group
-        for group in run.sample.entities(level)
+        for group in run.sample.entities(whole)
         if at_least <= len(group) <= _MOST_INSTANCES and _is_known(group)
     ]
     if not found:
