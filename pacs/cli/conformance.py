@@ -17,7 +17,8 @@ from pacs.config import Settings
 from pacs.conformance.judgement import CheckResult, Report
 from pacs.conformance.scp.check import Check, PeerUnderTest
 from pacs.conformance.scp.destination import Destination
-from pacs.conformance.scp.preparation import prepared
+from pacs.conformance.scp.generation import generate
+from pacs.conformance.scp.preparation import Services, find_sample, store_sample
 from pacs.conformance.scp.runner import (
     Bench,
     knows_destination,
@@ -77,7 +78,7 @@ def scp_command(
     read_only: bool,
     wanted: WantedReports,
 ) -> int:
-    """Test a remote SCP. Exit code 1 when a check failed.
+    """Test a remote SCP. Exit code 1 when a check failed. Ctrl-C ends it with a report of what was checked.
 
     Without --read-only a data set of the tool's own is stored first; its Patient IDs are said at the end. C-MOVE
     needs a Move Destination: register TITLE with the SCP at this host and PORT, and name it with --destination.
@@ -112,7 +113,7 @@ def _tested(
     offer, sample = offer_of(peer), Sample()
     with destination or nullcontext(), checking(len(checks)) as on_result:
         if any(one.uses_sample for one in checks):
-            sample = prepared(peer, offer.services, read_only=read_only)
+            sample = _prepared(peer, offer.services, read_only=read_only)
         is_known = destination is None or knows_destination(peer, offer, destination.ae_title)
         if destination is not None and not is_known:
             errors.print(
@@ -122,6 +123,19 @@ def _tested(
             )
         bench = Bench(peer, offer, sample, destination, is_unregistered=not is_known)
         return run_checks(bench, checks, on_result=on_result)
+
+
+def _prepared(peer: PeerUnderTest, services: Services, *, read_only: bool) -> Sample:
+    if read_only:
+        return find_sample(peer, services)
+    sample = generate()
+    try:
+        return store_sample(peer, sample, services)
+    except KeyboardInterrupt:
+        # There will be no report that says it.
+        what = f"patients whose Patient ID begins with {sample.token}-"
+        errors.print(f"some of the sample may be stored: {what}", markup=False)
+        raise
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pacs.cli.output import console, print_json, print_table
+from pacs.cli.output import INTERRUPTED, console, print_json, print_table
 from pacs.conformance.judgement import Report
 from pacs.conformance.report import json_document, text
 from pacs.conformance.report.html import as_html
@@ -54,7 +54,7 @@ def report_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def deliver(report: Report, wanted: WantedReports) -> int:
-    """Write and print the report; the exit code: 1 when a check failed.
+    """Write and print the report; the exit code: 1 when a check failed, another when the run was interrupted.
 
     Raises:
         click.ClickException: a file cannot be written.
@@ -70,6 +70,8 @@ def deliver(report: Report, wanted: WantedReports) -> int:
         print_json(json_document.as_json(report))
     else:
         _print(report, with_traces=wanted.verbose)
+    if not report.is_complete:
+        return INTERRUPTED
     return 0 if report.is_conformant else 1
 
 

@@ -64,12 +64,16 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Report:
-    """The results of one run, and whom it judged (``subject``: name to text, in the order to be shown)."""
+    """The results of one run, and whom it judged (``subject``: name to text, in the order to be shown).
+
+    ``is_complete``: nobody ended the run before its last check.
+    """
 
     title: str
     subject: dict[str, str]
     started: str
     results: list[CheckResult] = field(default_factory=list)
+    is_complete: bool = True
 
     def count(self, verdict: Verdict) -> int:
         """How many checks ended with that verdict."""
@@ -82,5 +86,6 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """The number of checks by verdict, in words."""
-        return ", ".join(f"{self.count(verdict)} {verdict.value}" for verdict in Verdict)
+        """The number of checks by verdict, in words, and whether there should have been more."""
+        counted = ", ".join(f"{self.count(verdict)} {verdict.value}" for verdict in Verdict)
+        return counted if self.is_complete else f"{counted}; interrupted before the last check"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -50,6 +51,14 @@ def test_junit_counts_and_quotes() -> None:
     assert len(by_name["find.pass"]) == 0
     assert by_name["find.not_applicable"].find("skipped") is not None
     assert by_name["find.warning"].find("system-out").text.startswith("warning")
+
+
+def test_junit_of_an_interrupted_run_is_in_error() -> None:
+    suite = ET.fromstring(as_junit(replace(REPORT, is_complete=False))).find("testsuite")
+
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("errors"), suite.get("failures")) == ("5", "1", "1")
+    assert len(suite.findall("testcase/error")) == 1
 
 
 class _Tags(HTMLParser):

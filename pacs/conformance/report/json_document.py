@@ -13,6 +13,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "title": report.title,
         "subject": report.subject,
         "started": report.started,
+        "is_complete": report.is_complete,
         "summary": {verdict.value: report.count(verdict) for verdict in Verdict},
         "results": [result.to_json() for result in report.results],
     }

@@ -10,7 +10,6 @@ from pydicom.dataset import Dataset
 
 from pacs.conformance.judgement import Requirement
 from pacs.conformance.scp.check import UNCOMPRESSED, PeerUnderTest, Run
-from pacs.conformance.scp.generation import generate
 from pacs.conformance.scp.operations import matches, some_matches, store
 from pacs.conformance.scp.queries import hexadecimal
 from pacs.conformance.scp.sample import Sample, SampleInstance
@@ -36,17 +35,6 @@ _FOUND_KEYS = {
 }
 Services = Collection[tuple[InformationModel, Operation]]
 _Found = tuple[Association, NegotiatedContext, InformationModel]
-
-
-def prepared(peer: PeerUnderTest, services: Services, *, read_only: bool) -> Sample:
-    """The sample for a run.
-
-    Raises:
-        AssociationEnded: the peer accepts no association.
-    """
-    if read_only:
-        return find_sample(peer, services)
-    return store_sample(peer, generate(), services)
 
 
 def store_sample(peer: PeerUnderTest, sample: Sample, services: Services) -> Sample:

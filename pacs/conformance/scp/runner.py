@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pydicom.uid import generate_uid
@@ -126,7 +126,10 @@ def run_checks(
     *,
     on_result: Callable[[CheckResult], None] = lambda _: None,
 ) -> Report:
-    """Run each check, once for each information model it is for, one after the other."""
+    """Run each check, once for each information model it is for, one after the other.
+
+    Ctrl-C ends the run; the report has what came before.
+    """
     peer, offer = bench.peer, bench.offer
     report = Report(
         "Conformance of an SCP",
@@ -137,11 +140,14 @@ def run_checks(
         },
         datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    for one in checks:
-        for model in one.models or (InformationModel.STUDY_ROOT,):
-            result = _run(bench, one, model, is_blamed=not report.is_conformant)
-            report.results.append(result)
-            on_result(result)
+    try:
+        for one in checks:
+            for model in one.models or (InformationModel.STUDY_ROOT,):
+                result = _run(bench, one, model, is_blamed=not report.is_conformant)
+                report.results.append(result)
+                on_result(result)
+    except KeyboardInterrupt:
+        return replace(report, is_complete=False)
     return report
 
 
