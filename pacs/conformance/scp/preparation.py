@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from pacs.conformance.judgement import Requirement
 from pacs.conformance.scp.check import UNCOMPRESSED, PeerUnderTest, Run
+from pacs.conformance.scp.generation import generate
 from pacs.conformance.scp.operations import matches, some_matches, store
 from pacs.conformance.scp.queries import hexadecimal
 from pacs.conformance.scp.sample import Sample, SampleInstance
@@ -35,6 +36,17 @@ _FOUND_KEYS = {
 }
 Services = Collection[tuple[InformationModel, Operation]]
 _Found = tuple[Association, NegotiatedContext, InformationModel]
+
+
+def prepared(peer: PeerUnderTest, services: Services, *, read_only: bool) -> Sample:
+    """A sample for a run: found in the peer, or generated and stored.
+
+    Raises:
+        AssociationEnded: the peer accepts no association.
+    """
+    if read_only:
+        return find_sample(peer, services)
+    return store_sample(peer, generate(), services)
 
 
 def store_sample(peer: PeerUnderTest, sample: Sample, services: Services) -> Sample:
