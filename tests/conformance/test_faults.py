@@ -185,6 +185,9 @@ FAULTS = {
     "C-MOVE is a success though its destination rejects": _fault(
         "move.destination-rejects", service="C-MOVE", status=0x0000
     ),
+    "C-MOVE is a success though nobody listens": _fault(
+        "move.destination-dead", service="C-MOVE", status=0x0000
+    ),
     # C-GET
     "C-GET leaves a sub-operation out": _fault("get.study", service="C-GET", skip=(1,)),
     "C-GET counts wrong": _fault(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -70,10 +70,7 @@ class Destination:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Self:
-        self._listening = socket.create_server((self.host, self.port))
-        self.port = int(self._listening.getsockname()[1])
-        self._thread = threading.Thread(target=self._accept, name="destination", daemon=True)
-        self._thread.start()
+        self._listen()
         return self
 
     def __exit__(
@@ -82,12 +79,30 @@ class Destination:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._stop_listening()
+        for association in self._associations:
+            association.close()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody listens on its port within the block."""
+        self._stop_listening()
+        try:
+            yield
+        finally:
+            self._listen()
+
+    def _listen(self) -> None:
+        self._listening = socket.create_server((self.host, self.port))
+        self.port = int(self._listening.getsockname()[1])
+        self._thread = threading.Thread(target=self._accept, name="destination", daemon=True)
+        self._thread.start()
+
+    def _stop_listening(self) -> None:
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self._thread.join(self.timeout_seconds)
-        for association in self._associations:
-            association.close()
 
     def reset(self) -> None:
         """Forget what was received, and accept everything again."""

@@ -417,6 +417,21 @@ def rejecting_destination(run: Run) -> None:
 
 
 @retrieve_check(
+    "destination-dead",
+    {_MOVE: SCP_BEHAVIOUR[_MOVE]},
+    "ends with a failure when nobody listens at the Move Destination",
+)
+def dead_destination(run: Run) -> None:
+    """No sub-operation can be done, and the SCU is told so in time."""
+    assert run.destination is not None
+    instances = some(run, Level.SERIES)
+    run.sent("a C-MOVE to a destination where nobody listens")
+    with run.destination.away():
+        got = retrieve(run, *target(run, Level.SERIES, instances))
+    run.expect(_is_failure(got.final.status), "a failure, 0xA702 for one", got.status_text)
+
+
+@retrieve_check(
     "destination-aborts",
     {_MOVE: SCP_BEHAVIOUR[_MOVE]},
     "does not call a C-MOVE a success when its destination aborted",
