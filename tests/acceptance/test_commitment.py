@@ -102,7 +102,7 @@ def test_commitment_list_and_show(processes: Processes) -> None:
     printed = succeeded(processes.run("commitment", "show", "1", "--failed"))
     heading, row = rows(succeeded(processes.run("commitment", "list")))
 
-    assert (listed["calling_ae"], listed["attempts"]) == (scu.title, 0)
+    assert (listed["calling_ae"], listed["attempts"]) == (scu.title, 1)
     assert listed["transaction_uid"] == information.TransactionUID
     assert [one["committed"] for one in shown["references"]] == [True, False]
     assert shown["references"][1]["failure_reason"] == "0112"

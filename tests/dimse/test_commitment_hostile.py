@@ -83,6 +83,12 @@ def _until(wire: Wire, field: int) -> dict[str, object]:
             return answer
 
 
+@pytest.fixture
+def service(serve: Serve) -> RunningArchive:
+    """A report that cannot be delivered is given up at once: nobody here is registered."""
+    return serve(commitment_retries=0)
+
+
 def _states(running: RunningArchive) -> list[CommitmentState]:
     return [record.state for record in running.archive.index.commitments.all()]
 
@@ -134,7 +140,7 @@ def test_report_is_acknowledged_by_its_own_response_only(service: RunningArchive
 
 @engine_on_sqlite
 def test_late_answer_to_one_report_does_not_acknowledge_the_next(serve: Serve) -> None:
-    service = serve(dimse_timeout_seconds=0.3)
+    service = serve(dimse_timeout_seconds=0.3, commitment_retries=0)
     with _associated(service) as wire:
         wire.send(_request(1))
         late = _until(wire, _N_EVENT_REPORT_RQ)

@@ -32,7 +32,12 @@ summary strong { color: var(--colour); }
 pre { overflow: auto; background: #8881; padding: .7rem; font-size: 13px; }
 .pass { --colour: var(--pass); } .fail { --colour: var(--fail); }
 .warning { --colour: var(--warning); } .not-applicable { --colour: var(--not-applicable); }
-.filters { margin-right: 1.5rem; }
+.filters { margin-right: 1.5rem; white-space: nowrap; }
+@media (max-width: 60rem) {
+  summary { display: flex; flex-wrap: wrap; gap: 0 1rem; }
+  summary > :first-child, summary > :last-child { flex-basis: 100%; }
+  dt { float: none; } dd { margin-left: 1rem; }
+}
 """
 
 
