@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from pacs.dicom.attributes import BY_KEYWORD, Attribute
 from pacs.dicom.dates import canonical, canonical_upper, has_form_of_date
-from pacs.dicom.matching import Range, refuse
+from pacs.dicom.error_comment import refuse
+from pacs.dicom.ranges import Range
 
 #: The Attributes of VR DA and TM that tell one moment together.
 DATE_TIME_PAIRS: tuple[tuple[Attribute, Attribute], ...] = tuple(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from pydicom.datadict import keyword_for_tag
+
+from pacs.errors import InvalidIdentifier
 
 #: Error Comment is LO: at most 64 characters.
 MAX_COMMENT_CHARACTERS = 64
@@ -20,6 +24,15 @@ def about(tag: int, reason: str) -> str:
     """
     text = f"{attribute_name(tag)} {reason}"
     return text if len(text) <= MAX_COMMENT_CHARACTERS else f"{_number(tag)} {reason}"
+
+
+def refuse(tag: int, reason: str) -> NoReturn:
+    """Refuse an Identifier because of one Attribute.
+
+    Raises:
+        InvalidIdentifier: always; it names the Attribute first, because peers see 64 characters.
+    """
+    raise InvalidIdentifier(about(tag, reason), offending=(int(tag),))
 
 
 def _number(tag: int) -> str:

@@ -14,11 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
 from pacs.dicom.character_sets import codecs_of
-from pacs.dicom.error_comment import about
+from pacs.dicom.error_comment import about, refuse
 from pacs.dicom.header_keys import level_of
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import Match, fuzzy, is_universal, parse_match, refuse
+from pacs.dicom.matching import Match, fuzzy, is_universal, parse_match
 from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.plain_values import (
     MATCHED_VRS,

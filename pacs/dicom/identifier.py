@@ -25,7 +25,7 @@ from pydicom.tag import BaseTag
 from pacs.dicom.attributes import BY_KEYWORD, BY_TAG, Attribute, KeyType
 from pacs.dicom.character_sets import codecs_of
 from pacs.dicom.combined_datetime import CombinedRange, combined_ranges
-from pacs.dicom.error_comment import about
+from pacs.dicom.error_comment import about, refuse
 from pacs.dicom.frame_selection import FrameSelection
 from pacs.dicom.header_keys import HeaderKey, header_keys
 from pacs.dicom.header_matching import header_matches
@@ -42,7 +42,6 @@ from pacs.dicom.matching import (
     is_universal,
     matches,
     parse_match,
-    refuse,
 )
 from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.plain_values import (

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from pacs.dicom.error_comment import refuse
 from pacs.dicom.frame_selection import FRAME_KEYS, parse_frame_selection
 from pacs.dicom.identifier import FRAME_LEVEL, QUERY_RETRIEVE_LEVEL, Query, parse_retrieve
 from pacs.dicom.information_model import InformationModel
-from pacs.dicom.matching import SingleValue, refuse
+from pacs.dicom.matching import SingleValue
 from pacs.dicom.part10 import SOP_INSTANCE_UID
 from pacs.dicom.plain_values import texts_of
 from pacs.dicom.query_options import BASELINE, QueryOptions

@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import NoReturn, TypeAlias, assert_never
+from typing import TypeAlias, assert_never
 
 from pydicom.dataset import Dataset
 
 from pacs.dicom.character_sets import DEFAULT_CODECS
-from pacs.dicom.dates import canonical, canonical_upper, has_form_of_date, with_offset
-from pacs.dicom.error_comment import about
+from pacs.dicom.dates import has_form_of_date
+from pacs.dicom.error_comment import refuse
 from pacs.dicom.fuzzy_names import code_patterns
 from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.names import name_groups
@@ -35,8 +35,8 @@ from pacs.dicom.plain_values import (
     texts_of,
     vr_of,
 )
+from pacs.dicom.ranges import RANGE_VRS, Range, parse_range
 from pacs.dicom.values import capped, shadow_values, split_values
-from pacs.errors import InvalidIdentifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +63,6 @@ class WildCard:
     """Matches a pattern of ``*`` and ``?``; every other character is literal (PS3.4 C.2.2.2.4)."""
 
     pattern: str
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Matches values from ``lower`` to ``upper`` inclusive; None is open (PS3.4 C.2.2.2.5).
-
-    Both ends are canonical (``pacs.dicom.values.canonical``), so text order is the order in time.
-    """
-
-    lower: str | None
-    upper: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +119,6 @@ STANDARD_RULES = MatchingRules()
 
 #: The VRs for which ``*`` and ``?`` are wild cards (PS3.4 C.2.2.2.4).
 WILD_CARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
-#: The VRs for which ``-`` makes a range (PS3.4 C.2.2.2.5).
-RANGE_VRS = frozenset({"DA", "TM", "DT"})
 #: The VRs for which a key may list several values (PS3.4 C.2.2.2.8), besides UI.
 LIST_VRS = frozenset({"AE", "AS", "CS", "LO", "PN", "SH", "UC"})
 #: The key that asks for no value: two quotation marks (PS3.4 C.2.2.2.7).
@@ -218,7 +205,10 @@ def _parse_value(
     vr: str, element: Element, value: str, rules: MatchingRules = STANDARD_RULES
 ) -> Match:
     if vr in RANGE_VRS:
-        return _parse_range(vr, element, value, rules.default_offset)
+        found = parse_range(vr, int(element.tag), value, rules.default_offset)
+        if vr == "DA" and found.lower is not None and found.lower == found.upper:
+            return SingleValue(found.lower)
+        return found
     if vr in WILD_CARD_VRS:
         return _parse_text(vr, element, value)
     return _parse_number(vr, element, value)
@@ -266,33 +256,6 @@ def _parse_number(vr: str, element: Element, value: str) -> Match:
     return SingleValue(value)
 
 
-def _parse_range(vr: str, element: Element, value: str, offset: str) -> Match:
-    found = _range_of(vr, value, offset if vr == "DT" else "")
-    if found is None:
-        left, _, right = (part.strip() for part in value.partition("-"))
-        if vr == "TM" and canonical(vr, left) and canonical(vr, right):
-            refuse(element.tag, "is a range across midnight")  # PS3.4 C.2.2.2.5.2
-        refuse(element.tag, f"is no {vr}, nor an ascending range")
-    if vr == "DA" and found.lower is not None and found.lower == found.upper:
-        return SingleValue(found.lower)
-    return found
-
-
-def _range_of(vr: str, value: str, offset: str) -> Range | None:
-    # The hyphen of a range and of a negative offset of DT look alike. A hyphen makes a range
-    # wherever that gives a valid one (PS3.4 C.2.2.2.1.3 note 3); what remains is one value.
-    for hyphen in re.finditer("-", value):
-        left, right = value[: hyphen.start()].strip(), value[hyphen.end() :].strip()
-        lower = canonical(vr, with_offset(left, offset) if offset else left)
-        upper = canonical_upper(vr, with_offset(right, offset) if offset else right)
-        is_readable = (lower or not left) and (upper or not right) and (left or right)
-        if is_readable and (lower is None or upper is None or lower <= upper):
-            return Range(lower, upper)
-    value = with_offset(value, offset) if offset else value
-    lower = canonical(vr, value)
-    return Range(lower, canonical_upper(vr, value)) if lower is not None else None
-
-
 def _parse_sequence(element: Element, codecs: Sequence[str], limits: _Limits) -> Match:
     items = items_of(element, codecs)
     if items is None or not limits.depth:
@@ -316,15 +279,6 @@ def _parse_item(
                 refuse(tag, "has a value that cannot be matched")
             continue
         yield int(tag), vr, _parse(vr, element, codecs, limits.of_items())
-
-
-def refuse(tag: int, reason: str) -> NoReturn:
-    """Refuse an Identifier because of one Attribute.
-
-    Raises:
-        InvalidIdentifier: always; it names the Attribute first, because peers see 64 characters.
-    """
-    raise InvalidIdentifier(about(tag, reason), offending=(int(tag),))
 
 
 def fuzzy(vr: str, match: Match) -> Match:
@@ -374,7 +328,7 @@ def _one_value_matches(vr: str, match: Match, text: str) -> bool:
         return _name_matches(match, text)
     if vr in {"TM", "DT"} and isinstance(match, Range):
         moments = [shadow_values(vr, value)[0] for value in split_values(vr, text)]
-        return any(moment is not None and _in_range(match, moment) for moment in moments)
+        return any(moment is not None and match.contains(moment) for moment in moments)
     if vr == "DS" and isinstance(match, SingleValue):
         number = _number(match.value)
         return any(_number(value) == number for value in split_values(vr, text))
@@ -426,18 +380,12 @@ def _value_matches(match: Match, value: str) -> bool:
         case Range():
             # Only DA comes here. Its text is compared as it is, so that a stored date which is not
             # in the calendar (19500000 is common as a birth date) still has a place in the order.
-            return has_form_of_date(value) and _in_range(match, value)
+            return has_form_of_date(value) and match.contains(value)
         # What needs to see all values or groups has been done before.
         case SequenceMatch() | FuzzyName() | EmptyValue() | ValueList():
             return False
         case _:
             assert_never(match)
-
-
-def _in_range(match: Range, value: str) -> bool:
-    return (match.lower is None or match.lower <= value) and (
-        match.upper is None or value <= match.upper
-    )
 
 
 def _name_matches(match: Match, text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 
-from pacs.dicom.matching import refuse
+from pacs.dicom.error_comment import refuse
 from pacs.dicom.plain_values import texts_of
 from pacs.dicom.timezones import TIMEZONE_OFFSET_FROM_UTC, zone_of_offset
 

@@ -22,7 +22,8 @@ from pacs.dicom.combined_datetime import DATE_TIME_PAIRS, CombinedRange
 from pacs.dicom.header_keys import HeaderKey
 from pacs.dicom.header_values import holds
 from pacs.dicom.identifier import Condition, Query
-from pacs.dicom.matching import UNIVERSAL, Match, Range, SingleValue
+from pacs.dicom.matching import UNIVERSAL, Match, SingleValue
+from pacs.dicom.ranges import Range
 from pacs.dicom.response import text_element
 from pacs.dicom.timezones import TIMEZONE_OFFSET_FROM_UTC, moved, with_offset_of, zone_of_offset
 

@@ -25,7 +25,6 @@ from pacs.dicom.matching import (
     EmptyValue,
     FuzzyName,
     Match,
-    Range,
     SequenceMatch,
     SingleValue,
     UidList,
@@ -34,6 +33,7 @@ from pacs.dicom.matching import (
     WildCard,
 )
 from pacs.dicom.names import name_groups
+from pacs.dicom.ranges import Range
 from pacs.index import computed, tables
 from pacs.index.engine import Backend
 

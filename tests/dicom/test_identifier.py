@@ -20,7 +20,6 @@ from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import (
     Match,
-    Range,
     SequenceMatch,
     SingleValue,
     UidList,
@@ -28,6 +27,7 @@ from pacs.dicom.matching import (
     WildCard,
 )
 from pacs.dicom.query_options import QueryOptions
+from pacs.dicom.ranges import Range
 from pacs.errors import InvalidIdentifier
 from tests.factories import add
 

@@ -19,7 +19,6 @@ from pacs.dicom.matching import (
     EMPTY_VALUE_KEY,
     EmptyValue,
     Match,
-    Range,
     SequenceMatch,
     SingleValue,
     UidList,
@@ -33,6 +32,7 @@ from pacs.dicom.matching import (
 )
 from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.names import fold
+from pacs.dicom.ranges import Range
 from pacs.dicom.values import index_value
 from pacs.errors import InvalidIdentifier
 

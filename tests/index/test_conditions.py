@@ -22,7 +22,6 @@ from pacs.dicom.levels import Level
 from pacs.dicom.matching import (
     UNIVERSAL,
     Match,
-    Range,
     SequenceMatch,
     SingleValue,
     UidList,
@@ -32,6 +31,7 @@ from pacs.dicom.matching import (
     is_universal,
     matches,
 )
+from pacs.dicom.ranges import Range
 from pacs.index.conditions import _successor
 from pacs.index.index import Index
 

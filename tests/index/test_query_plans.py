@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from pacs.dicom.attributes import at_level
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import Match, Range, SingleValue, UidList, WildCard
+from pacs.dicom.matching import Match, SingleValue, UidList, WildCard
+from pacs.dicom.ranges import Range
 from pacs.index.index import Index
 from pacs.index.search import _column
 

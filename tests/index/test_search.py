@@ -9,7 +9,8 @@ from pydicom.uid import CTImageStorage, EnhancedSRStorage, ExplicitVRLittleEndia
 
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import Range, SingleValue, UidList, WildCard
+from pacs.dicom.matching import SingleValue, UidList, WildCard
+from pacs.dicom.ranges import Range
 from pacs.index.index import Index
 
 
