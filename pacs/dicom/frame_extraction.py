@@ -26,12 +26,11 @@ from pacs.dicom.frame_attributes import (
     refuse_uncreatable,
 )
 from pacs.dicom.frame_selection import FrameSelection
-from pacs.dicom.frame_times import Groups, frame_times, read_cine, zone_of
+from pacs.dicom.frame_times import Groups, frame_times, read_cine, recorded_zone
 from pacs.dicom.layout import PIXELS, Layout, read_layout
 from pacs.dicom.part10 import SOP_INSTANCE_UID
 from pacs.dicom.pieces import Piece, Range, total_size
 from pacs.dicom.pixel_frames import EXTENDED_LENGTHS, EXTENDED_OFFSET_TABLE, extract_pixels
-from pacs.dicom.timezones import TIMEZONE_OFFSET_FROM_UTC
 from pacs.errors import FramesNotExtractable, InstanceNotCreatable, InvalidInstance
 
 _INSTANCE_CREATION_DATE, _INSTANCE_CREATION_TIME = 0x00080012, 0x00080013
@@ -129,7 +128,7 @@ class _Extractor:
     def _identity(self) -> Edits:
         layout = self._layout
         # Timezone Offset From UTC is that of all times, also of those that are added; without one, UTC.
-        now = datetime.now(zone_of(layout.value(TIMEZONE_OFFSET_FROM_UTC)) or UTC)
+        now = datetime.now(recorded_zone(layout) or UTC)
         edits: Edits = {
             SOP_INSTANCE_UID: [
                 layout.element(SOP_INSTANCE_UID, "UI", self._sop_instance_uid.encode())

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import accumulate
 
 from pacs.dicom.layout import Layout
-from pacs.dicom.timezones import TIMEZONE_OFFSET_FROM_UTC
+from pacs.dicom.timezones import TIMEZONE_OFFSET_FROM_UTC, zone_of_offset
 from pacs.errors import FramesNotExtractable, NotTimeBased
 
 FRAME_TIME, FRAME_TIME_VECTOR, FRAME_DELAY = 0x00181063, 0x00181065, 0x00181066
@@ -22,7 +22,6 @@ _FRAME_DATE_TIMES = (0x00189151, 0x00189074)
 
 # Seconds matter: a date or a minute alone does not tell frames apart.
 _DATE_TIME = re.compile(r"([0-9]{12})([0-5][0-9]|60)(?:\.([0-9]{1,6}))?([+-][0-9]{4})?")
-_OFFSET = re.compile(r"([+-])([0-9]{2})([0-5][0-9])")
 
 #: Where the content of each Item of the Per-Frame Functional Groups Sequence begins, and where it ends.
 Groups = Sequence[tuple[int, int]]
@@ -72,8 +71,13 @@ def frame_delay(layout: Layout) -> float:
     return delay if math.isfinite(delay) else 0.0
 
 
+def recorded_zone(layout: Layout) -> timezone | None:
+    """Where the instance says it was recorded (PS3.3 C.12.1.1.8)."""
+    return zone_of_offset(layout.value(TIMEZONE_OFFSET_FROM_UTC).decode("latin_1"))
+
+
 def _by_functional_groups(layout: Layout, groups: Groups) -> list[float]:
-    zone = layout.value(TIMEZONE_OFFSET_FROM_UTC)
+    zone = recorded_zone(layout)
     start = _date_time(layout.value(_CONTENT_DATE) + layout.value(_CONTENT_TIME).strip(), zone)
     times = [_date_time(_of_frame(layout, *group), zone) for group in groups]
     known = [time for time in times if time is not None]
@@ -97,7 +101,7 @@ def _of_frame(layout: Layout, begin: int, end: int) -> bytes:
     return b""
 
 
-def _date_time(value: bytes, zone: bytes) -> datetime | None:
+def _date_time(value: bytes, zone: timezone | None) -> datetime | None:
     # By hand: pydicom reports a leap second through warnings, which belong to the process.
     match = _DATE_TIME.fullmatch(value.decode("latin_1").strip(" \0"))
     if match is None:
@@ -106,18 +110,9 @@ def _date_time(value: bytes, zone: bytes) -> datetime | None:
     elapsed = timedelta(seconds=int(seconds), microseconds=int((fraction or "").ljust(6, "0")))
     try:
         start = datetime.strptime(minute, "%Y%m%d%H%M")  # noqa: DTZ007 - the offset is added below
-        return start.replace(tzinfo=zone_of(offset.encode() if offset else zone)) + elapsed
+        return start.replace(tzinfo=zone_of_offset(offset) if offset else zone) + elapsed
     except (ValueError, OverflowError):
         return None
-
-
-def zone_of(value: bytes) -> timezone | None:
-    """What an offset from UTC such as +0100 says; None if it is none (PS3.3 C.12.1.1.8)."""
-    match = _OFFSET.fullmatch(value.decode("latin_1").strip(" \0"))
-    if match is None or int(match[2]) > 14:
-        return None
-    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
-    return timezone(-offset if match[1] == "-" else offset)
 
 
 def _number(value: bytes) -> float:

@@ -43,6 +43,12 @@ def test_offsets_from_utc_are_heeded_where_both_are_known() -> None:
     assert times("20240229101531+0100") == [1]
 
 
+def test_offset_beyond_all_time_zones_is_none() -> None:
+    """PS3.3 C.12.1.1.8: -1200 to +1400."""
+    assert times("20240229101531+1430", TimezoneOffsetFromUTC="+0100") == [1]
+    assert times("20240229101531+0100", TimezoneOffsetFromUTC="-1230") == [1]
+
+
 @pytest.mark.parametrize("text", ["", "20240229", "202402291015", "20241329101530", "yesterday"])
 def test_a_time_that_does_not_tell_frames_apart_is_none(text: str) -> None:
     with pytest.raises(NotTimeBased):
