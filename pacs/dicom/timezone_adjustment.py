@@ -15,6 +15,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
 from pacs.dicom.attributes import Attribute
 from pacs.dicom.character_sets import DEFAULT_CODECS
@@ -53,6 +54,8 @@ class TimezoneAdjustment:
     @classmethod
     def of(cls, query: Query, default: tzinfo) -> TimezoneAdjustment | None:
         """The adjustment that a query needs; None if it asks for no time in a zone."""
+        if not query.timezone_offset:
+            return None
         zone = zone_of_offset(query.timezone_offset)
         conditions = tuple(c for c in query.conditions if _is_adjusted(c.attribute, query))
         combined = tuple(c for c in query.combined if _is_adjusted(c.date, query))
@@ -199,6 +202,8 @@ def _zone_of(header: Dataset | None) -> timezone | None:
 def _moved_element(
     element: DataElement, header: Dataset, source: tzinfo, target: timezone
 ) -> DataElement:
+    if BaseTag(element.tag).is_private:  # what its values mean, only its creator knows
+        return element
     values = _values(element)
     if element.VR == "DT":
         texts = [with_offset_of(value, source) for value in values]

@@ -288,6 +288,9 @@ def calendar(service: RunningArchive) -> RunningArchive:
         ("0707", "1830"),
         ("0707", "2000"),
         ("0706", ""),
+        # No dates; one is before all dates in the order of texts, one behind them.
+        (".", "1200"),
+        ("UNKNOWN", "1200"),
     ]
     deposit(
         service.archive,
@@ -298,7 +301,7 @@ def calendar(service: RunningArchive) -> RunningArchive:
                 SeriesInstanceUID=f"1.2.{number}.1",
                 SOPInstanceUID=f"1.2.{number}.1.1",
                 StudyID=date + time,
-                StudyDate=f"2024{date}",
+                StudyDate=f"2024{date}" if date.isdigit() else date,
                 StudyTime=time,
             )
             for number, (date, time) in enumerate(moments, start=1)

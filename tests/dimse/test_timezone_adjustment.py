@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import evt
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.presentation import build_context
@@ -32,6 +33,7 @@ from tests.peers import (
 from tests.serving import Serve, engine_on_sqlite, on_sqlite
 
 SUCCESS, CANCEL, PENDING, PENDING_NOT_SUPPORTED, NOT_MATCHING = 0, 0xFE00, 0xFF00, 0xFF01, 0xA900
+OUT_OF_RESOURCES = 0xA700
 TIMEZONE = 0x00080201
 BOTH = b"\x00\x01\x00\x01"  # combined date and time matching as well
 ALL = b"\x01\x01\x01\x01"
@@ -255,6 +257,7 @@ def moments(service: RunningArchive) -> RunningArchive:
                 DateOfSecondaryCapture="20240705",
                 TimeOfSecondaryCapture="0130",
                 ExposureTime="5",
+                CalibrationDateTime=moment,
             )
             for number, moment, zone in recorded
         ),
@@ -310,39 +313,145 @@ def test_times_that_only_the_header_has_are_moved_too(moments: RunningArchive) -
 
 
 @pytest.mark.parametrize(
-    ("keys", "numbers"),
+    ("offset", "keys", "numbers"),
     [
-        ({"DateOfSecondaryCapture": "20240704"}, ["1", "2"]),
-        ({"DateOfSecondaryCapture": "20240705"}, ["3"]),
-        ({"TimeOfSecondaryCapture": "1600-1700"}, ["1", "2"]),
-        ({"DateOfSecondaryCapture": "20240704", "ExposureTime": "6"}, []),
+        ("+0000", {"DateOfSecondaryCapture": "20240704"}, ["1", "2"]),
+        ("+0900", {"DateOfSecondaryCapture": "20240705"}, ["1", "2", "3"]),
+        ("+0000", {"TimeOfSecondaryCapture": "1600-1700"}, ["1", "2"]),
+        ("-0330", {"TimeOfSecondaryCapture": "2200"}, ["3"]),
+        ("+0000", {"DateOfSecondaryCapture": "20240704-", "ExposureTime": "5"}, ["1", "2", "3"]),
+        ("+0000", {"DateOfSecondaryCapture": "20240704", "ExposureTime": "6"}, []),
+        ("+0000", {"AcquisitionDate": "20240704", "DateOfSecondaryCapture": "20240704"}, []),
+        ("+0000", {"CalibrationDateTime": "20240705013000"}, ["1", "3"]),
+        ("-0330", {"CalibrationDateTime": "20240704220001-"}, ["2"]),
     ],
     ids=str,
 )
-def test_keys_that_only_the_header_has_are_matched_in_the_time_zone_of_the_request(
-    moments: RunningArchive, keys: dict[str, str], numbers: list[str]
+def test_times_that_only_the_header_has_are_matched_in_the_zone_of_the_request(
+    moments: RunningArchive, offset: str, keys: dict[str, str], numbers: list[str]
 ) -> None:
-    """PS3.4 C.2.2.2.1.3 for optional keys (C.2.2.1.3)."""
-    answered = find(moments, asked("+0000", **IMAGES, **keys))
+    """PS3.4 C.2.2.1.3: an optional key is processed as those of the index are."""
+    answered = find(moments, asked(offset, **IMAGES, **keys))
 
     assert found(answered, "InstanceNumber") == numbers
     assert {one.status for one in answered[:-1]} <= {PENDING}
 
 
 @on_sqlite
-def test_limit_of_headers_holds_for_keys_in_a_time_zone(serve: Serve) -> None:
-    """PS3.4 C.4.1.1.4: A700, because each candidate takes a file to know."""
-    service = serve(find_header_limit=2)
+def test_what_has_no_time_is_unknown_in_each_zone(serve: Serve) -> None:
+    """PS3.4 C.2.2.1.2."""
+    service = serve(match_unknown=True)
     deposit(
         service.archive,
-        *(study(f"s{number}", "20240705", "0300", "+0000") for number in range(3)),
+        study("1", "20240705", "0300", "+0900", TimeOfSecondaryCapture="1200", InstanceNumber="1"),
+    )
+    uids = {"StudyInstanceUID": "1.2.49", "SeriesInstanceUID": "1.2.49.1"}
+
+    def numbers(**keys: str) -> list[str]:
+        query = asked("+0000", **(IMAGES | uids), **keys)
+        return found(find(service, query), "InstanceNumber")
+
+    assert numbers(DateOfSecondaryCapture="20240704") == ["1"]
+    assert numbers(AcquisitionDate="20240704") == ["1"]
+    assert numbers(TimeOfSecondaryCapture="0300") == ["1"]
+    assert numbers(TimeOfSecondaryCapture="1200") == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(0, (2, SUCCESS)), (3, (2, SUCCESS)), (2, (1, OUT_OF_RESOURCES))]
+)
+def test_limit_of_headers_counts_those_of_a_time_zone(
+    serve: Serve, limit: int, expected: tuple[int, int]
+) -> None:
+    """PS3.4 C.4.1.1.4, A700: the matches among so many candidates have been sent."""
+    service = serve(find_header_limit=limit)
+    deposit(
+        service.archive,
+        study("a", "20240705", "0300", "+0900"),
+        study("b", "20240705", "0300", "+0000"),
+        study("c", "20240705", "0301", "+0900"),
     )
 
-    answered = find(service, asked("+0900", StudyDate="20240703-20240704"))
-    unlimited = find(service, asked("+0900", StudyDate=""))
+    *matched, final = find(service, asked("+0000", StudyDate="20240704"))
+    *returned, last = find(service, asked("+0000", StudyDate=""))
 
-    assert [one.status for one in answered] == [0xA700]
-    assert len(found(unlimited)) == 3
+    assert (len(matched), final.status) == expected
+    assert (len(returned), last.status) == (3, SUCCESS)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        (asked("+0000", StudyDate="20240705", StudyTime=""), BOTH[:3] + b"\x00"),
+        (asked(None, StudyDate="20240705", StudyTime=""), ALL),
+        (asked("+0000", StudyDescription=""), ALL),
+    ],
+    ids=["not negotiated", "no offset", "no times"],
+)
+def test_without_times_in_a_zone_no_file_is_read(
+    world: RunningArchive, monkeypatch: pytest.MonkeyPatch, query: Dataset, field: bytes
+) -> None:
+    def fail(_self: Any, location: str) -> None:
+        raise AssertionError(location)
+
+    monkeypatch.setattr(type(world.archive.storage), "open", fail)
+
+    assert {one.status for one in find(world, query, field)[:-1]} == {PENDING}
+
+
+@on_sqlite
+def test_two_days_lie_between_the_two_ends_of_the_world(service: RunningArchive) -> None:
+    deposit(service.archive, study("kiritimati", "20240706", "0030", "+1400"))
+
+    assert found(find(service, asked("-1200", StudyDate="20240704"))) == ["kiritimati"]
+
+
+@on_sqlite
+def test_birth_date_and_time_are_as_recorded(service: RunningArchive) -> None:
+    """They identify the patient, whoever asks."""
+    born = {"PatientBirthDate": "19700101", "PatientBirthTime": "0300"}
+    deposit(service.archive, study("s", "20240705", "0300", "+0900", **born))
+
+    [answered, _] = find(service, asked("+0000", StudyTime="", **born), ALL)
+
+    assert answered.identifier is not None
+    assert answered.identifier.StudyTime == "1800"
+    assert answered.identifier.PatientBirthDate == "19700101"
+    assert answered.identifier.PatientBirthTime == "0300"
+
+
+@on_sqlite
+def test_items_and_private_values_are_as_recorded(service: RunningArchive) -> None:
+    moment = "20240705103000"
+    stored = study("s", "20240705", "0300", "+0900")
+    stored.ProcedureCodeSequence = [Dataset()]
+    stored.ProcedureCodeSequence[0].ContextGroupVersion = moment
+    stored.private_block(0x0029, "ACME", create=True).add_new(0x01, "DT", moment)
+    deposit(service.archive, stored)
+    query = asked("+0900", "IMAGE", StudyInstanceUID="1.2.115", StudyTime="")
+    query.ProcedureCodeSequence = [Dataset()]
+    query.ProcedureCodeSequence[0].ContextGroupVersion = moment
+    query.private_block(0x0029, "ACME", create=True).add_new(0x01, "DT", None)
+
+    [answered, _] = find(service, query, ALL)
+
+    assert answered.identifier is not None
+    assert answered.identifier.ProcedureCodeSequence[0].ContextGroupVersion == moment
+    assert answered.identifier[0x00291001].value == moment
+
+
+@on_sqlite
+def test_date_too_long_to_be_read_is_not_matched(service: RunningArchive) -> None:
+    """As without an adjustment: nobody knows whether it matches (PS3.4 C.2.2.1.3)."""
+    stored = study("s", "20240705", "0300", "+0900", DateOfSecondaryCapture="1" * 70_000)
+    deposit(service.archive, stored, transfer_syntax_uid=ImplicitVRLittleEndian)
+    uids = {"StudyInstanceUID": "1.2.115", "SeriesInstanceUID": "1.2.115.1"}
+
+    [answered, _] = find(
+        service, asked("+0000", **(IMAGES | uids), DateOfSecondaryCapture="20240705")
+    )
+
+    assert answered.status == PENDING_NOT_SUPPORTED
 
 
 def test_instance_received_last_says_where_an_entity_was_recorded(service: RunningArchive) -> None:
