@@ -23,6 +23,7 @@ _IDENTIFIED = (CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GE
 #: Without a data set (PS3.7 9.3.2.3, 9.3.5.1).
 _BARE = (CommandField.C_CANCEL_RQ, CommandField.C_ECHO_RQ)
 _PRIORITIES = (0, 1, 2)
+_PENDING = (0xFF00, 0xFF01)
 #: A finding: what is wrong, None if nothing is.
 Finding = str | None
 
@@ -154,26 +155,27 @@ def _ending(session: Session) -> Iterator[Finding]:
 
 
 def _requests(session: Session) -> Iterator[Message]:
-    return (one for one in session.requests if not one.is_response)
+    """The requests, C-CANCELs apart."""
+    return (one for one in session.requests if not _is_cancel(one))
+
+
+def _is_cancel(request: Message) -> bool:
+    return request.command.get("CommandField") == CommandField.C_CANCEL_RQ
 
 
 def _message_ids(session: Session) -> Iterator[Finding]:
-    """C-STORE responses of a C-GET apart, each message asks for something."""
     for request in _requests(session):
-        if request.command.get("CommandField") != CommandField.C_CANCEL_RQ:
-            yield None if request.message_id is not None else f"{request.name} without Message ID"
+        yield None if request.message_id is not None else f"{request.name} without Message ID"
 
 
 def _outstanding(session: Session) -> Iterator[Finding]:
-    yield from session.too_early
-    if session.requests and not session.too_early:
+    yield from session.inbox.too_early
+    if session.requests and not session.inbox.too_early:
         yield None
 
 
 def _sop_classes(session: Session) -> Iterator[Finding]:
     for request in _requests(session):
-        if request.command.get("CommandField") == CommandField.C_CANCEL_RQ:
-            continue
         context = session.association.contexts.get(request.context_id)
         named = ("AffectedSOPClassUID", "RequestedSOPClassUID")  # the second in N-ACTION and others
         said = next((request.command[name] for name in named if name in request.command), None)
@@ -192,7 +194,7 @@ def _priorities(session: Session) -> Iterator[Finding]:
 
 
 def _data_sets(session: Session) -> Iterator[Finding]:
-    for request in _requests(session):
+    for request in session.requests:
         field = request.command.get("CommandField")
         if field in (*_IDENTIFIED, CommandField.C_STORE_RQ):
             yield None if request.data is not None else f"{request.name} without a data set"
@@ -262,12 +264,9 @@ def _stored_uids(session: Session) -> Iterator[Finding]:
 
 def _cancels(session: Session) -> Iterator[Finding]:
     known = {request.message_id for request in _requests(session)}
-    for request in session.requests:
-        if request.command.get("CommandField") == CommandField.C_CANCEL_RQ:
-            number = request.responds_to
-            yield (
-                None if number in known else f"C-CANCEL of Message ID {number}, which was not used"
-            )
+    for cancel in filter(_is_cancel, session.requests):
+        number = cancel.responds_to
+        yield None if number in known else f"C-CANCEL of Message ID {number}, which was not used"
 
 
 def _roles(session: Session) -> Iterator[Finding]:
@@ -282,6 +281,27 @@ def _roles(session: Session) -> Iterator[Finding]:
     classes = [uid for uid in stored if is_storage_sop_class(uid)]
     is_scp = any(asked.roles.get(uid, (True, False))[1] for uid in classes)
     yield None if is_scp else "no storage SOP Class with the SCP role"
+
+
+def _responses(session: Session) -> Iterator[Finding]:
+    """The two elements that name the instance may be left out, but not be wrong (PS3.7 Table 9.1-1)."""
+    for asked, answer in session.inbox.answered:
+        wrong = [
+            f"{keyword} {answer.command[keyword]}"
+            for keyword in ("AffectedSOPClassUID", "AffectedSOPInstanceUID")
+            if answer.command.get(keyword, asked.command[keyword]) != asked.command[keyword]
+        ]
+        if answer.command.get("CommandField") != CommandField.C_STORE_RSP:
+            wrong.append(answer.name)
+        if answer.status is None:
+            wrong.append("no Status")
+        elif answer.status in _PENDING:
+            wrong.append("a pending Status")
+        if answer.data is not None:
+            wrong.append("a data set")
+        said = f"C-STORE-RQ of {asked.command['AffectedSOPInstanceUID']} answered with "
+        yield said + ", ".join(wrong) if wrong else None
+    yield from session.inbox.unasked
 
 
 def _lengths(session: Session) -> Iterator[Finding]:
@@ -412,5 +432,12 @@ _CHECKS = (
         "proposes the SCP role for the storage SOP Classes of a C-GET",
         _SHALL,
         _roles,
+    ),
+    _Check(
+        "message.responses",
+        "PS3.7 9.3.1.2",
+        "answers what it was asked: the C-STORE of a C-GET, once and by its names",
+        _SHALL,
+        _responses,
     ),
 )

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pydicom.dataset import Dataset
 
 from pacs.conformance.scu.holdings import HeldInstance
+from pacs.conformance.scu.inbox import Inbox
 from pacs.conformance.scu.responding import Answer
 from pacs.conformance.scu.rules import Rule
 from pacs.conformance.wire import pdu as pdus
@@ -39,19 +40,19 @@ _MAXIMUM_LENGTH_BYTES = 1 << 16
 class SubOperations:
     """Sends instances on an association: the destination's, or the SCU's own for C-GET.
 
-    ``association`` is None when there is none: then every sub-operation fails. ``others`` is for C-GET: it takes the
-    requests that the SCU sends meanwhile.
+    ``association`` is None when there is none: then every sub-operation fails. ``inbox`` is for C-GET: it takes what
+    else the SCU sends meanwhile.
     """
 
     def __init__(
         self,
         association: Association | None,
         originator: tuple[str, int] | None = None,
-        others: list[Message] | None = None,
+        inbox: Inbox | None = None,
     ) -> None:
         self._association = association
         self._originator = originator
-        self._others = others
+        self._inbox = inbox
 
     def send(self, instance: HeldInstance) -> int | None:
         """C-STORE one instance: its status, None if it could not be sent or was not answered."""
@@ -62,11 +63,10 @@ class SubOperations:
         if context is None:
             return None
         title, message_id = self._originator or (None, None)
-        number = association.next_message_id()
         message = request(
             CommandField.C_STORE_RQ,
             context.context_id,
-            number,
+            association.next_message_id(),
             instance.sop_class_uid,
             _encoded_for(context, instance),
             AffectedSOPInstanceUID=instance.sop_instance_uid,
@@ -75,19 +75,19 @@ class SubOperations:
         )
         try:
             association.send(message)
-            return self._answer(association, number)
+            return self._answer(association, message).status
         except AssociationEnded:
-            if self._others is not None:
+            if self._inbox is not None:
                 raise  # the association of the C-GET itself
             return None
 
-    def _answer(self, association: Association, number: int) -> int | None:
+    def _answer(self, association: Association, sub_operation: Message) -> Message:
+        if self._inbox is not None:
+            return self._inbox.response_to(sub_operation)
         while True:
             received = association.receive()
-            if received.is_response and received.responds_to == number:
-                return received.status
-            if self._others is not None:
-                self._others.append(received)
+            if received.is_response and received.responds_to == sub_operation.message_id:
+                return received
 
 
 def _context_for(association: Association, instance: HeldInstance) -> NegotiatedContext | None:

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from pacs.conformance.scu import negotiation
 from pacs.conformance.scu.holdings import HeldInstance, Holdings, texts_of
+from pacs.conformance.scu.inbox import Inbox
 from pacs.conformance.scu.responding import Answer, EndedByRule, respond
 from pacs.conformance.scu.retrieving import Retrieval, SubOperations, to_destination
 from pacs.conformance.scu.rules import Rule, Rules
@@ -58,14 +59,16 @@ class Session:
         self._destinations = destinations
         self._association_rules: list[Rule] = []
         self.calling = self.called = ""
-        #: The requests that came, in order.
-        self.requests: list[Message] = []
+        self.inbox = Inbox(association)
         #: How it ended, in words; empty while it lasts.
         self.ending = ""
         #: Whether a rule ended it.
         self.ended_by_rule = False
-        #: Requests that came before the final response to the one before, in words.
-        self.too_early: list[str] = []
+
+    @property
+    def requests(self) -> list[Message]:
+        """The requests and C-CANCELs that came, in order."""
+        return self.inbox.requests
 
     def run(self) -> None:
         """Serve; never raises."""
@@ -114,11 +117,10 @@ class Session:
     def _serve(self) -> None:
         while True:
             try:
-                request = self.association.receive()
+                request = self.inbox.next_request()
             except Released:
                 self._end_released()
                 return
-            self.requests.append(request)
             self._perform(request)
 
     def _end_released(self) -> None:
@@ -134,10 +136,8 @@ class Session:
         context = self.association.contexts.get(request.context_id)
         if context is None:
             raise UnexpectedPDU(f"presentation context {request.context_id} was not accepted")
-        if request.message_id is None and field != CommandField.C_CANCEL_RQ:
+        if request.message_id is None:
             raise UnexpectedPDU("a request without Message ID")
-        if field == CommandField.C_CANCEL_RQ:
-            return  # of an operation that is over (PS3.7 9.3.2.3)
         service = _SERVICES.get(field)  # type: ignore[call-overload]  # any value may have come
         if service is None:
             self.association.send(response(request, _UNKNOWN_OPERATION))
@@ -147,9 +147,17 @@ class Session:
         level = keys.get("QueryRetrieveLevel", "")
         rules = self._rules.selected(self.calling, self.called, service, level, keys)
         with suppress(EndedByRule):
-            respond(self.association, self._answers(service, request, identifier, rules), rules)
+            answers = self._answers(service, request, identifier, rules)
+            respond(self.association, self._seen_to(answers), rules)
             return
         raise EndedByRule("a rule ended the association")
+
+    def _seen_to(self, answers: Iterator[Answer]) -> Iterator[Answer]:
+        """The answers; what came before the final one has been taken, for it came too early."""
+        for answer in answers:
+            if answer.is_final:
+                self.inbox.take_all()
+            yield answer
 
     def _identifier_of(self, request: Message) -> Dataset:
         syntax = self.association.transfer_syntax_of(request.context_id)
@@ -227,7 +235,7 @@ class Session:
         ):
             pending = _PENDING_OPTIONAL
         for match in found[: _limit(rules)]:
-            if not any(rule.ignore_cancel for rule in rules) and self._is_cancelled(request):
+            if not any(rule.ignore_cancel for rule in rules) and self.inbox.is_cancelled():
                 yield Answer(response(request, _CANCEL))
                 return
             yield Answer(response(request, pending), match)
@@ -253,7 +261,7 @@ class Session:
         self, request: Message, identifier: Dataset, rules: Sequence[Rule]
     ) -> Iterator[Answer]:
         instances = self._wanted(request, identifier, rules)
-        send = SubOperations(self.association, others=self.requests)
+        send = SubOperations(self.association, inbox=self.inbox)
         yield from self._sub_operations(request, instances, send, rules)
 
     def _wanted(
@@ -275,7 +283,7 @@ class Session:
         for number, instance in enumerate(instances, start=1):
             if retrieval.is_over(number):
                 break
-            if not any(rule.ignore_cancel for rule in rules) and self._is_cancelled(request):
+            if not any(rule.ignore_cancel for rule in rules) and self.inbox.is_cancelled():
                 yield retrieval.final(_CANCEL)
                 return
             retrieval.perform(number, instance, send)
@@ -291,18 +299,6 @@ class Session:
 
     def _abstract_syntax(self, request: Message) -> str:
         return self.association.contexts[request.context_id].abstract_syntax
-
-    def _is_cancelled(self, request: Message) -> bool:
-        """Whether a C-CANCEL of this request has come; other requests wait their turn."""
-        while self.association.has_input():
-            message = self.association.receive()
-            self.requests.append(message)
-            if message.command.get("CommandField") != CommandField.C_CANCEL_RQ:
-                self.too_early.append(f"{message.name} during {request.name}")
-                continue
-            if message.responds_to == request.message_id:
-                return True
-        return False
 
 
 def _is_refusal(rule: Rule) -> bool:
