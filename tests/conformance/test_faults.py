@@ -137,7 +137,7 @@ FAULTS = {
     ),
     # C-FIND: cancel
     "C-CANCEL is ignored and there is no end": _fault(
-        "find.cancel", service="C-FIND", endless=True
+        "find.cancel", service="C-FIND", endless=True, ignore_cancel=True
     ),
     "the final response is lost": _fault("find.no-match", service="C-FIND", drop=True),
     # C-MOVE

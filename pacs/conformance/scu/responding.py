@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
@@ -15,7 +15,6 @@ from pacs.conformance.wire.message import Message, encode_data_set, fragments
 from pacs.dimse.engine.command import HAS_DATA_SET, NO_DATA_SET, CommandValue
 
 _PENDING = (0xFF00, 0xFF01)
-_MOST_ENDLESS = 100_000
 #: Longer than any data element that begins so: it cannot be decoded.
 _GARBAGE = b"\x08\x00\x05\x00\xff\xff\xff\x7fgarbage!"
 _COUNTERS = {
@@ -50,7 +49,7 @@ def respond(association: Association, answers: Iterable[Answer], rules: Sequence
         AssociationEnded: the peer, or a rule, ended the association.
     """
     held: list[Answer] = []
-    for number, answer in enumerate(_endless(answers, rules), start=1):
+    for number, answer in enumerate(answers, start=1):
         chosen = [rule for rule in rules if _applies(rule, number, answer)]
         for rule in chosen:
             _before(association, rule)
@@ -67,15 +66,6 @@ def respond(association: Association, answers: Iterable[Answer], rules: Sequence
         held = []
     for one in held:
         _send(association, one, ())
-
-
-def _endless(answers: Iterable[Answer], rules: Sequence[Rule]) -> Iterator[Answer]:
-    if not any(rule.endless for rule in rules):
-        yield from answers
-        return
-    pending = [answer for answer in answers if not answer.is_final]
-    for number in range(_MOST_ENDLESS if pending else 0):
-        yield pending[number % len(pending)]
 
 
 def _applies(rule: Rule, number: int, answer: Answer) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
@@ -44,6 +45,8 @@ _SERVICES = {
 }
 #: Statuses that end an operation before it has begun, when a rule gives one: failures and refusals.
 _REFUSALS = (0x01, 0x02, 0xA, 0xC)
+#: Pending responses of a rule that says ``endless``.
+_MOST_ENDLESS = 10_000
 Destinations = Mapping[str, tuple[str, int]]
 
 
@@ -148,16 +151,36 @@ class Session:
         rules = self._rules.selected(self.calling, self.called, service, level, keys)
         with suppress(EndedByRule):
             answers = self._answers(service, request, identifier, rules)
-            respond(self.association, self._seen_to(answers), rules)
+            respond(self.association, self._in_their_turn(answers, rules), rules)
             return
         raise EndedByRule("a rule ended the association")
 
-    def _seen_to(self, answers: Iterator[Answer]) -> Iterator[Answer]:
-        """The answers; what came before the final one has been taken, for it came too early."""
+    def _in_their_turn(self, answers: Iterator[Answer], rules: Sequence[Rule]) -> Iterator[Answer]:
+        """The answers; before the final one, what has come meanwhile is taken, for it came too early."""
+        pending: list[Answer] = []
         for answer in answers:
             if answer.is_final:
+                is_cancelled = answer.message.status == _CANCEL
+                if pending and not is_cancelled and any(rule.endless for rule in rules):
+                    is_cancelled = yield from self._without_end(pending, rules)
                 self.inbox.take_all()
-            yield answer
+                yield _with_status(answer, _CANCEL) if is_cancelled else answer
+            else:
+                pending.append(answer)
+                yield answer
+
+    def _without_end(
+        self, pending: list[Answer], rules: Sequence[Rule]
+    ) -> Generator[Answer, None, bool]:
+        """The pending responses again and again: until a C-CANCEL, whether it came is returned."""
+        for number in range(_MOST_ENDLESS):
+            if self._is_cancelled(rules):
+                return True
+            yield pending[number % len(pending)]
+        return False
+
+    def _is_cancelled(self, rules: Sequence[Rule]) -> bool:
+        return not any(rule.ignore_cancel for rule in rules) and self.inbox.is_cancelled()
 
     def _identifier_of(self, request: Message) -> Dataset:
         syntax = self.association.transfer_syntax_of(request.context_id)
@@ -235,7 +258,7 @@ class Session:
         ):
             pending = _PENDING_OPTIONAL
         for match in found[: _limit(rules)]:
-            if not any(rule.ignore_cancel for rule in rules) and self.inbox.is_cancelled():
+            if self._is_cancelled(rules):
                 yield Answer(response(request, _CANCEL))
                 return
             yield Answer(response(request, pending), match)
@@ -283,7 +306,7 @@ class Session:
         for number, instance in enumerate(instances, start=1):
             if retrieval.is_over(number):
                 break
-            if not any(rule.ignore_cancel for rule in rules) and self.inbox.is_cancelled():
+            if self._is_cancelled(rules):
                 yield retrieval.final(_CANCEL)
                 return
             retrieval.perform(number, instance, send)
@@ -305,6 +328,11 @@ def _is_refusal(rule: Rule) -> bool:
     if rule.status is None or rule.response != "final":
         return False
     return rule.status >> 8 in _REFUSALS or rule.status >> 12 in _REFUSALS
+
+
+def _with_status(answer: Answer, status: int) -> Answer:
+    command = {**answer.message.command, "Status": status}
+    return replace(answer, message=replace(answer.message, command=command))
 
 
 def _limit(rules: Sequence[Rule]) -> int | None:
