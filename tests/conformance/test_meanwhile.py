@@ -163,3 +163,15 @@ def test_right_answers_pass() -> None:
             _get(association)
         assert _result(scp, "message.responses").verdict is Verdict.PASS
         assert _result(scp, "message.outstanding").verdict is Verdict.PASS
+
+
+def test_a_c_find_without_end_is_ended_by_a_c_cancel() -> None:
+    """PS3.4 C.4.1.3: Cancel is the final status."""
+    with ProgrammableSCP(load("find-endless")) as scp, _associated(scp) as association:
+        association.send(_asking(CommandField.C_FIND_RQ, _FIND, 41, "IMAGE"))
+        seen = [association.receive().status for _ in range(10)]  # of three instances
+        association.send(cancel(_FIND, 41))
+        while (last := association.receive().status) == 0xFF00:
+            pass
+    assert set(seen) == {0xFF00}
+    assert last == 0xFE00

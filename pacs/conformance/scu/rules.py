@@ -60,7 +60,7 @@ class Rule:
     omit: tuple[str, ...] = ()
     #: Specific Character Set to claim, whatever the bytes are.
     character_set: str | None = None
-    #: Send the pending responses again and again, at most 10,000, until a C-CANCEL.
+    #: Send the pending responses again and again until a C-CANCEL; after 10,000 there is silence.
     endless: bool = False
     silence: bool = False
     #: ``user`` or ``provider``.

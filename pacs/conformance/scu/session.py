@@ -163,6 +163,8 @@ class Session:
                 is_cancelled = answer.message.status == _CANCEL
                 if pending and not is_cancelled and any(rule.endless for rule in rules):
                     is_cancelled = yield from self._without_end(pending, rules)
+                    if not is_cancelled:
+                        return  # there is no end
                 self.inbox.take_all()
                 yield _with_status(answer, _CANCEL) if is_cancelled else answer
             else:
