@@ -132,7 +132,8 @@ class Session:
         if rule == "abort":
             self.association.send_pdu(pdus.Abort())
         elif rule == "ignore":
-            self.association.receive_pdu()  # until the peer has enough of it
+            with suppress(AssociationEnded):  # it was released, whatever becomes of it
+                self.association.receive_pdu()  # until the peer has enough of it
 
     def _perform(self, request: Message) -> None:
         field = request.command.get("CommandField")
