@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -78,7 +79,7 @@ def scp_command(
     read_only: bool,
     wanted: WantedReports,
 ) -> int:
-    """Test a remote SCP. Exit code 1 when a check failed. Ctrl-C ends it with a report of what was checked.
+    """Test a remote SCP. Exit code 1 when a check failed. Ctrl-C or SIGTERM ends it with a report of what was checked.
 
     Without --read-only a data set of the tool's own is stored first; its Patient IDs are said at the end. C-MOVE
     needs a Move Destination: register TITLE with the SCP at this host and PORT, and name it with --destination.
@@ -111,7 +112,7 @@ def _tested(
     read_only: bool,
 ) -> Report:
     offer, sample = offer_of(peer), Sample()
-    with destination or nullcontext(), checking(len(checks)) as on_result:
+    with _ended_like_ctrl_c(), destination or nullcontext(), checking(len(checks)) as on_result:
         if any(one.uses_sample for one in checks):
             sample = _prepared(peer, offer.services, read_only=read_only)
         is_known = destination is None or knows_destination(peer, offer, destination.ae_title)
@@ -123,6 +124,16 @@ def _tested(
             )
         bench = Bench(peer, offer, sample, destination, is_unregistered=not is_known)
         return run_checks(bench, checks, on_result=on_result)
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM, which CI systems send when time is up, does what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _prepared(peer: PeerUnderTest, services: Services, *, read_only: bool) -> Sample:

@@ -128,14 +128,15 @@ class _Watch:
         """One association is over."""
         with self._lock:
             self._count += 1
-            number, self._last = self._count, time.monotonic()
+            self._last = time.monotonic()
         requests = ", ".join(one.name for one in session.requests) or "no request"
         errors.print(
-            f"{number}: {session.calling or '?'}: {requests}: {session.ending}", markup=False
+            f"{session.number}: {session.calling or '?'}: {requests}: {session.ending}",
+            markup=False,
         )
         if self._trace_dir is not None:
             trace = session.association.trace
-            path = self._trace_dir / f"association-{number:04}"
+            path = self._trace_dir / f"association-{session.number:04}"
             path.with_suffix(".txt").write_text("\n".join(trace.lines()) + "\n", "utf-8", "replace")
             path.with_suffix(".json").write_text(json.dumps(trace.to_json(), indent=2), "utf-8")
 

@@ -1,4 +1,4 @@
-"""Ctrl-C during ``pacs conformance scp``: what was checked is reported, and the SCP is left in peace."""
+"""Ctrl-C or SIGTERM during ``pacs conformance scp``: what was checked is reported, and the SCP is left in peace."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def _wait_for_requests(scp: ProgrammableSCP, count: int) -> None:
     wait_until(lambda: sum(len(session.requests) for session in scp.sessions) >= count)
 
 
-def test_report_has_what_was_checked_before_ctrl_c(
-    processes: Processes, scp: ProgrammableSCP, tmp_path: Path
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_report_has_what_was_checked_before_it_was_ended(
+    processes: Processes, scp: ProgrammableSCP, tmp_path: Path, how: signal.Signals
 ) -> None:
     scp.rules.add(Rule(service="C-ECHO", request=2, silence=True))
     junit, page = tmp_path / "report.xml", tmp_path / "report.html"
@@ -40,7 +41,7 @@ def test_report_has_what_was_checked_before_ctrl_c(
     )
     _wait_for_requests(scp, 2)
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     printed, _ = process.communicate(timeout=DEADLINE_SECONDS)
 
     report = json.loads(printed)

@@ -94,7 +94,8 @@ class Run:
     what_was_sent: str = ""
     what_was_expected: str = ""
     what_was_received: str = ""
-    warning: str = ""
+    #: What would have been better, and what came instead, where a warning is due.
+    warning: tuple[str, str] | None = None
 
     @property
     def sop_class(self) -> str:
@@ -121,9 +122,9 @@ class Run:
         verdict = Verdict.FAIL if self.requirement is Requirement.SHALL else Verdict.WARNING
         raise CheckEnded(verdict, expected, received)
 
-    def warn(self, received: str) -> None:
+    def warn(self, expected: str, received: str) -> None:
         """Go on, but end with a warning: it is allowed, and yet peers will stumble over it."""
-        self.warning = received
+        self.warning = (expected, received)
 
     def not_applicable(self, why: str) -> NoReturn:
         """End the check without a verdict on the peer.
@@ -246,6 +247,7 @@ def named_for(one: Check, model: InformationModel) -> str:
 
 def with_verdict(run: Run) -> tuple[Verdict, Run]:
     """The verdict of a check that reached its end."""
-    if run.warning:
-        return Verdict.WARNING, replace(run, what_was_received=run.warning)
+    if run.warning is not None:
+        expected, received = run.warning
+        return Verdict.WARNING, replace(run, what_was_expected=expected, what_was_received=received)
     return Verdict.PASS, run

@@ -80,7 +80,7 @@ class Control:
                 running = sum(not session.ending for session in sessions)
                 return {"associations": len(sessions), "running": running}
             case "GET", ["associations"]:
-                return [described(number, one) for number, one in enumerate(self._scp.sessions, 1)]
+                return [described(one) for one in self._scp.sessions]
             case "GET", ["associations", number]:
                 return self._session(number).association.trace.to_json()
             case "GET", ["report"]:
@@ -114,10 +114,10 @@ class Control:
         return sessions[int(number) - 1]
 
 
-def described(number: int, session: Session) -> dict[str, Any]:
+def described(session: Session) -> dict[str, Any]:
     """One association in a list."""
     return {
-        "number": number,
+        "number": session.number,
         "calling_ae_title": session.calling,
         "called_ae_title": session.called,
         "requests": [request.name for request in session.requests],

@@ -121,9 +121,10 @@ class ProgrammableSCP:
                 sock, address = self._listening.accept()
             except OSError:
                 return
-            trace = Trace(f"association {len(self.sessions) + 1} from {address[0]}")
+            number = len(self.sessions) + 1
+            trace = Trace(f"association {number} from {address[0]}")
             association = Association(sock, trace, _TIMEOUT_SECONDS)
-            session = Session(association, self.holdings, self.rules, self.destinations)
+            session = Session(association, self.holdings, self.rules, self.destinations, number)
             thread = threading.Thread(target=self._run, args=(session,), daemon=True)
             with self._lock:
                 self.sessions.append(session)

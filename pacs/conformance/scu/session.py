@@ -54,9 +54,16 @@ class Session:
     """Serves one association until it ends."""
 
     def __init__(
-        self, association: Association, holdings: Holdings, rules: Rules, destinations: Destinations
+        self,
+        association: Association,
+        holdings: Holdings,
+        rules: Rules,
+        destinations: Destinations,
+        number: int,
     ) -> None:
         self.association = association
+        #: Of the associations of this SCP, from 1.
+        self.number = number
         self._holdings = holdings
         self._rules = rules
         self._destinations = destinations

@@ -41,7 +41,7 @@ def _expect_refusal(run: Run, received: list[Message]) -> None:
     expected = "a failure status, 0xA900 for one, and no match"
     run.expect(len(received) == 1, expected, came)
     if final == 0x0000:
-        run.warn("status 0x0000, as if the query had been processed, and no match")
+        run.warn(expected, "status 0x0000, as if the query had been processed, and no match")
         return
     run.expect(_is_failure(final), expected, came)
     run.expect(received[0].data is None, "no Identifier with a failure", "an Identifier with it")

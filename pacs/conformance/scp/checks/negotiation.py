@@ -71,7 +71,10 @@ def unknown_abstract_syntax(run: Run) -> None:
         result = answers[3].result if 3 in answers else None
         run.expect(result != 0, "context 3 refused", "context 3 accepted")
         if result not in (3, None):
-            run.warn(f"refused with result {result}, though the abstract syntax is not supported")
+            run.warn(
+                "context 3 refused with result 3",
+                f"refused with result {result}, though the abstract syntax is not supported",
+            )
         association.release()
 
 
@@ -91,7 +94,10 @@ def unknown_transfer_syntax(run: Run) -> None:
         result = answers[3].result if 3 in answers else None
         run.expect(result != 0, "context 3 refused", "context 3 accepted")
         if result not in (4, None):
-            run.warn(f"refused with result {result}, though no transfer syntax is supported")
+            run.warn(
+                "context 3 refused with result 4",
+                f"refused with result {result}, though no transfer syntax is supported",
+            )
         association.release()
 
 

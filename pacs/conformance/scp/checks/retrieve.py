@@ -213,7 +213,7 @@ def some_fail(run: Run) -> None:
         got.counter("Failed") in (None, 1), "Number of Failed Sub-operations 1", got.status_text
     )
     if got.final.status != _WARNING:
-        run.warn(f"{got.status_text}, though a sub-operation was completed")
+        run.warn("status 0xB000", f"{got.status_text}, though a sub-operation was completed")
 
 
 @retrieve_check("all-fail", SCP_BEHAVIOUR, "ends with a failure when all sub-operations failed")
@@ -398,7 +398,7 @@ def unknown_destination(run: Run) -> None:
         _is_failure(got.final.status), "status 0xA801 (Move Destination unknown)", got.status_text
     )
     if got.final.status != _DESTINATION_UNKNOWN:
-        run.warn(f"{got.status_text}; 0xA801 says it")
+        run.warn("status 0xA801 (Move Destination unknown)", f"{got.status_text}; 0xA801 says it")
 
 
 @retrieve_check(
@@ -472,7 +472,7 @@ def originator(run: Run) -> None:
         title = one.request.command.get("MoveOriginatorApplicationEntityTitle")
         number = one.request.command.get("MoveOriginatorMessageID")
         if title is None or number is None:
-            run.warn("Move Originator AE Title or Message ID is missing; they are optional")
+            run.warn("Move Originator AE Title and Message ID", "one is missing; they are optional")
         run.expect(
             title in (None, run.peer.calling_ae_title),
             f"Move Originator AE Title {run.peer.calling_ae_title}",

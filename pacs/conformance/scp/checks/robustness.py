@@ -56,7 +56,7 @@ def _expect_abort(run: Run, association: Association, why: str) -> None:
     try:
         received = association.receive_pdu()
     except ConnectionClosed:
-        run.warn("the connection was closed without an A-ABORT")
+        run.warn(expected, "the connection was closed without an A-ABORT")
         return
     except NoAnswer:
         run.fail(expected, f"nothing within {run.peer.timeout_seconds:g} s")
@@ -154,7 +154,7 @@ def _expect_no_success(run: Run, association: Association) -> None:
     except (Aborted, ConnectionClosed, Released):
         return
     except NoAnswer:
-        run.warn("no answer and no A-ABORT: the SCU waits in vain")
+        run.warn(expected, "no answer and no A-ABORT: the SCU waits in vain")
         return
     except UnexpectedPDU as error:
         run.fail(expected, str(error))
