@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pacs.conformance.judgement import Verdict
 from pacs.conformance.scu.rules import Rule
 from tests.conformance.programmable import Judge, judging
 
@@ -229,3 +230,15 @@ def test_a_planted_fault_is_caught(judge: Judge, name: str) -> None:
 
     assert fault.caught_by in found
     assert found[fault.caught_by].received
+
+
+def test_a_warning_says_what_was_wanted(judge: Judge) -> None:
+    """Not what was met before: PS3.8 9.3.3.2, result 3."""
+    name = "negotiation.abstract-syntax-unknown"
+    refused = Rule(service="association", refuse=("1.2.840.10008.1.2",), refuse_result=1)
+
+    found = judge.bad([name], refused)[name]
+
+    assert found.verdict is Verdict.WARNING
+    assert "result 3" in found.expected
+    assert "result 1" in found.received

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,7 @@ from pacs.conformance.judgement import CheckResult, Verdict
 from pacs.conformance.scp.destination import Destination
 from pacs.conformance.scu.control import Control
 from pacs.conformance.scu.judge import judge
+from pacs.conformance.scu.rules import Rule
 from pacs.conformance.scu.scenario import load, parse, ready_made
 from pacs.conformance.scu.server import ProgrammableSCP
 from pacs.errors import InvalidSetting
@@ -217,6 +219,14 @@ def test_the_example_of_the_documentation_is_a_scenario() -> None:
     scenario = parse(example, "example.toml")
     assert scenario.rules[0].status == 0xA700
     assert [one.PatientID for one in scenario.data_sets()] == ["P1"]
+
+
+def test_each_key_of_a_rule_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "conformance-testing.md").read_text("utf-8")
+    table = text.partition("| key | what it does |")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| ")]
+    named = {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+    assert {one.name for one in fields(Rule)} == named
 
 
 def test_a_rule_counts_the_requests_of_one_calling_ae() -> None:
