@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,34 @@ def _end_of_requests(printed: str) -> int:
     """What a tool prints of its own Identifier is not what it sees."""
     asked = re.search(r"Received .*(Response|RSP)|DIMSE Warning|Failed", printed)
     return asked.start() if asked and "Identifier" in printed else 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("echo", "{peer}"), ""),
+        (("find", "{peer}", "PatientID"), "P1"),
+        (("find", "--relational", "-L", "image", "{peer}", "SOPInstanceUID"), "2.25.1001.1.3"),
+        (("find", "-M", "patient", "-L", "patient", "{peer}", "PatientID=P*"), "P1"),
+        (("move", "--to", "NOBODY", "{peer}", "StudyInstanceUID=2.25.1001"), "A801"),
+    ],
+    ids=["echo", "find", "find-relational", "find-patients", "move"],
+)
+def test_nothing_is_held_against_our_own_scu(
+    arguments: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    with ProgrammableSCP(load("move-success")) as scp:
+        peer = f"ANY@127.0.0.1:{scp.port}"
+        done = subprocess.run(
+            [sys.executable, "-m", "pacs", *(one.format(peer=peer) for one in arguments)],
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+            cwd=tmp_path,
+            text=True,
+        )
+        wait_until(lambda: scp.sessions and scp.is_idle)
+        results = judge(scp.sessions).results
+    assert says in done.stdout + done.stderr
+    bad = [one for one in results if one.verdict in (Verdict.FAIL, Verdict.WARNING)]
+    assert not bad
