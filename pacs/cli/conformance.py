@@ -18,8 +18,7 @@ from pacs.config import Settings
 from pacs.conformance.judgement import CheckResult, Report
 from pacs.conformance.scp.check import Check, PeerUnderTest
 from pacs.conformance.scp.destination import Destination
-from pacs.conformance.scp.generation import generate
-from pacs.conformance.scp.preparation import Services, find_sample, store_sample
+from pacs.conformance.scp.preparation import Services, prepared
 from pacs.conformance.scp.runner import (
     Bench,
     knows_destination,
@@ -137,15 +136,13 @@ def _ended_like_ctrl_c() -> Iterator[None]:
 
 
 def _prepared(peer: PeerUnderTest, services: Services, *, read_only: bool) -> Sample:
-    if read_only:
-        return find_sample(peer, services)
-    sample = generate()
+    generated: list[Sample] = []
     try:
-        return store_sample(peer, sample, services)
+        return prepared(peer, services, read_only=read_only, on_generated=generated.append)
     except KeyboardInterrupt:
-        # There will be no report that says it.
-        what = f"patients whose Patient ID begins with {sample.token}-"
-        errors.print(f"some of the sample may be stored: {what}", markup=False)
+        for sample in generated:  # there will be no report that says it
+            what = f"patients whose Patient ID begins with {sample.token}-"
+            errors.print(f"some of the sample may be stored: {what}", markup=False)
         raise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 
 from pydicom.dataset import Dataset
@@ -38,15 +38,23 @@ Services = Collection[tuple[InformationModel, Operation]]
 _Found = tuple[Association, NegotiatedContext, InformationModel]
 
 
-def prepared(peer: PeerUnderTest, services: Services, *, read_only: bool) -> Sample:
-    """A sample for a run: found in the peer, or generated and stored.
+def prepared(
+    peer: PeerUnderTest,
+    services: Services,
+    *,
+    read_only: bool,
+    on_generated: Callable[[Sample], None] = lambda _: None,
+) -> Sample:
+    """A sample for a run: found in the peer, or generated, told to ``on_generated`` and stored.
 
     Raises:
         AssociationEnded: the peer accepts no association.
     """
     if read_only:
         return find_sample(peer, services)
-    return store_sample(peer, generate(), services)
+    sample = generate()
+    on_generated(sample)
+    return store_sample(peer, sample, services)
 
 
 def store_sample(peer: PeerUnderTest, sample: Sample, services: Services) -> Sample:
