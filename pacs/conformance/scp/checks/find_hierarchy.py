@@ -131,7 +131,7 @@ def other_parent(run: Run) -> None:
 
 
 @find_check(
-    "error-comment", "PS3.7 C.4.2", "keeps an Error Comment, if it sends one, within 64 characters"
+    "error-comment", "PS3.7 C.5", "keeps an Error Comment, if it sends one, within 64 characters"
 )
 def error_comment(run: Run) -> None:
     """It is an LO (PS3.7 E.1)."""

@@ -191,7 +191,7 @@ def cut_command(run: Run) -> None:
 
 @check(
     "robustness.command-field-unknown",
-    "PS3.7 C.5.20",
+    "PS3.7 C.5",
     "answers an operation that does not exist with 0x0211, or aborts",
     Requirement.SHOULD,
 )
