@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 
 from pacs.conformance.judgement import CheckResult, Verdict
-from pacs.conformance.scp.check import PeerUnderTest
+from pacs.conformance.scp.check import UNCOMPRESSED, PeerUnderTest
 from pacs.conformance.scp.destination import Destination
 from pacs.conformance.scp.preparation import prepared
 from pacs.conformance.scp.runner import Bench, offer_of, run_checks, selected
@@ -31,6 +32,14 @@ class Judge:
     def sample(self) -> Sample:
         """What the SCP has."""
         return self._sample
+
+    def spoil_pixels(self) -> None:
+        """Have the SCP have other pixel values than were stored."""
+        for one in self._sample.instances:
+            if "PixelData" in one.attributes and one.transfer_syntax in UNCOMPRESSED:
+                changed = deepcopy(one.attributes)
+                changed.PixelData = b"\x55" * len(changed.PixelData)
+                self._scp.holdings.add(changed, one.transfer_syntax)
 
     def bad(self, patterns: Sequence[str], *rules: Rule) -> dict[str, CheckResult]:
         """The checks that fail or warn while the rules are in force, by name without the model."""

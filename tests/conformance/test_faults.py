@@ -242,3 +242,13 @@ def test_a_warning_says_what_was_wanted(judge: Judge) -> None:
     assert found.verdict is Verdict.WARNING
     assert "result 3" in found.expected
     assert "result 1" in found.received
+
+
+def test_pixels_that_are_not_as_they_were_stored_are_noticed() -> None:
+    """PS3.4 B.4.1: no Storage Level discards them."""
+    with judging() as judge:
+        judge.spoil_pixels()
+        found = judge.bad(["*.content"])
+
+    assert found["move.content"].verdict is Verdict.FAIL
+    assert "PixelData" in found["move.content"].received

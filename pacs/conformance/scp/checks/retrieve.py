@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from pacs.conformance.judgement import Requirement
-from pacs.conformance.scp.check import Run
+from pacs.conformance.scp.check import UNCOMPRESSED, Run
 from pacs.conformance.scp.checks.retrieving import (
     FAILED,
     IDENTIFIER,
@@ -507,27 +507,40 @@ def called_title(run: Run) -> None:
     needs_sample=True,
 )
 def content_is_unchanged(run: Run) -> None:
-    """An archive may coerce the patient and study of an instance; its SOP Class, UIDs and pixels stay."""
+    """An archive may coerce the patient and study of an instance; its UIDs, and pixels with what describes them, stay.
+
+    No Storage Level discards those; Level 0 and 1 may discard others.
+    """
     assert run.destination is not None
-    instances = some(run, Level.SERIES)
+    images = (group for group in run.sample.entities(Level.SERIES) if all(map(_is_image, group)))
+    instances = next(images, None)
+    if instances is None:
+        run.not_applicable("no uncompressed image of the sample was stored")
     run.sent("a C-MOVE at SERIES level")
     retrieve(run, *target(run, Level.SERIES, instances), success)
     stored = {one.sop_instance_uid: one for one in instances}
-    for one in run.destination.received:
-        data_set = one.data_set
-        original = stored[str(data_set.SOPInstanceUID)]
-        if original.transfer_syntax != one.transfer_syntax:
-            continue
-        changed = _changed(original.attributes, data_set)
+    same = [
+        (stored[str(one.data_set.SOPInstanceUID)].attributes, one.data_set)
+        for one in run.destination.received
+        if stored[str(one.data_set.SOPInstanceUID)].transfer_syntax == one.transfer_syntax
+    ]
+    if not same:
+        run.not_applicable("sent in another transfer syntax than it was stored in")
+    for original, received in same:
+        changed = _changed(original, received)
         run.expect(not changed, "the Attributes that were stored", f"changed: {', '.join(changed)}")
 
 
+def _is_image(one: SampleInstance) -> bool:
+    return "PixelData" in one.attributes and one.transfer_syntax in UNCOMPRESSED
+
+
 def _changed(stored: Dataset, received: Dataset) -> list[str]:
-    """The keywords of what is not as it was, groups 0008 to 0018 and the pixels."""
+    """The keywords of what is not as it was of the pixels and their description."""
     tags = [
         element.tag
         for element in stored
-        if element.VR != "SQ" and (element.tag.group in (0x0018, 0x0028, 0x7FE0))
+        if element.VR != "SQ" and element.tag.group in (0x0028, 0x7FE0)
     ]
     return [
         stored[tag].keyword
