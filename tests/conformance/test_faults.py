@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pacs.conformance.judgement import Verdict
+from pacs.conformance.scp.runner import selected
 from pacs.conformance.scu.rules import Rule
 from tests.conformance.programmable import Judge, judging
 
@@ -252,3 +253,26 @@ def test_pixels_that_are_not_as_they_were_stored_are_noticed() -> None:
 
     assert found["move.content"].verdict is Verdict.FAIL
     assert "PixelData" in found["move.content"].received
+
+
+def _of_retrieves(**rule: Any) -> list[Rule]:
+    return [Rule(service="C-MOVE", **rule), Rule(service="C-GET", **rule)]
+
+
+def test_no_check_of_a_retrieve_is_blind(judge: Judge) -> None:
+    """Each goes red under a gross fault, or under one of its own above."""
+    patterns = ["move.*", "get.*"]
+    wrong = {"completed": 99, "failed": 7, "warning": 7, "remaining": 7}
+    gross = [
+        _of_retrieves(status=0xA702),
+        _of_retrieves(status=0x0000, unchecked=True),
+        _of_retrieves(response="every", counters=wrong),
+        _of_retrieves(response="every", counters={"remaining": -1}),
+        _of_retrieves(failed_list="all"),
+    ]
+    names = {one.name for one in selected(patterns, [], read_only=False)}
+
+    red = {name for rules in gross for name in judge.bad(patterns, *rules)}
+
+    own = {fault.caught_by for fault in FAULTS.values()} | {"move.content"}
+    assert names <= red | own
