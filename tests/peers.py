@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Protocol
 
 import pynetdicom
@@ -146,6 +147,17 @@ def deposit_bytes(
     with archive.storage.spool.create(meta) as writer:
         writer.write(data)
         store(archive, writer.finish(), Origin(CALLING, transfer_syntax_uid))
+
+
+def settled_file(archive: Archive, sop_instance_uid: str) -> Path:
+    """The stored file of an instance, for a test that damages or removes it.
+
+    A copy of a small file is in the index until the file has been synced, and the archive would mend it.
+    """
+    archive.redo.flush()
+    stored = archive.index.find_by_uid(sop_instance_uid)
+    assert stored is not None
+    return archive.storage.path(stored.location)
 
 
 def fill_index(archive: Archive, studies: int) -> None:

@@ -23,7 +23,7 @@ from pacs.dicom.storage_commitment import SOP_CLASS_UID
 from pacs.index.records import CommitmentState, Service
 from tests.dimse.committing import ScriptedSCU, action_information, request_commitment, wait_for
 from tests.factories import make_instance
-from tests.peers import VERIFICATION, RunningArchive, association, deposit, register
+from tests.peers import VERIFICATION, RunningArchive, association, deposit, register, settled_file
 from tests.serving import Serve, engine_on_sqlite, engine_only
 
 _UNKNOWN = "1.2.3.4.999"
@@ -33,12 +33,6 @@ def _deposit(running: RunningArchive, count: int = 1) -> list[tuple[str, str]]:
     instances = [make_instance() for _ in range(count)]
     deposit(running.archive, *instances)
     return [(one.SOPClassUID, one.SOPInstanceUID) for one in instances]
-
-
-def _path_of(running: RunningArchive, sop_instance_uid: str) -> Any:
-    stored = running.archive.index.find_by_uid(sop_instance_uid)
-    assert stored is not None
-    return running.archive.storage.path(stored.location)
 
 
 def _state(running: RunningArchive) -> CommitmentState:
@@ -120,12 +114,12 @@ def test_each_failure_has_its_reason(service: RunningArchive) -> None:
     scu = ScriptedSCU()
     stored = _deposit(service, 5)
     sound, other_class, damaged, missing, longer = (uid for _, uid in stored)
-    service.archive.redo.flush()
-    content = bytearray(_path_of(service, damaged).read_bytes())
+    damaged_file = settled_file(service.archive, damaged)
+    content = bytearray(damaged_file.read_bytes())
     content[-1] ^= 0x01
-    _path_of(service, damaged).write_bytes(bytes(content))
-    _path_of(service, missing).unlink()
-    with _path_of(service, longer).open("ab") as stream:
+    damaged_file.write_bytes(bytes(content))
+    settled_file(service.archive, missing).unlink()
+    with settled_file(service.archive, longer).open("ab") as stream:
         stream.write(b"\0\0")
     references = [
         (CTImageStorage, sound),

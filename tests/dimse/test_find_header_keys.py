@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from tests.peers import (
     deposit,
     identifier,
     responses,
+    settled_file,
 )
 
 PENDING, NOT_SUPPORTED = 0xFF00, 0xFF01
@@ -318,7 +318,7 @@ def test_match_whose_file_cannot_be_read_is_answered_without_header_and_logged_o
 def _damage(service: RunningArchive, uid: str, damage: str) -> None:
     stored = service.archive.index.find_by_uid(uid)
     assert stored is not None
-    path = Path(service.archive.storage.path(stored.location))
+    path = settled_file(service.archive, uid)
     content = path.read_bytes()
     path.unlink()
     if damage == "garbage":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from tests.peers import (
     deposit,
     identifier,
     responses,
+    settled_file,
 )
 from tests.serving import Serve
 
@@ -395,9 +395,7 @@ def test_find_candidate_whose_file_cannot_be_read_is_returned_as_not_matched(
 ) -> None:
     """PS3.4 C.2.2.1.3, C.4.1.1.4: nobody knows whether it matches, and 0xFF01 says that the key was not."""
     _store(service)
-    lost = service.archive.index.find_by_uid(f"{ROOT}.2.1.1")
-    assert lost is not None
-    Path(service.archive.storage.path(lost.location)).unlink()
+    settled_file(service.archive, f"{ROOT}.2.1.1").unlink()
 
     *pending, final = _find(service, _query("STUDY", AdmissionID="ADM_1"))
 

@@ -42,6 +42,7 @@ from tests.peers import (
     deposit,
     deposit_bytes,
     identifier,
+    settled_file,
 )
 from tests.serving import Serve, engine_on_sqlite
 
@@ -408,9 +409,7 @@ def test_a_new_instance_that_the_destination_refuses_is_a_failed_sub_operation(
 def test_a_source_whose_file_is_gone_cannot_be_read(service: RunningArchive) -> None:
     source = make_multiframe(4)
     deposit(service.archive, source)
-    stored = service.archive.index.find_by_uid(source.SOPInstanceUID)
-    assert stored is not None
-    service.archive.storage.remove(stored.location)
+    settled_file(service.archive, source.SOPInstanceUID).unlink()
 
     assert _refused(service, source)[0] == ALL_FAILED
 
@@ -516,9 +515,7 @@ def test_one_instance_that_cannot_be_read_fails_alone(serve: Serve) -> None:
     running = serve()
     good, lost = make_instance(), make_instance()
     deposit(running.archive, good, lost)
-    stored = running.archive.index.find_by_uid(lost.SOPInstanceUID)
-    assert stored is not None
-    running.archive.storage.remove(stored.location)
+    settled_file(running.archive, lost.SOPInstanceUID).unlink()
     query = identifier("IMAGE", SOPInstanceUID=[good.SOPInstanceUID, lost.SOPInstanceUID])
 
     outcome = Getter().retrieve(running, query, model=WITHOUT_BULK_DATA)

@@ -63,6 +63,7 @@ from tests.peers import (
     is_stock,
     register,
     responses,
+    settled_file,
     wait_until,
 )
 from tests.serving import Serve, engine_only
@@ -311,9 +312,7 @@ def test_retrieve_fails_the_instances_whose_file_is_missing(
     uids = store_study(service, 3)
     gone = [f"{SERIES}.{number}" for number in missing]
     for uid in gone:
-        stored = service.archive.index.find_by_uid(uid)
-        assert stored is not None
-        service.archive.storage.remove(stored.location)
+        settled_file(service.archive, uid).unlink()
 
     outcome = retriever.retrieve(service, study_query())
 

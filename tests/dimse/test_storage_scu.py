@@ -53,6 +53,7 @@ from tests.peers import (
     identifier,
     register,
     responses,
+    settled_file,
     wait_until,
 )
 from tests.serving import Serve, engine_on_sqlite
@@ -465,9 +466,7 @@ def _store_large(service: RunningArchive, count: int) -> list[str]:
 
 
 def _cut_short(service: RunningArchive, uid: str) -> None:
-    stored = service.archive.index.find_by_uid(uid)
-    assert stored is not None
-    path = service.archive.storage.path(stored.location)
+    path = settled_file(service.archive, uid)
     path.write_bytes(path.read_bytes()[:-20])
 
 

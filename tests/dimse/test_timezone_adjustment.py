@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from tests.peers import (
     identifier,
     listen,
     responses,
+    settled_file,
     stock_ae,
     stop_listening,
 )
@@ -468,9 +468,7 @@ def test_instance_received_last_says_where_an_entity_was_recorded(service: Runni
 def test_entity_whose_file_cannot_be_read_counts_as_in_the_archive_s_zone(serve: Serve) -> None:
     service = serve(timezone="+0200")
     deposit(service.archive, study("s", "20240705", "0130", "+0900"))
-    stored = service.archive.index.find_by_uid("1.2.115.1.1")
-    assert stored is not None
-    Path(service.archive.storage.path(stored.location)).unlink()
+    settled_file(service.archive, "1.2.115.1.1").unlink()
 
     [answered, _] = find(service, asked("+0000", StudyDate="20240704", StudyTime="2330"))
 
