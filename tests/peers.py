@@ -56,8 +56,11 @@ CALLED = "PACS"
 _TIMEOUT_SECONDS = 30
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait for something that another thread does; fail when it does not happen."""
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait for something that another thread does; fail when it does not happen.
+
+    A peer has its answer before the thread that gave it has logged, counted and recorded it.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -152,8 +152,7 @@ def test_unknown_ae_from_another_address_is_rejected_with_1_1_3(
 
     with caplog.at_level(logging.WARNING, logger="pacs"):
         assert _rejection(service.port, host=address, calling="STRANGER") == (1, 1, 3)
-
-    assert f"pacs ae add STRANGER {address}" in caplog.text
+        wait_until(lambda: f"pacs ae add STRANGER {address}" in caplog.text)
 
 
 @engine_only

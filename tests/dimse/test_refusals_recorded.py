@@ -12,7 +12,7 @@ from pacs.conformance.wire.association import Association, proposed_contexts
 from pacs.conformance.wire.message import CommandField, request
 from pacs.conformance.wire.trace import Trace
 from tests.dimse.retrieving import Getter, recorded, study_query
-from tests.peers import STUDY_ROOT_FIND, STUDY_ROOT_GET, association, responses
+from tests.peers import STUDY_ROOT_FIND, STUDY_ROOT_GET, association, responses, wait_until
 from tests.serving import Serve, engine_on_sqlite
 
 
@@ -27,8 +27,7 @@ def test_refused_find_is_logged_with_its_level(
         association(serve(), STUDY_ROOT_FIND) as assoc,
     ):
         assert responses(assoc.send_c_find(query, STUDY_ROOT_FIND))[-1].status == 0xA900
-
-    assert "C-FIND STUDY: 0 matches" in caplog.text
+        wait_until(lambda: "C-FIND STUDY: 0 matches" in caplog.text)
 
 
 @engine_on_sqlite

@@ -477,7 +477,7 @@ def test_echoscu_with_a_certificate_nobody_knows_is_refused(
     )
 
     assert shown.returncode != 0
-    assert "unable to get local issuer certificate" in caplog.text
+    wait_until(lambda: "unable to get local issuer certificate" in caplog.text)
 
 
 def test_echoscu_with_old_ciphers_only_is_refused(
@@ -532,5 +532,6 @@ def test_movescu_to_storescp_whose_certificate_nobody_knows_fails(
 
     assert "0xa702" in (shown.stdout + shown.stderr).lower()
     # storescp sends the certificate of its CA along.
-    assert "the certificate is not valid: self-signed certificate in certificate" in caplog.text
+    said = "the certificate is not valid: self-signed certificate in certificate"
+    wait_until(lambda: said in caplog.text)
     assert list(folder.iterdir()) == []

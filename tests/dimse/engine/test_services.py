@@ -25,6 +25,7 @@ from tests.peers import (
     association,
     identifier,
     responses,
+    wait_until,
 )
 
 Handler = Callable[[Any], Any]
@@ -99,7 +100,7 @@ def test_handler_that_raises_is_unable_to_process_without_its_words(
 
     assert final.status & 0xF000 == 0xC000
     assert final.comment == "Processing failure"
-    assert "secret of the implementation" in caplog.text
+    wait_until(lambda: "secret of the implementation" in caplog.text)
 
 
 @pytest.mark.parametrize(
