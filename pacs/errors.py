@@ -95,6 +95,10 @@ class InvalidInstance(PacsError):
     fault = "peer"
 
 
+class NotDicom(InvalidInstance):
+    """This is neither a DICOM file nor a bare data set."""
+
+
 class InstanceMismatch(InvalidInstance):
     """The data set does not belong to the SOP Class or SOP Instance it was sent as."""
 

@@ -133,9 +133,8 @@ def _check_row(archive: Archive, row: InstanceLocation, options: Options) -> Che
 def _compare(
     archive: Archive, row: InstanceLocation, size_bytes: int, options: Options
 ) -> Checked | None:
-    expected = row.data_set_offset + row.data_set_size
-    if size_bytes != expected:
-        detail = f"has {size_bytes} bytes, should have {expected}"
+    if size_bytes != row.size:
+        detail = f"has {size_bytes} bytes, should have {row.size}"
         return _about(row, Finding.DAMAGED, detail, size_bytes)
     if options.deep:
         try:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from pacs.archive.archive import Archive
 from pacs.dicom.part10 import read_file_meta, read_header
+from pacs.errors import InvalidInstance
 from pacs.index.index import Index
 from pacs.index.records import InstanceLocation, InstanceRecord
 from pacs.storage.base import StoredFile
@@ -57,26 +58,30 @@ def entries(archive: Archive) -> Iterator[Entry]:
 def read_record(
     storage: FilesystemStorage, file: StoredFile, known: InstanceLocation | None = None
 ) -> InstanceRecord:
-    """Make the record of a stored file from the file alone.
+    """Make the record of a stored file, without a row from the file alone.
 
-    The data set is read up to the last indexed Attribute, and to its end for the digest unless ``known`` has it
-    for the same size.
+    The data set is read up to the last indexed Attribute, and to its end for the digest where there is no row. What
+    the row knows (where the data set begins, its size, digest and transfer syntax) was so when the bytes were
+    received, and is not found out again: what the bytes say now may come of damage.
 
     Raises:
-        InvalidInstance: the file holds no instance that can be read.
+        InvalidInstance: the file holds no instance that can be read, or has another size than ``known`` says.
         StorageUnavailable: the file is gone or cannot be read.
     """
+    if known is not None and file.size_bytes != known.size:
+        raise InvalidInstance(f"has {file.size_bytes} bytes, should have {known.size}")
     with storage.open(file.location) as stream:
-        meta = read_file_meta(stream)
-        header = read_header(stream, meta.transfer_syntax_uid, meta.data_set_offset)
-        size = file.size_bytes - meta.data_set_offset
-        is_known = known is not None and known.data_set_size == size
-        digest = known.digest if is_known and known else digest_of(stream, meta.data_set_offset)
+        # Whatever is in the storage was written there by this archive.
+        meta = read_file_meta(stream, is_ours=True)
+        syntax = known.transfer_syntax_uid if known else meta.transfer_syntax_uid
+        offset = known.data_set_offset if known else meta.data_set_offset
+        header = read_header(stream, syntax, offset)
+        digest = known.digest if known else digest_of(stream, offset)
     return InstanceRecord(
         header=header,
         location=file.location,
-        data_set_offset=meta.data_set_offset,
-        data_set_size=size,
+        data_set_offset=offset,
+        data_set_size=file.size_bytes - offset,
         digest=digest,
         received_at=file.stored_at,
         source_ae=meta.source_ae,

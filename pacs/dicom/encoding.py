@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from struct import Struct
 
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from pacs.dicom.sop_classes import EXPLICIT_VR_BIG_ENDIAN
 
@@ -17,6 +17,8 @@ ITEM = 0xFFFEE000
 ITEM_DELIMITER = 0xFFFEE00D
 SEQUENCE_DELIMITER = 0xFFFEE0DD
 
+#: The VRs that an element can have (PS3.5 6.2), as in its header.
+VRS = frozenset(str(vr).encode() for vr in VR if len(str(vr)) == 2)
 #: VRs whose length has four bytes in explicit VR (PS3.5 7.1.2).
 LONG_VRS = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
 

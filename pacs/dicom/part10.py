@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from struct import pack, unpack
-from typing import BinaryIO
+from struct import Struct, pack
+from typing import BinaryIO, NamedTuple
 
 from pydicom.dataset import Dataset
 
 from pacs import __version__
+from pacs.dicom.actual_syntax import HEAD_BYTES, is_data_set
 from pacs.dicom.attributes import ATTRIBUTES, BY_TAG
 from pacs.dicom.byte_source import ByteSource, StreamBytes
 from pacs.dicom.character_sets import DEFAULT_CODECS, codecs_of, defined_terms
@@ -25,18 +26,21 @@ from pacs.dicom.element_reader import ElementReader
 from pacs.dicom.encoding import (
     EXPLICIT_LITTLE,
     UNDEFINED_LENGTH,
+    VRS,
     declared_encoding,
 )
 from pacs.dicom.instance import InstanceHeader
 from pacs.dicom.plain_elements import Elements, PlainElement, as_element, is_plain, value_of
 from pacs.dicom.plain_values import SPECIFIC_CHARACTER_SET, texts_of
 from pacs.dicom.sop_classes import (
+    DEFLATED,
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
+from pacs.dicom.uids import is_regular_uid, is_uid, uid_text
 from pacs.dicom.values import index_value
-from pacs.errors import InstanceMismatch, InvalidInstance, StorageUnavailable
+from pacs.errors import InstanceMismatch, InvalidInstance, NotDicom, StorageUnavailable
 
 #: Names this implementation in associations and files (PS3.7 D.3.3.2); derived from a random UUID
 #: (PS3.5 B.2).
@@ -52,12 +56,9 @@ SERIES_INSTANCE_UID = 0x0020000E
 _PREAMBLE_AND_PREFIX = bytes(128) + b"DICM"
 _META_GROUP = b"\x02\x00"
 _META_VERSION = b"\x00\x01"
+_GROUP_LENGTH = Struct("<HH2sHL")
 # A File Meta Information has a dozen elements; private ones of any number end the search.
 _MAX_META_ELEMENTS = 1000
-
-# Sloppy UIDs are common (leading zeros, empty components) and harmless. What is refused could not
-# be put into a URL or a list of UIDs unharmed; the first digit keeps "." and ".." out.
-_UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 _WANTED = frozenset(
     [SPECIFIC_CHARACTER_SET, *(attribute.tag for attribute in ATTRIBUTES if attribute.is_stored)]
@@ -67,7 +68,12 @@ _KEYWORDS = {attribute.tag: attribute.keyword for attribute in ATTRIBUTES}
 #: Bounds the memory that remembered values take.
 _REMEMBERED_BYTES = 128
 _IDENTITY = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID})
-_META_UIDS = frozenset({0x00020002, 0x00020003, 0x00020010})
+_META_SOP_CLASS = 0x00020002
+_META_SOP_INSTANCE = 0x00020003
+TRANSFER_SYNTAX_UID = 0x00020010
+_META_UIDS = frozenset({_META_SOP_CLASS, _META_SOP_INSTANCE, TRANSFER_SYNTAX_UID})
+#: Transfer syntaxes that encode elements otherwise than the File Meta Information is.
+_UNLIKE_META = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN}) | DEFLATED
 _SOURCE_AE = 0x00020016
 _META_TEXTS = _META_UIDS | {_SOURCE_AE}
 
@@ -102,7 +108,7 @@ def file_meta(
     """
     before, after = _common_meta(sop_class_uid, transfer_syntax_uid, source_ae)
     elements = before + _meta_element(0x0003, b"UI", _padded_uid(sop_instance_uid)) + after
-    group_length = pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements))
+    group_length = _GROUP_LENGTH.pack(0x0002, 0x0000, b"UL", 4, len(elements))
     return _PREAMBLE_AND_PREFIX + group_length + elements
 
 
@@ -124,36 +130,52 @@ def _common_meta(
     return b"".join(before), b"".join(after)
 
 
-def read_file_meta(stream: BinaryIO) -> FileMeta:
+def read_file_meta(stream: BinaryIO, *, is_ours: bool = False) -> FileMeta:
     """Read what comes before the data set of a file, also of one that is not quite a DICOM file.
 
     Accepted: no preamble, a wrong or missing group length, missing elements, no File Meta
     Information at all. What is missing is taken from the data set, which must begin like one.
+    ``is_ours`` says that ``file_meta`` wrote it: the group length is right, whatever follows.
 
     Raises:
-        InvalidInstance: this is neither a DICOM file nor a bare data set.
+        NotDicom: this is neither a DICOM file nor a bare data set.
+        InvalidInstance: the File Meta Information cannot be read, or a UID is missing or is none.
         StorageUnavailable: the file cannot be read.
     """
     with _readable():
         source = StreamBytes(stream, 0)
         has_preamble = source.read_at(128, 4) == b"DICM"
-        start = 132 if has_preamble else 0
-        meta, offset, group_length = _read_meta_group(source, start)
-        transfer_syntax = meta.get(0x00020010) or _guess_transfer_syntax(source, offset)
-        sop_class, sop_instance = meta.get(0x00020002), meta.get(0x00020003)
-        is_complete = meta.keys() >= _META_UIDS
-        is_part10 = has_preamble and is_complete and group_length == offset - start - 12
-        if not (sop_class and sop_instance):
-            sop_class, sop_instance = read_identity(stream, transfer_syntax, offset)
-        uids = (transfer_syntax, sop_class, sop_instance)
-        if not all(_UID.fullmatch(uid) for uid in uids):
-            raise InvalidInstance("This is neither a DICOM file nor a bare data set")
-        return FileMeta(
-            *uids,
-            data_set_offset=offset,
-            is_part10=is_part10,
-            source_ae=_ae_title(meta.get(_SOURCE_AE, "")),
-        )
+        try:
+            return _file_meta_of(stream, source, 132 if has_preamble else 0, is_ours=is_ours)
+        except InvalidInstance as error:
+            is_dicom = has_preamble or source.read_at(0, 2) == _META_GROUP
+            if is_dicom or is_data_set(source.read_at(0, HEAD_BYTES)):
+                raise
+            raise NotDicom from error
+
+
+def _file_meta_of(stream: BinaryIO, source: ByteSource, start: int, *, is_ours: bool) -> FileMeta:
+    group = _read_meta_group(source, start, is_ours=is_ours)
+    meta, offset = group.texts, group.end
+    transfer_syntax = meta.get(TRANSFER_SYNTAX_UID) or _guess_transfer_syntax(source, offset)
+    # Nothing can be made of a transfer syntax that is none, and no peer could be offered it.
+    if not is_regular_uid(transfer_syntax):
+        raise InvalidInstance(f"TransferSyntaxUID is not a UID: {transfer_syntax[:64]!a}")
+    sop_class, sop_instance = meta.get(_META_SOP_CLASS, ""), meta.get(_META_SOP_INSTANCE, "")
+    if not (is_uid(sop_class) and is_uid(sop_instance)):
+        found = read_identity(stream, transfer_syntax, offset)
+        sop_class, sop_instance = found[0] or sop_class, found[1] or sop_instance
+        require_uid(SOP_CLASS_UID, sop_class)
+        require_uid(SOP_INSTANCE_UID, sop_instance)
+    is_complete = meta.keys() >= _META_UIDS
+    return FileMeta(
+        transfer_syntax,
+        sop_class,
+        sop_instance,
+        data_set_offset=offset,
+        is_part10=start > 0 and is_complete and group.ends_as_it_says,
+        source_ae=_ae_title(meta.get(_SOURCE_AE, "")),
+    )
 
 
 def read_identity(
@@ -171,7 +193,7 @@ def read_identity(
         elements = _read_elements(
             stream, transfer_syntax_uid, data_set_offset, _IDENTITY, SOP_INSTANCE_UID
         )
-    return _uid_text(elements, SOP_CLASS_UID), _uid_text(elements, SOP_INSTANCE_UID)
+    return _uid_of(elements, SOP_CLASS_UID), _uid_of(elements, SOP_INSTANCE_UID)
 
 
 def read_header(stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int) -> InstanceHeader:
@@ -272,7 +294,7 @@ def _meta_element(number: int, vr: bytes, value: bytes) -> bytes:
 
 
 def _padded_uid(uid: str) -> bytes:
-    if not _UID.fullmatch(uid):
+    if not is_uid(uid):
         raise InvalidInstance(f"{uid[:64]!r} is not a UID")
     encoded = uid.encode("ascii")
     return encoded + b"\0" * (len(encoded) % 2)
@@ -296,24 +318,65 @@ def _readable() -> Iterator[None]:
         raise StorageUnavailable(f"The file cannot be read: {error.strerror}") from error
 
 
-def _read_meta_group(source: ByteSource, start: int) -> tuple[dict[int, str], int, int | None]:
-    # The texts, the position after the group, and what the group says of its own length.
+class _MetaGroup(NamedTuple):
+    texts: dict[int, str]
+    #: The position after the group.
+    end: int
+    #: Whether its group length agrees.
+    ends_as_it_says: bool
+
+
+def _read_meta_group(source: ByteSource, start: int, *, is_ours: bool) -> _MetaGroup:
+    # The group ends where its length says. Without one, or with one that leads nowhere, it ends where its tags stop
+    # ascending: a data set may have elements of this group too (they have no business there, but are to be kept).
+    length, first = _group_length(source, start)
+    if length is not None:
+        texts, end = _read_meta_elements(source, first, first + length)
+        if end == first + length and (is_ours or not _goes_on(source, texts, end)):
+            return _MetaGroup(texts, end, ends_as_it_says=True)
+    texts, end = _read_meta_elements(source, first, None)
+    return _MetaGroup(texts, end, length is not None and end == first + length)
+
+
+def _group_length(source: ByteSource, start: int) -> tuple[int | None, int]:
+    # What the group says of its length, and the position of the first element that this counts.
+    head = source.read_at(start, _GROUP_LENGTH.size)
+    if len(head) == _GROUP_LENGTH.size:
+        *element, length = _GROUP_LENGTH.unpack(head)
+        if element == [0x0002, 0x0000, b"UL", 4]:
+            return length, start + len(head)
+    return None, start
+
+
+def _goes_on(source: ByteSource, texts: dict[int, str], end: int) -> bool:
+    # Tools add elements without counting them. So the group does not end before it names its instance, nor where
+    # the next element is encoded as the group is and the data set is not.
+    head = source.read_at(end, 6)
+    if head[:2] != _META_GROUP:
+        return False
+    if not texts.keys() >= _META_UIDS:
+        return True
+    return texts[TRANSFER_SYNTAX_UID] in _UNLIKE_META and head[4:6] in VRS
+
+
+def _read_meta_elements(
+    source: ByteSource, start: int, end: int | None
+) -> tuple[dict[int, str], int]:
     reader = ElementReader(source)
     texts: dict[int, str] = {}
-    group_length: int | None = None
-    position = start
+    position, previous = start, 0
     for _ in range(_MAX_META_ELEMENTS):
-        if source.read_at(position, 2) != _META_GROUP:
-            return texts, position, group_length
+        if source.read_at(position, 2) != _META_GROUP or (end is not None and position >= end):
+            return texts, position
         header = reader.header(position, EXPLICIT_LITTLE)
+        if end is None and header.tag <= previous:
+            return texts, position
         if header.length == UNDEFINED_LENGTH:
             break
         value = reader.value(header)
-        if header.tag == 0x00020000 and len(value) == 4:
-            (group_length,) = unpack("<L", value)
-        elif header.tag in _META_TEXTS and value:
-            texts[header.tag] = _text(value)
-        position = header.value_at + header.length
+        if header.tag in _META_TEXTS and value:
+            texts[header.tag] = uid_text(value)
+        position, previous = header.value_at + header.length, header.tag
     raise InvalidInstance("The File Meta Information cannot be read")
 
 
@@ -332,24 +395,31 @@ def _read_elements(
     return reader.wanted(encoding, tags, last)
 
 
-def _identifying(elements: Elements, tag: int) -> str:
-    # From the bytes themselves: a UID that an index value would show cleaned names something else.
-    uid = _uid_text(elements, tag)
-    if _UID.fullmatch(uid):
-        return uid
+def require_uid(tag: int, uid: str) -> None:
+    """Check the value of an Attribute that names the instance or one of its parents.
+
+    Raises:
+        InstanceMismatch: the SOP Class or SOP Instance UID is empty.
+        InvalidInstance: another one is empty, or this is no UID.
+    """
+    if is_uid(uid):
+        return
     if uid:
-        raise InvalidInstance(f"{BY_TAG[tag].keyword} is not a UID: {uid[:64]!r}")
+        raise InvalidInstance(f"{BY_TAG[tag].keyword} is not a UID: {uid[:64]!a}")
     message = f"The data set has no {BY_TAG[tag].keyword}"
     if tag in _IDENTITY:
         raise InstanceMismatch(message, offending=(tag,))
     raise InvalidInstance(message)
 
 
-def _uid_text(elements: Elements, tag: int) -> str:
+def _identifying(elements: Elements, tag: int) -> str:
+    # From the bytes themselves: a UID that an index value would show cleaned names something else.
+    uid = _uid_of(elements, tag)
+    require_uid(tag, uid)
+    return uid
+
+
+def _uid_of(elements: Elements, tag: int) -> str:
     element = elements.get(tag)
     value = value_of(element) if element else None
-    return _text(value) if isinstance(value, bytes) else ""
-
-
-def _text(value: bytes) -> str:
-    return value.decode("latin_1").strip(" \0")
+    return uid_text(value) if isinstance(value, bytes) else ""

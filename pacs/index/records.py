@@ -60,11 +60,17 @@ class InstanceLocation:
     """Where one indexed SOP Instance should be found in the storage."""
 
     sop_instance_uid: str
+    transfer_syntax_uid: str
     location: str
     #: Bytes before the data set in the stored file.
     data_set_offset: int
     data_set_size: int
     digest: str
+
+    @property
+    def size(self) -> int:
+        """The bytes that the stored file should have."""
+        return self.data_set_offset + self.data_set_size
 
 
 class DuplicatePolicy(Enum):

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
+from struct import pack
 
 import pytest
 import sqlalchemy as sa
@@ -12,12 +14,15 @@ from pacs.archive.archive import Archive
 from pacs.archive.check import DEFAULT_GRACE
 from pacs.archive.check import Finding as CheckFinding
 from pacs.archive.reindex import Finding, Reindexed, reindex
+from pacs.archive.store import Origin, store
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
+from pacs.dicom.part10 import file_meta, read_file_meta
 from pacs.errors import PacsError
 from pacs.index import tables
 from pacs.index.index import Index
 from pacs.storage.filesystem import FilesystemStorage
 from tests.archive.holdings import (
+    EXPLICIT,
     contents,
     findings,
     keep,
@@ -163,16 +168,75 @@ def test_reindex_reads_no_data_set_to_its_end_where_the_row_has_the_digest(
     assert found(list(reindex(archive))) == {Finding.REWRITTEN: 1}
 
 
-def test_reindex_file_of_another_size_gets_a_new_digest(archive: Archive) -> None:
+def test_reindex_file_of_another_size_than_its_row_says_stays_damaged(archive: Archive) -> None:
     keep(archive, make_slice())
     path = archive.storage.path(location_of(archive, UID))
-    # A tool has rewritten the file in place, with a value more.
-    path.write_bytes(part10(make_slice(StudyDescription="Added")))
+    path.write_bytes(path.read_bytes()[:-8])
+    before, size = contents(archive.index), path.stat().st_size
 
-    list(reindex(archive))
+    (result,) = reindex(archive)
 
+    assert (result.finding, result.sop_instance_uid) == (Finding.UNREADABLE, UID)
+    assert result.detail == f"has {size} bytes, should have {size + 8}"
+    assert contents(archive.index) == before
+    assert findings(archive) == {CheckFinding.DAMAGED: 1}
+
+
+def keep_bytes(archive: Archive, data_set: bytes, syntax: str) -> None:
+    """Store a data set as it comes over the network."""
+    uids = "1.2.840.10008.5.1.4.1.1.2", UID
+    with archive.storage.spool.create(file_meta(*uids, syntax, source_ae="CT1")) as writer:
+        writer.write(data_set)
+        store(archive, writer.finish(), Origin("CT1", syntax, *uids))
+    archive.redo.flush()
+
+
+def data_set_of(data: bytes) -> bytes:
+    return data[read_file_meta(BytesIO(data)).data_set_offset :]
+
+
+def in_group_2(number: int, value: bytes) -> bytes:
+    value += b"\0" * (len(value) % 2)
+    return pack("<HH2sH", 2, number, b"UI", len(value)) + value
+
+
+# Each of them would be taken for File Meta Information by a reader that goes on as long as the group lasts; the last
+# one also by one that goes on as long as the tags ascend.
+GROUP_2 = {
+    "another transfer syntax": in_group_2(0x10, b"1.2.840.10008.1.2") + in_group_2(0x12, b"1.2.3"),
+    "another instance": in_group_2(0x02, b"1.2.3") + in_group_2(0x03, b"1.2.3.4"),
+    "what follows the last": in_group_2(0x0100, b"1.2.3"),
+}
+
+
+@pytest.mark.parametrize("index_is_lost", [False, True])
+@pytest.mark.parametrize("within", GROUP_2.values(), ids=GROUP_2)
+def test_reindex_group_2_elements_of_the_data_set_stay_where_they_are(
+    archive: Archive, within: bytes, index_is_lost: bool
+) -> None:
+    keep_bytes(archive, within + data_set_of(part10(make_slice())), EXPLICIT)
+    before = without_source(contents(archive.index))
+    if index_is_lost:
+        forget_everything(archive)
+
+    results = list(reindex(archive))
+
+    assert found(results) == {Finding.ADOPTED if index_is_lost else Finding.REWRITTEN: 1}
+    assert without_source(contents(archive.index)) == before
     assert findings(archive) == {CheckFinding.SOUND: 1}
-    assert any("Added" in row for row in contents(archive.index))
+
+
+def test_reindex_does_not_overrule_the_transfer_syntax_that_the_row_has(archive: Archive) -> None:
+    keep(archive, make_slice())
+    before = contents(archive.index)
+    path = archive.storage.path(location_of(archive, UID))
+    # As long as that of Explicit VR Little Endian, so that nothing but the name is another one.
+    path.write_bytes(
+        path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.2\0", 1)
+    )
+
+    assert found(list(reindex(archive))) == {Finding.REWRITTEN: 1}
+    assert contents(archive.index) == before
 
 
 def test_reindex_missing_and_unreadable_files_keep_their_rows(archive: Archive) -> None:

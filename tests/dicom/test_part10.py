@@ -33,7 +33,7 @@ from pacs.dicom.part10 import (
     read_identity,
 )
 from pacs.dicom.values import index_value
-from pacs.errors import InstanceMismatch, InvalidInstance, StorageUnavailable
+from pacs.errors import InstanceMismatch, InvalidInstance, NotDicom, StorageUnavailable
 from tests.factories import make_instance, part10
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
@@ -112,19 +112,19 @@ def test_implementation_names_are_what_the_standard_allows() -> None:
     assert 0 < len(IMPLEMENTATION_VERSION_NAME) <= 16
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 63, 64])
+@pytest.mark.parametrize("length", [1, 2, 3, 63, 64, 65, 128])
 def test_file_meta_any_length_of_uid_is_padded_to_even(length: int) -> None:
     uid = "1" * length
 
-    header = file_meta(uid, uid, uid, source_ae="A")
+    header = file_meta(uid, uid, EXPLICIT, source_ae="A")
 
     meta = read_file_meta(io.BytesIO(header))
-    assert meta == FileMeta(uid, uid, uid, len(header), is_part10=True, source_ae="A")
+    assert meta == FileMeta(EXPLICIT, uid, uid, len(header), is_part10=True, source_ae="A")
     assert len(header) % 2 == 0
 
 
 @pytest.mark.parametrize(
-    "uid", ["", "1" * 65, "1.2/3", "1.2.a", "1.2\x00", "\u0661.2", ".1", "1\n"]
+    "uid", ["", "1" * 129, "1.2\\3", "1.2\x00", "\u0661.2", " 1", "1 ", "1\n", "\x1b[31m"]
 )
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_file_meta_what_is_not_a_uid_is_refused(uid: str, position: int) -> None:
@@ -168,9 +168,8 @@ def test_read_file_meta_of_a_file_names_it(transfer_syntax: str) -> None:
 
 
 def test_read_file_meta_hostile_source_ae_is_cleaned() -> None:
-    header = file_meta("1.2", "1.2.3", EXPLICIT, source_ae="MODALITY")
     title = b"A\0\\\x1b\xff" + b"x" * 60
-    data = header + element(0x00020016, "AE", title)
+    data = counted(OWN + element(0x00020016, "AE", title))
 
     assert read_file_meta(io.BytesIO(data)).source_ae == "A????" + "x" * 11
 
@@ -268,10 +267,104 @@ def test_read_file_meta_transfer_syntax_that_is_no_uid_is_invalid() -> None:
     data = part10(make_instance())
     start = data.index(EXPLICIT.encode(), 132)
 
-    with pytest.raises(InvalidInstance):
+    with pytest.raises(
+        InvalidInstance, match=r"^TransferSyntaxUID is not a UID: '\.\./\.\./etc/pas'$"
+    ):
         read_file_meta(
-            io.BytesIO(data[:start] + b"../../../etc/passwd\0"[:18] + data[start + 20 :])
+            io.BytesIO(data[:start] + b"../../etc/pas".ljust(20, b"\0") + data[start + 20 :])
         )
+
+
+def group_2(*elements: tuple[int, bytes]) -> bytes:
+    return b"".join(element(0x00020000 | number, "UI", value) for number, value in elements)
+
+
+def counted(meta: bytes, less: int = 0) -> bytes:
+    """A File Meta Information with its group length, which leaves out so many bytes."""
+    return bytes(128) + b"DICM" + pack("<HH2sHL", 2, 0, b"UL", 4, len(meta) - less) + meta
+
+
+NAMES = [(0x02, b"1.2.3"), (0x03, b"1.2.4")]
+OWN = group_2(*NAMES, (0x10, EXPLICIT.encode()), (0x12, b"1.2.5"))
+IN_DATA_SET = group_2((0x10, IMPLICIT.encode()), (0x12, b"1.2.3.4.5"))
+
+
+@pytest.mark.parametrize(
+    "before", [counted(OWN), bytes(128) + b"DICM" + OWN], ids=["counted", "not"]
+)
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_read_file_meta_ends_before_group_2_in_the_data_set(before: bytes, is_ours: bool) -> None:
+    # What lies behind the end says of itself what it likes.
+    meta = read_file_meta(io.BytesIO(before + IN_DATA_SET + encoded()), is_ours=is_ours)
+
+    assert (meta.transfer_syntax_uid, meta.data_set_offset) == (EXPLICIT, len(before))
+    assert meta.is_part10 is (before == counted(OWN))
+
+
+def test_read_file_meta_group_2_in_the_data_set_that_goes_on_ascending_is_not_taken() -> None:
+    before, behind = counted(OWN), element(0x00020100, "UI", b"1.2.6")
+
+    assert read_file_meta(io.BytesIO(before + behind + encoded())).data_set_offset == len(before)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, BIG_ENDIAN])
+def test_read_file_meta_uncounted_elements_encoded_unlike_the_data_set_are_taken(
+    syntax: str,
+) -> None:
+    # A tool added them and left the group length as it was.
+    added = element(0x00020016, "AE", b"TOOL")
+    before = counted(group_2(*NAMES, (0x10, syntax.encode())) + added, less=len(added))
+
+    meta = read_file_meta(io.BytesIO(before + encoded()))
+
+    assert (meta.data_set_offset, meta.source_ae, meta.is_part10) == (len(before), "TOOL", False)
+    # Our own files never have such, so there it is the data set.
+    own = read_file_meta(io.BytesIO(before + encoded()), is_ours=True)
+    assert own.data_set_offset == len(before) - len(added)
+
+
+def test_read_file_meta_group_length_that_ends_before_the_uids_is_wrong() -> None:
+    before = counted(OWN, less=len(group_2((0x10, EXPLICIT.encode()), (0x12, b"1.2.5"))))
+
+    assert read_file_meta(io.BytesIO(before + encoded())).data_set_offset == len(before)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(
+            counted(group_2((0x10, EXPLICIT.encode()))) + element(0x00080016, "UI", b"1.2.3"),
+            "The data set has no SOPInstanceUID",
+            id="missing",
+        ),
+        pytest.param(
+            counted(group_2((0x02, b"1.2.3"), (0x03, b"1\\2"), (0x10, EXPLICIT.encode()))),
+            r"SOPInstanceUID is not a UID: '1\\2'",
+            id="wrong",
+        ),
+        pytest.param(
+            element(0x00080016, "UI", b"1.2.3") + element(0x00080018, "UI", b"1" * 130),
+            f"SOPInstanceUID is not a UID: '{'1' * 64}'",
+            id="wrong in a bare data set",
+        ),
+        pytest.param(
+            element(0x00080005, "CS", b"ISO_IR 100") + element(0x00080008, "CS", b"ORIGINAL"),
+            "The data set has no SOPClassUID",
+            id="missing in a bare data set",
+        ),
+    ],
+)
+def test_read_file_meta_names_what_is_wrong_with_a_uid(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidInstance) as caught:
+        read_file_meta(io.BytesIO(data))
+
+    assert caught.value.message == message
+    assert not isinstance(caught.value, NotDicom)
+
+
+def test_read_file_meta_of_text_says_that_it_is_no_dicom() -> None:
+    with pytest.raises(NotDicom):
+        read_file_meta(io.BytesIO(b"Dear colleague, " * 100))
 
 
 # read_header
@@ -379,7 +472,26 @@ def test_read_header_without_parent_uid_is_invalid(keyword: str) -> None:
     assert not isinstance(caught.value, InstanceMismatch)
 
 
-@pytest.mark.parametrize("uid", ["1.02.003", "1..2", "1.2.", "1" * 64, "1.2.3 ", "1.2.3\0\0"])
+@pytest.mark.parametrize(
+    "uid",
+    [
+        "1.02.003",
+        "1..2",
+        "1.2.",
+        "1" * 64,
+        "1.2.3 ",
+        "1.2.3\0\0",
+        "1" * 128,
+        "1.2.840.ABCDEF",
+        "6F9619FF-8B86-D011-B42D-00CF4FC964FF",
+        "1.2 .3",
+        "-1.2",
+        "..",
+        "1.2/../3",
+        "%00",
+        "'",
+    ],
+)
 @pytest.mark.parametrize("tag", [0x00080016, 0x00080018, 0x0020000D, 0x0020000E])
 def test_read_header_sloppy_uid_is_accepted(tag: int, uid: str) -> None:
     header = read_header(io.BytesIO(encoded((tag, "UI", uid.encode()))), EXPLICIT, 0)
@@ -390,25 +502,23 @@ def test_read_header_sloppy_uid_is_accepted(tag: int, uid: str) -> None:
 @pytest.mark.parametrize(
     "uid",
     [
-        "1.2/../3",
-        "..",
-        "1.2.x",
-        "1" * 65,
-        "-1.2",
+        "1" * 129,
         "1.2\n3",
-        "1 2",
         "1.2\x1b",
         "1.2\x003",
+        "1.2\x7f",
         "1.2\\1.3",
-        "%00",
+        "1.2.\xe4",
     ],
 )
 @pytest.mark.parametrize("tag", [0x00080016, 0x00080018, 0x0020000D, 0x0020000E])
 def test_read_header_what_is_not_a_uid_is_invalid(tag: int, uid: str) -> None:
-    data_set = encoded((tag, "UI", uid.encode()))
+    data_set = encoded((tag, "UI", uid.encode("latin_1")))
 
-    with pytest.raises(InvalidInstance, match=keyword_for_tag(tag)):
+    with pytest.raises(InvalidInstance) as caught:
         read_header(io.BytesIO(data_set), EXPLICIT, 0)
+
+    assert caught.value.message == f"{keyword_for_tag(tag)} is not a UID: {uid[:64]!a}"
 
 
 @pytest.mark.parametrize(

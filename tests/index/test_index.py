@@ -49,6 +49,7 @@ def test_locations_are_streamed_in_order(index: Index, make_record) -> None:
     assert [entry.location for entry in found] == ["C", "a", "b"]
     assert found[1] == InstanceLocation(
         sop_instance_uid=records[1].header.sop_instance_uid,
+        transfer_syntax_uid=records[1].header.transfer_syntax_uid,
         location="a",
         data_set_offset=344,
         data_set_size=1000,
