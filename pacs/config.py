@@ -284,6 +284,10 @@ class Settings(BaseModel):
         description="What a different instance with a stored SOP Instance UID does: "
         "replace the stored one, keep the stored one and answer with a warning, or be refused.",
     )
+    strict_uids: bool = Field(
+        default=False,
+        description="Refuse instances with a UID that is not of digits and dots, at most 64.",
+    )
     maximum_associations: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=100, description="Number of simultaneous associations accepted from all peers."
     )

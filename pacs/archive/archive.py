@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pacs.archive.irregularities import Once
 from pacs.archive.redo import Redo
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy
@@ -19,6 +20,10 @@ class Archive:
     #: Has a thread, so an archive with another policy (``dataclasses.replace``) has the same one.
     redo: Redo
     duplicates: DuplicatePolicy = DuplicatePolicy.REPLACE
+    #: Whether UIDs that are not of digits and dots, at most 64, are refused.
+    strict_uids: bool = False
+    #: What was said of irregular instances.
+    said: Once = field(default_factory=Once)
 
     def close(self) -> None:
         """Make everything durable, close the index and give up the spool."""

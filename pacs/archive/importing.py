@@ -36,8 +36,8 @@ from pacs.storage.base import Spooled
 # twice: going back in a zip member means to inflate it again.
 _HEAD_BYTES = 256 * 1024
 _CHUNK_BYTES = 1024 * 1024
-#: Refusals of one reason that a summary shows.
-_SHOWN_REFUSALS = 3
+#: Files of one reason, or with one note, that a summary shows.
+_SHOWN_FILES = 3
 
 
 @dataclass(slots=True)
@@ -50,6 +50,9 @@ class Summary:
     refused: Counter[Reason] = field(default_factory=Counter)
     #: The first few of each reason.
     examples: dict[Reason, list[Refusal]] = field(default_factory=dict)
+    #: What is irregular about instances that were accepted, each with the first few files.
+    notes: Counter[str] = field(default_factory=Counter)
+    noted: dict[str, list[str]] = field(default_factory=dict)
     #: Of the data sets that were read and accepted, stored before or not.
     size_bytes: int = 0
 
@@ -63,17 +66,22 @@ class Summary:
         """Everything that was dealt with."""
         return self.instances + self.skipped.total() + self.refused.total()
 
-    def add(self, result: StoreOutcome | Refusal) -> None:
-        """Count one result."""
+    def add(self, name: str, result: StoreOutcome | Refusal) -> None:
+        """Count what became of one file."""
         if isinstance(result, StoreOutcome):
             self.outcomes[result.outcome] += 1
             self.size_bytes += result.size_bytes
+            for note in result.notes:
+                self.notes[note] += 1
+                names = self.noted.setdefault(note, [])
+                if len(names) < _SHOWN_FILES:
+                    names.append(name)
         elif result.is_harmless:
             self.skipped[result.reason] += 1
         else:
             self.refused[result.reason] += 1
             examples = self.examples.setdefault(result.reason, [])
-            if len(examples) < _SHOWN_REFUSALS:
+            if len(examples) < _SHOWN_FILES:
                 examples.append(result)
 
 
@@ -130,9 +138,10 @@ class Import:
         try:
             while not self._is_stopping.is_set() and (found := self._next()) is not None:
                 if isinstance(found, Candidate):
-                    self._add(import_candidate(self._archive, found, self._source_ae))
+                    result = import_candidate(self._archive, found, self._source_ae)
+                    self._add(found.name, result)
                 else:
-                    self._add(found)
+                    self._add(found.name, found)
         finally:
             # Whatever ended this thread ends the run.
             self._is_stopping.set()
@@ -141,9 +150,9 @@ class Import:
         with self._scan_turn:
             return next(self._found, None)
 
-    def _add(self, result: StoreOutcome | Refusal) -> None:
+    def _add(self, name: str, result: StoreOutcome | Refusal) -> None:
         with self._summary_turn:
-            self.summary.add(result)
+            self.summary.add(name, result)
             if self._on_refused and isinstance(result, Refusal) and not result.is_harmless:
                 self._on_refused(result)
 

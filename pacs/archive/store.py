@@ -9,10 +9,16 @@ one are written with its row (``pacs.archive.redo``).
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pacs.archive.archive import Archive
+from pacs.archive.irregularities import (
+    in_its_syntax,
+    notes_of,
+    require_regular_uids,
+    syntax_of,
+)
 from pacs.dicom.instance import InstanceHeader
 from pacs.dicom.part10 import check_identity, read_header
 from pacs.errors import DuplicateInstance, IndexUnavailable, PacsError
@@ -30,6 +36,8 @@ class StoreOutcome:
     outcome: IngestOutcome
     header: InstanceHeader
     size_bytes: int
+    #: What is irregular about it (``pacs.archive.irregularities``).
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +55,15 @@ def store(archive: Archive, spooled: Spooled, origin: Origin) -> StoreOutcome:
     """Make a spooled instance durable and findable; the spooled file is gone afterwards, whatever happens.
 
     Raises:
-        InvalidInstance: the data set cannot be read, or lacks a UID.
+        InvalidInstance: the data set cannot be read, lacks a UID, or has one that is none.
         InstanceMismatch: the data set is not the instance that was announced.
         DuplicateInstance: a different one is stored and the policy is to refuse.
         StorageFull, StorageUnavailable, IndexUnavailable: nothing was stored.
     """
     try:
-        header = _read(spooled, origin)
+        header = _read(archive, spooled, origin)
+        if header.transfer_syntax_uid != origin.transfer_syntax_uid:
+            spooled = in_its_syntax(archive.storage.spool, spooled, header, origin.source_ae)
         content = spooled.content if archive.redo.has_room else None
         put = archive.storage.put if content is None else archive.storage.place
         location = put(spooled)
@@ -71,12 +81,21 @@ def store(archive: Archive, spooled: Spooled, origin: Origin) -> StoreOutcome:
         source_ae=origin.source_ae,
         content=content,
     )
-    return _index(archive, record)
+    outcome = _index(archive, record)
+    notes = notes_of(header, origin.transfer_syntax_uid)
+    for note in notes:
+        if archive.said.is_new(origin.source_ae, note):
+            LOGGER.warning("from %s: %s; this is said once", origin.source_ae, note)
+    return replace(outcome, notes=notes) if notes else outcome
 
 
-def _read(spooled: Spooled, origin: Origin) -> InstanceHeader:
+def _read(archive: Archive, spooled: Spooled, origin: Origin) -> InstanceHeader:
+    # A data set in another transfer syntax than was said could be stored as it is, and never sent to anybody.
+    syntax = syntax_of(spooled, origin.transfer_syntax_uid)
     with storage_faults("read the spool"), spooled.open() as stream:
-        header = read_header(stream, origin.transfer_syntax_uid, spooled.data_set_offset)
+        header = read_header(stream, syntax, spooled.data_set_offset)
+    if archive.strict_uids:
+        require_regular_uids(header)
     if origin.sop_instance_uid is not None and origin.sop_class_uid is not None:
         check_identity(header, origin.sop_class_uid, origin.sop_instance_uid)
     return header

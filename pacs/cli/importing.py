@@ -61,7 +61,7 @@ _OUTCOMES = {
 )
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@with_settings(*ARCHIVE_SETTINGS, "duplicate_policy", default_log_level="error")
+@with_settings(*ARCHIVE_SETTINGS, "duplicate_policy", "strict_uids", default_log_level="error")
 def import_command(
     settings: Settings,
     paths: tuple[Path, ...],
@@ -147,19 +147,29 @@ def _print_summary(summary: Summary, seconds: float, *, is_complete: bool) -> No
             console.print(f"{name:<22}{summary.outcomes[outcome]:>10,}")
     for reason, count in summary.skipped.items():
         console.print(f"{'skipped: ' + reason.value:<22}{count:>10,}")
+    for note, count in summary.notes.most_common():
+        console.print(f"accepted, but {note}: {count:,}", markup=False)
+        _print_names(summary.noted[note], count)
     if summary.refused:
         console.print(f"{'refused':<22}{summary.refused.total():>10,}")
     for reason, count in summary.refused.most_common():
         console.print(f"  {reason.value}: {count:,}", markup=False)
-        for refusal in summary.examples[reason]:
-            detail = f": {in_one_line(refusal.detail)}" if refusal.detail else ""
-            console.print(f"    {in_one_line(refusal.name)}{detail}", markup=False)
-        if count > len(summary.examples[reason]):
-            console.print("    ...")
+        _print_names([_example(refusal) for refusal in summary.examples[reason]], count)
     rate = summary.instances / max(seconds, 0.001)
     speed = human_size(round(summary.size_bytes / max(seconds, 0.001)))
     size = human_size(summary.size_bytes)
     console.print(f"{size} in {seconds:.1f} s: {speed}/s, {rate:,.0f} instances/s")
+
+
+def _example(refusal: Refusal) -> str:
+    return f"{refusal.name}: {refusal.detail}" if refusal.detail else refusal.name
+
+
+def _print_names(first: list[str], count: int) -> None:
+    for name in first:
+        console.print(f"    {in_one_line(name)}", markup=False)
+    if count > len(first):
+        console.print("    ...")
 
 
 def _as_json(summary: Summary, seconds: float, *, is_complete: bool) -> dict[str, Any]:
@@ -176,6 +186,10 @@ def _as_json(summary: Summary, seconds: float, *, is_complete: bool) -> dict[str
         "refused": {
             reason.value: {"count": count, "first": examples(reason)}
             for reason, count in summary.refused.most_common()
+        },
+        "notes": {
+            note: {"count": count, "first": [in_one_line(name) for name in summary.noted[note]]}
+            for note, count in summary.notes.most_common()
         },
         "bytes": summary.size_bytes,
         "seconds": round(seconds, 3),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom.uid import (
+    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -25,7 +26,7 @@ from pacs.archive.archive import Archive
 from pacs.archive.check import Finding
 from pacs.archive.import_sources import Found, Reason, Refusal, scan
 from pacs.archive.importing import Import, Summary
-from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID
+from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, file_meta
 from pacs.errors import IndexUnavailable, PacsError, StorageFull, StorageUnavailable
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy, IngestOutcome
@@ -99,6 +100,41 @@ def test_import_keeps_the_data_set_and_the_transfer_syntax(
     assert found is not None
     assert found.transfer_syntax_uid == transfer_syntax
     assert summary.size_bytes == len(data_set_of(data))
+
+
+PLAIN_SYNTAXES = [
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+]
+
+
+@pytest.mark.parametrize(
+    ("declared", "actual"),
+    list(itertools.permutations(PLAIN_SYNTAXES, 2)),
+    ids=lambda uid: uid.name.replace(" ", ""),
+)
+def test_import_records_the_transfer_syntax_that_the_data_set_is_in(
+    archive: Archive, tmp_path: Path, declared: pydicom.uid.UID, actual: pydicom.uid.UID
+) -> None:
+    data_set = data_set_of(part10(make_slice(1), actual))
+    meta = file_meta(CTImageStorage, UID, declared, source_ae="TOOL")
+    path = write(tmp_path / "a", meta + data_set)
+
+    summary = run(archive, path)
+
+    before, stored = stored_file(archive, UID)
+    found = archive.index.find_by_uid(UID)
+    assert found is not None
+    assert found.transfer_syntax_uid == actual
+    assert stored == data_set
+    read = pydicom.dcmread(BytesIO(before + stored))
+    assert read.file_meta.TransferSyntaxUID == actual
+    assert read.PatientName == "Doe^Jane"
+    note = f"the data set is in {actual.name}, and was said to be in {declared.name}"
+    assert (summary.notes, summary.noted) == ({note: 1}, {note: [str(path)]})
+    assert (findings(archive), spooled_files(archive)) == ({Finding.SOUND: 1}, [])
 
 
 def test_import_writes_the_file_meta_information_anew(archive: Archive, tmp_path: Path) -> None:

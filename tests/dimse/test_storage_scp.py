@@ -33,6 +33,7 @@ from pacs.index.records import Service
 from tests.factories import make_instance
 from tests.outages import index_outage, largest_file
 from tests.peers import (
+    CALLING,
     RunningArchive,
     association,
     data_set_bytes,
@@ -261,6 +262,43 @@ def test_store_of_other_instance_than_announced_is_a900_with_offending_element(
     assert status.ErrorComment
     assert service.archive.index.stats().instances == 0
     assert list(service.archive.storage.files()) == []
+
+
+@pytest.mark.parametrize(
+    ("negotiated", "actual"),
+    [
+        (ExplicitVRLittleEndian, ImplicitVRLittleEndian),
+        (ImplicitVRLittleEndian, ExplicitVRLittleEndian),
+        (ExplicitVRLittleEndian, ExplicitVRBigEndian),
+        (DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian),
+    ],
+    ids=lambda uid: uid.name.replace(" ", ""),
+)
+def test_store_in_another_transfer_syntax_than_negotiated_is_recorded_as_what_it_is(
+    service: RunningArchive, caplog: pytest.LogCaptureFixture, negotiated: UID, actual: UID
+) -> None:
+    instances = [make_instance(), make_instance()]
+
+    with association(service, build_context(CTImageStorage, negotiated)) as assoc:
+        for number, instance in enumerate(instances, 1):
+            data = data_set_bytes(instance, actual)
+            status = send_bytes(assoc, data, CTImageStorage, instance.SOPInstanceUID, number)
+            assert status.Status == 0x0000
+
+    for instance in instances:
+        stored = service.archive.index.find_by_uid(instance.SOPInstanceUID)
+        assert stored is not None
+        assert stored.transfer_syntax_uid == actual
+        assert stored_bytes(service.archive, instance.SOPInstanceUID) == data_set_bytes(
+            instance, actual
+        )
+        read = dcmread(service.archive.storage.path(stored.location))
+        assert read.file_meta.TransferSyntaxUID == actual
+        assert read.PatientID == "P-1"
+    said = [text for text in caplog.messages if "was said to be in" in text]
+    note = f"the data set is in {actual.name}, and was said to be in {negotiated.name}"
+    assert said == [f"from {CALLING}: {note}; this is said once"]
+    assert spool_files(service.archive) == []
 
 
 def test_store_without_the_right_is_0124_and_stores_nothing(service: RunningArchive) -> None:
