@@ -17,6 +17,7 @@ from pacs.archive.archive import Archive
 from pacs.archive.check import DEFAULT_GRACE
 from pacs.archive.stored_files import Entry, entries, read_record, size_at
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
+from pacs.dicom.uids import shown_uid
 from pacs.errors import IndexUnavailable, InvalidInstance, PacsError, StorageUnavailable
 from pacs.index.records import DuplicatePolicy, IngestOutcome, InstanceRecord
 
@@ -101,7 +102,9 @@ def _read(archive: Archive, entry: Entry) -> _Work | Reindexed | None:
         return _Work(DuplicatePolicy.KEEP if is_young else DuplicatePolicy.LATEST, record)
     if record.header.sop_instance_uid != uid:
         found = record.header.sop_instance_uid
-        return _unreadable(entry.location, uid, f"the file holds another instance, {found}")
+        return _unreadable(
+            entry.location, uid, f"the file holds another instance, {shown_uid(found)}"
+        )
     return _Work(None, record)
 
 

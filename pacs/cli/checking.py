@@ -17,6 +17,7 @@ from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
 from pacs.cli.output import INTERRUPTED, console, errors, human_size
 from pacs.cli.progress import ProgressDisplay, in_one_line
 from pacs.config import Settings
+from pacs.dicom.uids import shown_uid
 from pacs.server import has_files, open_archive
 
 _WELL = frozenset({check.Finding.SOUND, check.Finding.IN_FLIGHT})
@@ -171,6 +172,8 @@ class _Listing:
             sys.stdout.write(f"{self._separator}  {json.dumps(facts)}")
             self._separator = ",\n"
         else:
+            if result.sop_instance_uid:
+                facts["sop_instance_uid"] = shown_uid(result.sop_instance_uid)
             console.print("  ".join(filter(None, facts.values())), markup=False)
 
     def finish(self) -> None:

@@ -10,6 +10,7 @@ import click
 from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
 from pacs.cli.output import console, print_json, print_table
 from pacs.config import Settings
+from pacs.dicom.uids import shown_uid
 from pacs.errors import InvalidSetting
 from pacs.index.records import CommitmentRecord, CommitmentReference, CommitmentState
 from pacs.server import open_archive
@@ -76,7 +77,12 @@ def commitment_show(settings: Settings, number: int, only_failed: bool, as_json:
         "",
         ("no.", "SOP Instance UID", "result", "SOP Class UID"),
         [
-            (one.number, one.sop_instance_uid, _result(record, one), one.sop_class_uid)
+            (
+                one.number,
+                shown_uid(one.sop_instance_uid),
+                _result(record, one),
+                shown_uid(one.sop_class_uid),
+            )
             for one in references
         ],
     )
@@ -87,7 +93,7 @@ def _print_record(record: CommitmentRecord) -> None:
     request = record.request
     lines = [
         ("commitment", f"{record.key} ({record.state.value})"),
-        ("transaction", request.transaction_uid),
+        ("transaction", shown_uid(request.transaction_uid)),
         ("requested by", f"{request.calling_ae} at {request.calling_host}"),
         ("requested", f"{_time(request.requested_at)} UTC"),
         ("checked", _time(record.checked_at)),

@@ -17,6 +17,7 @@ from pacs.config import Settings
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.query_options import QueryOptions
+from pacs.dicom.uids import shown_uid
 from pacs.dimse import query_scu
 from pacs.dimse.cancellation import Cancellation
 from pacs.server import options_of
@@ -331,4 +332,4 @@ def _report(final: query_scu.Progress, destination: str) -> None:
     if final.comment:
         console.print(final.comment, markup=False)
     for uid in final.failed_uids:
-        console.print(f"failed: {uid}", markup=False)
+        console.print(f"failed: {shown_uid(uid)}", markup=False)

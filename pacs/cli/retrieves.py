@@ -11,6 +11,7 @@ from pacs.cli.options import ARCHIVE_SETTINGS, SCU_SETTINGS, with_settings
 from pacs.cli.output import console, errors, human_size, print_json, print_table
 from pacs.cli.progress import ProgressDisplay, in_one_line
 from pacs.config import Settings
+from pacs.dicom.uids import shown_uid
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.retry_scu import RetrySCU
 from pacs.errors import InvalidSetting
@@ -81,7 +82,7 @@ def retrieve_show(settings: Settings, number: int, only_failed: bool, as_json: b
     if failed:
         console.print("Failed SOP Instance UID List:")
         for one in failed:
-            console.print(f"  {one.sop_instance_uid}", markup=False)
+            console.print(f"  {shown_uid(one.sop_instance_uid)}", markup=False)
     return 0
 
 
@@ -131,9 +132,9 @@ def _print_retry(scu: RetrySCU, destination: str, not_stored: tuple[str, ...]) -
         markup=False,
     )
     for uid, comment in scu.failures:
-        console.print(f"{uid}: {in_one_line(comment)}", markup=False)
+        console.print(f"{shown_uid(uid)}: {in_one_line(comment)}", markup=False)
     for uid in not_stored:
-        console.print(f"{uid}: is not stored any more", markup=False)
+        console.print(f"{shown_uid(uid)}: is not stored any more", markup=False)
 
 
 def _print_record(record: RetrieveRecord) -> None:
@@ -169,7 +170,7 @@ def _print_operations(operations: list[SubOperationRecord]) -> None:
         [
             (
                 one.number,
-                one.sop_instance_uid,
+                shown_uid(one.sop_instance_uid),
                 one.outcome.value,
                 "" if one.status is None else f"{one.status:04X}",
                 human_size(one.size_bytes),

@@ -36,6 +36,7 @@ from pacs.dicom.plain_values import (
     vr_of,
 )
 from pacs.dicom.ranges import RANGE_VRS, Range, parse_range
+from pacs.dicom.uids import is_uid
 from pacs.dicom.values import capped, shadow_values, split_values
 
 
@@ -130,7 +131,6 @@ _MAXIMUM_PATTERN = 1_024
 _CODES = 3
 # Each listed name is a condition of its own, and SQLite nests at most 1,000 of them.
 _MAXIMUM_LISTED = 256
-_UID = re.compile(r"[0-9.]{1,64}")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -230,7 +230,8 @@ def _parse_list(vr: str, element: Element, values: list[str], rules: MatchingRul
 
 def _parse_uids(element: Element, values: list[str]) -> Match:
     for value in values:
-        if not _UID.fullmatch(value):
+        # A UID with such a character can be stored, but nobody asks for one: it is meant as a wild card.
+        if not is_uid(value) or "*" in value or "?" in value:
             refuse(element.tag, "is not a UID; it has no wild card")
     uids = tuple(dict.fromkeys(values))
     return SingleValue(uids[0]) if len(uids) == 1 else UidList(uids)

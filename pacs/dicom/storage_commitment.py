@@ -6,7 +6,6 @@ Read and written by hand because a request may reference tens of thousands of SO
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pacs.dicom.byte_source import ByteSource, InflatedBytes, StreamBytes
 from pacs.dicom.element_reader import ElementHeader, ElementReader
 from pacs.dicom.element_writer import element_header, item_header, padded
 from pacs.dicom.encoding import ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED_LENGTH, Encoding
+from pacs.dicom.uids import MAX_UID_CHARACTERS, is_uid, uid_text
 from pacs.errors import InvalidActionInformation, InvalidInstance, TooManyReferences
 
 SOP_CLASS_UID = "1.2.840.10008.1.20.1"
@@ -36,9 +36,6 @@ _TRANSACTION_UID = 0x00081195
 _FAILURE_REASON = 0x00081197
 _FAILED_SEQUENCE = 0x00081198
 _REFERENCED_SEQUENCE = 0x00081199
-# As tolerant as C-STORE is: what could be stored can be committed.
-_UID = re.compile(r"[0-9][0-9.]{0,63}")
-_MAX_UID_BYTES = 64
 
 
 class EventType(IntEnum):
@@ -180,10 +177,11 @@ class _ActionReader:
         return f"Item {self._items}: {_UID_NAMES[tag]}"
 
     def _uid(self, header: ElementHeader, name: str) -> str:
-        if header.length > _MAX_UID_BYTES or header.vr not in ("", "UI"):
+        if header.length > MAX_UID_CHARACTERS or header.vr not in ("", "UI"):
             raise InvalidActionInformation(f"{name} is no UID")
-        text = self._reader.value(header).decode("latin-1").rstrip("\0 ")
-        if text and not _UID.fullmatch(text):
+        text = uid_text(self._reader.value(header))
+        # As tolerant as C-STORE is: what could be stored can be committed.
+        if text and not is_uid(text):
             raise InvalidActionInformation(f"{name} is no UID")
         return text
 

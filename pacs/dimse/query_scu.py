@@ -9,6 +9,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+from pydicom import config
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -97,6 +98,10 @@ def identifier(level: str, keys: Mapping[str, str]) -> Dataset:
         try:
             if tag.is_private:
                 dataset[tag] = _private(tag, keyword, value)
+            elif dictionary_VR(tag) == "UI":
+                # Devices make UIDs that the Standard does not allow, and pydicom would warn of.
+                uids = _typed(keyword, value)
+                dataset[tag] = DataElement(tag, "UI", uids, validation_mode=config.IGNORE)
             else:
                 setattr(dataset, keyword, _typed(keyword, value))
         except (ValueError, TypeError) as error:

@@ -31,6 +31,7 @@ from pacs.archive.sub_operations import Outcome
 from pacs.dicom.identifier import Query
 from pacs.dicom.information_model import model_of
 from pacs.dicom.instance_retrieve import parse_instance_retrieve
+from pacs.dicom.uids import shown_uid
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.extended_negotiation import options_of_request
 from pacs.dimse.negotiation import VERIFICATION, rights_of
@@ -279,7 +280,7 @@ class _Sending:
                 LOGGER.warning(
                     "%s: sub-operation for %s %s: %s",
                     rights_of(self._retrieve.event),
-                    instance.sop_instance_uid,
+                    shown_uid(instance.sop_instance_uid),
                     outcome.result.value,
                     outcome.comment,
                 )

@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum, IntEnum
 
+from pydicom import config
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from pacs import errors
 from pacs.archive.sub_operations import SubOperations
 from pacs.dicom.error_comment import MAX_COMMENT_CHARACTERS
+
+_FAILED_LIST = Tag("FailedSOPInstanceUIDList")
 
 
 class Status(IntEnum):
@@ -141,7 +146,10 @@ def failed_list(uids: Sequence[str]) -> Dataset | None:
     if not uids:
         return None
     dataset = Dataset()
-    dataset.FailedSOPInstanceUIDList = list(uids)
+    # IGNORE: what was stored is named, also if its VR does not allow it.
+    dataset[_FAILED_LIST] = DataElement(
+        _FAILED_LIST, "UI", list(uids), validation_mode=config.IGNORE
+    )
     return dataset
 
 

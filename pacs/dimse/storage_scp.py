@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pacs.archive.archive import Archive
 from pacs.archive.store import Origin, StoreOutcome, store
 from pacs.dicom.part10 import file_meta
+from pacs.dicom.uids import shown_uid
 from pacs.dimse.negotiation import rights_of
 from pacs.dimse.status import DimseService, Status, status_dataset, status_of
 from pacs.errors import PacsError
@@ -103,6 +104,7 @@ def handle_store(event: Any, archive: Archive) -> int | Dataset:
     rights = rights_of(event)
     request = event.request
     uid = str(request.AffectedSOPInstanceUID)
+    shown = shown_uid(uid)
     sink = _received(event, archive)
     try:
         rights.require(Service.STORE)
@@ -118,12 +120,12 @@ def handle_store(event: Any, archive: Archive) -> int | Dataset:
         )
     except PacsError as error:
         sink.discard()
-        LOGGER.log(error.log_level, "%s: C-STORE of %s refused: %s", rights, uid, error.message)
+        LOGGER.log(error.log_level, "%s: C-STORE of %s refused: %s", rights, shown, error.message)
         return status_of(error, DimseService.STORE)
     LOGGER.info(
         "%s: C-STORE of %s %s: %d bytes in %.3f s",
         rights,
-        uid,
+        shown,
         outcome.outcome.value,
         outcome.size_bytes,
         time.monotonic() - started,

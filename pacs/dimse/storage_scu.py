@@ -7,17 +7,21 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
+from pydicom import config
 from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext, build_context
 
 from pacs.archive.retrieve import OutgoingInstance
 from pacs.archive.sub_operations import Outcome
+from pacs.dicom.uids import shown_uid
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.command import StoreRequests
 from pacs.dimse.engine.store_message import StoreMessage
 from pacs.dimse.transcode import FALLBACK_TRANSFER_SYNTAXES, NotTranscodable, transcode
 from pacs.errors import PacsError
 from pacs.index.records import SubOperationOutcome
+
+_MOST_SYNTAX_CHARACTERS = 64
 
 
 def outcome_of_status(
@@ -41,7 +45,9 @@ def contexts_for(stored: Mapping[tuple[str, str], int]) -> list[PresentationCont
     One context for each pair, so that each can be accepted or refused alone, and one for each SOP Class with
     the uncompressed syntaxes, in case the stored one is refused.
     """
-    pairs = sorted(stored, key=lambda pair: -stored[pair])
+    # A longer name than PS3.8 9.3.2 has room for cannot be proposed; its instances fail, and no others.
+    proposable = [pair for pair in stored if len(pair[0]) <= _MOST_SYNTAX_CHARACTERS]
+    pairs = sorted(proposable, key=lambda pair: -stored[pair])
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in pairs]
     for sop_class in dict.fromkeys(sop_class for sop_class, _ in pairs):
         offered = {syntax for other, syntax in pairs if other == sop_class}
@@ -192,9 +198,15 @@ class StorageLink:
 
 
 def _not_accepted(instance: OutgoingInstance, who: str) -> str:
-    sop_class = UID(instance.sop_class_uid).name
-    syntax = UID(instance.transfer_syntax_uid).name
+    sop_class = _name(instance.sop_class_uid)
+    syntax = _name(instance.transfer_syntax_uid)
     return f"{who} accepts no presentation context for {sop_class} in {syntax}"
+
+
+def _name(uid: str) -> str:
+    # pydicom's name of a UID that it does not know is the UID.
+    name = UID(uid, validation_mode=config.IGNORE).name
+    return shown_uid(uid) if name == uid else name
 
 
 def _broken_off(error: Exception) -> Outcome:

@@ -6,11 +6,11 @@ LO, a tuple of tags for AT.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Mapping
 
 from pacs.dicom.error_comment import MAX_COMMENT_CHARACTERS
+from pacs.dicom.uids import is_uid
 
 CommandValue = int | str | tuple[int, ...]
 
@@ -48,8 +48,6 @@ NO_DATA_SET = 0x0101
 HAS_DATA_SET = 0x0001
 _C_STORE_RQ = 0x0001
 
-# Leading zeros and empty components are common and harmless; anything else is no UID (PS3.5 9.1).
-_UID = re.compile(r"(?:[0-9][0-9.]{0,63})?\Z")
 _HEADER = struct.Struct("<HHI")
 _GROUP_LENGTH = struct.Struct("<HHII")
 _US = struct.Struct("<H")
@@ -107,7 +105,7 @@ def _decode_value(vr: str, raw: bytes) -> CommandValue | None:
         # Only a comment may be in another character set; nothing depends on what it says.
         return raw.decode("latin-1").strip(" \0") if vr == "LO" else None
     text = text.strip(" \0")
-    return None if vr == "UI" and not _UID.match(text) else text
+    return None if vr == "UI" and text and not is_uid(text) else text
 
 
 def encode(values: Mapping[str, CommandValue | None]) -> bytes:

@@ -131,13 +131,16 @@ def test_us_element_of_another_length_is_ill_typed(length: int) -> None:
         ("1.2.3\0", "1.2.3"),
         ("1.2.3 ", "1.2.3"),
         ("", ""),
-        ("../../etc", None),
-        ("abc", None),
-        ("1" * 65, None),
+        ("1" * 128, "1" * 128),
+        ("6F9619FF-8B86", "6F9619FF-8B86"),
+        ("1.2 3 ", "1.2 3"),
+        ("1" * 129, None),
         ("1.2\n", None),
+        ("1.2\\3", None),
+        ("1.2\0003", None),
     ],
 )
-def test_uid_is_digits_and_dots(uid: str, expected: str | None) -> None:
+def test_uid_is_printable_and_one_value(uid: str, expected: str | None) -> None:
     element = struct.pack("<HHI", 0, 0x0002, len(uid)) + uid.encode()
 
     values, ill_typed = command.decode(element)
