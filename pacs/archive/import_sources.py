@@ -11,6 +11,7 @@ members together only to a multiple of the zip; see the limits below.
 from __future__ import annotations
 
 import os
+import re
 import struct
 import threading
 import zipfile
@@ -47,6 +48,8 @@ _LARGEST_RATIO = 100
 _ENCRYPTED = 0x1
 # bzip2 and LZMA inflate one read to gigabytes, which Python's reader holds in memory.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+#: What a name may end in that its File ID does not have. Digits are none: files are named by UIDs.
+_EXTENSION = re.compile(r"\.[a-z][a-z0-9]{0,4}$")
 _ZIP_PREFIXES = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -295,7 +298,9 @@ def _medium(path: Path, meta: FileMeta) -> Iterator[Found]:
     folder = _MediumFolder(path.parent)
     try:
         with path.open("rb") as stream:
-            for components in referenced_files(stream, meta.data_set_offset):
+            for components in referenced_files(
+                stream, meta.transfer_syntax_uid, meta.data_set_offset
+            ):
                 yield folder.find(components)
     except InvalidInstance as error:
         yield Refusal(str(path), Reason.INVALID, error.message)
@@ -306,8 +311,9 @@ def _medium(path: Path, meta: FileMeta) -> Iterator[Found]:
 class _MediumFolder:
     """The folder of a DICOMDIR, in which File IDs are looked up.
 
-    A File ID is in capitals (PS3.10 8.2), but a medium may have been copied to lower case, or with the version
-    numbers of ISO 9660; so what is not found as it stands is looked up without regard to them.
+    A File ID is in capitals and has no extension (PS3.10 8.2), but a medium may have been copied to lower case, with
+    the version numbers of ISO 9660, or with an extension such as ``.dcm``; so what is not found as it stands is looked
+    up without regard to them.
     """
 
     def __init__(self, root: Path) -> None:
@@ -315,16 +321,22 @@ class _MediumFolder:
         # The listing used last: records of one folder follow each other.
         self._listed: Path | None = None
         self._names: dict[str, str] = {}
+        #: By the name without its extension.
+        self._stems: dict[str, list[str]] = {}
 
     def find(self, components: tuple[str, ...]) -> Found:
         """The file with this File ID."""
         shown = str(self._root.joinpath(*components)) if components else str(self._root)
         path = self._root
-        for component in components:
+        for number, component in enumerate(components, 1):
             if component in {"", ".", ".."} or "/" in component or "\0" in component:
                 return Refusal(repr(shown), Reason.MISSING, "the File ID leaves the medium")
             exact = path / component
-            path = exact if _exists(exact) else path / self._spelling(path, component)
+            if _exists(exact):
+                path = exact
+            else:
+                is_file = number == len(components)
+                path /= self._spelling(path, component, is_file=is_file)
         try:
             if S_ISREG(path.stat().st_mode):
                 return Candidate(str(path), partial(_open, path))
@@ -332,14 +344,23 @@ class _MediumFolder:
             pass
         return Refusal(shown, Reason.MISSING)
 
-    def _spelling(self, folder: Path, component: str) -> str:
+    def _spelling(self, folder: Path, component: str, *, is_file: bool) -> str:
         if folder != self._listed:
-            self._listed = folder
-            try:
-                self._names = {_plain(entry.name): entry.name for entry in os.scandir(folder)}
-            except OSError:
-                self._names = {}
-        return self._names.get(_plain(component), component)
+            self._list(folder)
+        name = self._names.get(_plain(component))
+        if name is None and is_file:
+            name = _one_of(self._stems.get(_stem(component), []))
+        return name or component
+
+    def _list(self, folder: Path) -> None:
+        self._listed, self._names, self._stems = folder, {}, {}
+        try:
+            names = [entry.name for entry in os.scandir(folder)]
+        except OSError:
+            return
+        for name in sorted(names):
+            self._names[_plain(name)] = name
+            self._stems.setdefault(_stem(name), []).append(name)
 
 
 def _exists(path: Path) -> bool:
@@ -352,3 +373,14 @@ def _exists(path: Path) -> bool:
 
 def _plain(name: str) -> str:
     return name.partition(";")[0].rstrip(".").casefold()
+
+
+def _stem(name: str) -> str:
+    return _EXTENSION.sub("", _plain(name))
+
+
+def _one_of(names: list[str]) -> str | None:
+    # The one that is there, or of several the one whose extension says what it is.
+    if len(names) != 1:
+        names = [name for name in names if _plain(name).endswith(".dcm")]
+    return names[0] if len(names) == 1 else None

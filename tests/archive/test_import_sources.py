@@ -380,6 +380,34 @@ def test_scan_dicomdir_never_leaves_its_folder(tmp_path: Path, file_id: list[str
     assert found.reason is Reason.MISSING
 
 
+@pytest.mark.parametrize(
+    ("on_medium", "file_id", "expected"),
+    [
+        (["IM0.dcm"], "IM0", "IM0.dcm"),
+        (["im0.DCM;1"], "IM0", "im0.DCM;1"),
+        (["IM0"], "IM0.DCM", "IM0"),
+        (["IM0.ima"], "IM0.dcm", "IM0.ima"),
+        (["IM0.dcm", "IM0.txt"], "IM0", "IM0.dcm"),
+        (["IM0.ima", "IM0.txt"], "IM0", None),
+        (["IM0", "IM0.dcm"], "IM0", "IM0"),
+        (["1.2.4"], "1.2.3", None),
+    ],
+)
+def test_scan_dicomdir_file_with_another_extension_is_found(
+    tmp_path: Path, on_medium: list[str], file_id: str, expected: str | None
+) -> None:
+    for name in on_medium:
+        write(tmp_path / "SERIES" / name)
+
+    found = import_sources._MediumFolder(tmp_path).find(("SERIES", file_id))
+
+    if expected is None:
+        assert isinstance(found, Refusal)
+    else:
+        assert isinstance(found, Candidate)
+        assert found.name == str(tmp_path / "SERIES" / expected)
+
+
 def test_scan_dicomdir_with_a_file_id_longer_than_any_name_refuses_that_one(
     tmp_path: Path,
 ) -> None:

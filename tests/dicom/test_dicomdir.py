@@ -4,11 +4,18 @@ import shutil
 import subprocess
 from io import BytesIO
 from pathlib import Path
+from struct import pack
 
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
 
 from pacs.dicom.dicomdir import MEDIA_STORAGE_DIRECTORY, referenced_files
 from pacs.dicom.part10 import read_file_meta
@@ -19,7 +26,8 @@ from tests.media import make_dicomdir, make_record
 
 def files_of(data: bytes) -> list[tuple[str, ...]]:
     stream = BytesIO(data)
-    return list(referenced_files(stream, read_file_meta(stream).data_set_offset))
+    meta = read_file_meta(stream)
+    return list(referenced_files(stream, meta.transfer_syntax_uid, meta.data_set_offset))
 
 
 RECORDS = [["IMAGES", "CT1"], None, ["ROOT"], ["A", "B", "C", "D", "E", "F", "G", "H"]]
@@ -31,7 +39,9 @@ def test_media_storage_directory_is_the_class_of_a_dicomdir() -> None:
 
 @pytest.mark.parametrize("undefined_items", [False, True])
 @pytest.mark.parametrize("undefined_sequence", [False, True])
-@pytest.mark.parametrize("transfer_syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    "transfer_syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
+)
 def test_referenced_files_in_any_encoding_are_those_of_the_records(
     transfer_syntax: str, undefined_sequence: bool, undefined_items: bool
 ) -> None:
@@ -43,6 +53,54 @@ def test_referenced_files_in_any_encoding_are_those_of_the_records(
     )
 
     assert files_of(data) == [tuple(file_id) for file_id in RECORDS if file_id]
+
+
+DIRECTORIES = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests"
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR-bigEnd", "DICOMDIR-nooffset", "DICOMDIR-implicit"])
+def test_referenced_files_of_edited_dicomdirs_are_those_of_the_original(name: str) -> None:
+    original = files_of((DIRECTORIES / "DICOMDIR").read_bytes())
+
+    assert len(original) == 31
+    assert files_of((DIRECTORIES / name).read_bytes()) == original
+
+
+def test_referenced_files_record_that_is_shorter_than_it_claims_hides_no_other() -> None:
+    data = make_dicomdir([make_record([name]) for name in "ABC"])
+    flag = pack("<HH2sH", 4, 0x1410, b"US", 2) + b"\xff\xff"
+
+    for number in range(3):
+        # Without a byte of one record, and as long as before by all that its lengths say.
+        parts = data.split(flag)
+        parts[number : number + 2] = [parts[number] + parts[number + 1]]
+        assert files_of(flag.join(parts)) == [("A",), ("B",), ("C",)]
+
+
+def test_referenced_files_records_that_are_cut_off_are_missed() -> None:
+    data = make_dicomdir([make_record([name]) for name in "ABC"])
+    one = len(make_dicomdir([make_record(["A"])] * 2)) - len(make_dicomdir([make_record(["A"])]))
+
+    with pytest.raises(InvalidInstance):
+        files_of(data[:-one])
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS:UserWarning")
+@pytest.mark.parametrize(
+    ("file_id", "components"),
+    [
+        ("IMAGES/CT1", ("IMAGES", "CT1")),
+        ("/IMAGES/CT1", ("IMAGES", "CT1")),
+        ("\\IMAGES\\CT1", ("IMAGES", "CT1")),
+        (".\\IMAGES\\CT1", ("IMAGES", "CT1")),
+        ("IMAGES\\\\CT1 ", ("IMAGES", "CT1")),
+        ("../CT1", ("..", "CT1")),
+    ],
+)
+def test_referenced_files_paths_of_tools_are_taken_apart(
+    file_id: str, components: tuple[str, ...]
+) -> None:
+    assert files_of(make_dicomdir([make_record(file_id.split("\\"))])) == [components]
 
 
 def test_referenced_files_records_not_in_use_are_left_out() -> None:
@@ -86,12 +144,11 @@ def test_referenced_files_more_elements_than_one_header_may_have_are_read(
 
 def test_referenced_files_every_cut_gives_all_names_or_invalid_instance() -> None:
     data = make_dicomdir([make_record(file_id) for file_id in RECORDS])
-    stream = BytesIO(data)
-    offset = read_file_meta(stream).data_set_offset
+    offset = read_file_meta(BytesIO(data)).data_set_offset
 
     for end in range(offset, len(data)):
         try:
-            found = list(referenced_files(BytesIO(data[:end]), offset))
+            found = files_of(data[:end])
         except InvalidInstance:
             continue
         # What is cut off follows the last name.
@@ -109,7 +166,7 @@ def test_referenced_files_of_any_bytes_end_in_names_or_invalid_instance(
         data[offset + position % (len(data) - offset)] = value
 
     try:
-        found = list(referenced_files(BytesIO(bytes(data)), offset))
+        found = list(referenced_files(BytesIO(bytes(data)), ExplicitVRLittleEndian, offset))
     except InvalidInstance:
         return
 
