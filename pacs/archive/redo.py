@@ -98,6 +98,17 @@ class Redo:
             )
         return restored
 
+    def restore(self, location: str) -> bool:
+        """Write one file again from its copy, if there is one; return whether there was.
+
+        Raises:
+            PacsError: storage or index fail; the copy stays.
+        """
+        if not self._index.redo.read([location]):
+            return False
+        self._restore([location])
+        return True
+
     def _restore(self, locations: list[str]) -> int:
         """Write files from their copies, then remove the copies; return how many files were not sound."""
         rows = self._index.redo.read(locations)
