@@ -14,7 +14,7 @@ from typing import Any
 
 from pacs import __version__
 from pacs.archive.archive import Archive
-from pacs.archive.mounted import require_files
+from pacs.archive.mounted import learn_storage, require_files, require_own_storage
 from pacs.archive.redo import Redo
 from pacs.config import Settings
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
@@ -31,7 +31,7 @@ from pacs.dimse.tls import (
     certificate_problem,
     requestor_context,
 )
-from pacs.errors import InvalidSetting, PacsError, StorageFull, StorageUnavailable
+from pacs.errors import IndexUnavailable, InvalidSetting, PacsError, StorageFull, StorageUnavailable
 from pacs.index import engine, migrate
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy, RemoteAE, Stats
@@ -172,10 +172,12 @@ def prepare(settings: Settings, archive: Archive) -> None:
     Raises:
         PacsError: the archive cannot be served.
     """
+    require_own_storage(archive.storage, archive.index)
     sweep_leftovers(archive)
     # After files were written again that only the index had.
     require_files(archive.storage, archive.index)
     _prove_storage(archive)
+    _learn_storage(archive)
     _look_at_certificate(settings)
     if archive.index.attribute_set_version() != ATTRIBUTE_SET_VERSION:
         LOGGER.warning(
@@ -398,6 +400,14 @@ def _prove_storage(archive: Archive) -> None:
         LOGGER.error("%s; nothing can be stored until there is space", error)
     except StorageUnavailable as error:
         raise StorageUnavailable(f"{archive.storage.root}: {error.message}") from error
+
+
+def _learn_storage(archive: Archive) -> None:
+    try:
+        learn_storage(archive.storage, archive.index)
+    except (StorageFull, IndexUnavailable) as error:
+        # It is learnt at a later start; what is in the archive can be found and retrieved.
+        LOGGER.error("the index does not know its storage yet: %s", error)
 
 
 def _tls(settings: Settings) -> str:

@@ -22,7 +22,7 @@ from enum import Enum
 
 from pacs.archive.archive import Archive
 from pacs.archive.condition import Condition, condition_of
-from pacs.archive.mounted import require_files
+from pacs.archive.mounted import require_files, require_own_storage
 from pacs.archive.stored_files import Entry, digest_of, entries, read_record, size_at
 from pacs.errors import InvalidInstance, StorageUnavailable
 from pacs.index.records import (
@@ -88,9 +88,10 @@ def check(archive: Archive, options: Options) -> Iterator[Checked]:
 
     Raises:
         IndexUnavailable: the index cannot be read or written.
-        StorageUnavailable: the storage cannot be listed or written, or a repair would empty the index because
-            the storage holds nothing at all.
+        StorageUnavailable: the storage cannot be listed or written, is not that of the index, or a repair would
+            empty the index because the storage holds nothing at all.
     """
+    require_own_storage(archive.storage, archive.index)
     if options.repair:
         require_files(archive.storage, archive.index)
     # What a power loss took and the index kept is neither missing nor damaged.

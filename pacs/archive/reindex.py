@@ -16,6 +16,7 @@ from enum import Enum
 
 from pacs.archive.archive import Archive
 from pacs.archive.check import DEFAULT_GRACE
+from pacs.archive.mounted import learn_storage, require_own_storage
 from pacs.archive.stored_files import Entry, entries, read_record, size_at
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.errors import IndexUnavailable, InvalidInstance, PacsError, StorageUnavailable
@@ -74,8 +75,10 @@ def reindex(archive: Archive, grace: timedelta = DEFAULT_GRACE) -> Iterator[Rein
 
     Raises:
         IndexUnavailable: the index cannot be read or written.
-        StorageUnavailable: the storage cannot be listed.
+        StorageUnavailable: the storage cannot be listed, or is not that of the index.
     """
+    require_own_storage(archive.storage, archive.index)
+    learn_storage(archive.storage, archive.index)
     archive.redo.recover()
     pending: list[_Work] = []
     for entry in entries(archive):

@@ -97,6 +97,27 @@ class StoredFile:
 class Storage(Protocol):
     """Keeps SOP Instances as DICOM Part 10 files, addressed by an opaque location."""
 
+    @property
+    def description(self) -> str:
+        """Where it is, for people."""
+        ...
+
+    def identity(self) -> str | None:
+        """What tells this storage from every other, and its copies have too; None if it has none yet.
+
+        Raises:
+            StorageUnavailable: it cannot be read.
+        """
+        ...
+
+    def make_identity(self) -> str:
+        """Give the storage an identity if it has none, durably; return the one it has.
+
+        Raises:
+            StorageFull, StorageUnavailable: it has none.
+        """
+        ...
+
     def put(self, spooled: Spooled) -> str:
         """Make a spooled file durable and return its location.
 

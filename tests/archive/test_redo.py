@@ -16,8 +16,8 @@ from pacs.archive.check import Finding, Options, check
 from pacs.archive.reindex import reindex
 from pacs.archive.store import Origin, StoreOutcome, store
 from pacs.errors import StorageUnavailable
-from pacs.index.engine import Engine
 from pacs.index.index import Index
+from pacs.index.ingest import Ingest
 from pacs.index.records import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
 from pacs.index.redo_rows import RedoRow, RedoRows
 from pacs.storage import filesystem
@@ -406,10 +406,10 @@ def test_file_is_on_the_disk_before_its_adoption_is_committed(
 ) -> None:
     location = archive.storage.place(spool(archive, part10(make_slice())))
     steps: list[str] = []
-    sync, write = filesystem.sync, Engine.transact
+    sync, ingest = filesystem.sync, Ingest.__call__
     monkeypatch.setattr(filesystem, "sync", lambda p: (steps.append(p.name), sync(p)))
     monkeypatch.setattr(
-        Engine, "transact", lambda *a, **k: (steps.append("commit"), write(*a, **k))[1]
+        Ingest, "__call__", lambda *a, **k: (steps.append("commit"), ingest(*a, **k))[1]
     )
 
     if adopter == "check":

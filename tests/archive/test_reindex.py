@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from pacs.archive import reindex as reindex_module
 from pacs.archive.archive import Archive
 from pacs.archive.check import Finding as CheckFinding
+from pacs.archive.mounted import learn_storage
 from pacs.archive.reindex import Finding, Reindexed, reindex
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.errors import IndexUnavailable, PacsError
@@ -294,6 +295,7 @@ def test_reindex_deletes_no_file(archive: Archive, monkeypatch: pytest.MonkeyPat
     keep(archive, make_slice(1))
     put_orphan(archive, part10(make_slice(1)))
     put_orphan(archive, part10(make_slice(1, Rows=9)))
+    learn_storage(archive.storage, archive.index)
     monkeypatch.setattr(FilesystemStorage, "remove", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
 
