@@ -8,6 +8,7 @@ from enum import Enum
 from pacs.archive.stored_files import digest_of
 from pacs.errors import StorageUnavailable
 from pacs.index.records import InstanceLocation, StoredInstance
+from pacs.storage.faults import is_missing
 from pacs.storage.filesystem import FilesystemStorage
 
 #: The process lacks something, which says nothing about the file.
@@ -38,5 +39,5 @@ def condition_of(
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in _OUR_OWN:
             raise
-        return Condition.LOST if isinstance(cause, FileNotFoundError) else Condition.DAMAGED
+        return Condition.LOST if is_missing(error) else Condition.DAMAGED
     return Condition.SOUND if is_same else Condition.DAMAGED

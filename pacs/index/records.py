@@ -56,6 +56,8 @@ class HeaderFile:
     transfer_syntax_uid: str | None
     location: str | None
     data_set_offset: int | None
+    #: Of the instance, to look it up again.
+    key: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
