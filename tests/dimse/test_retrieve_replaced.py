@@ -176,7 +176,7 @@ def test_frames_of_an_image_replaced_before_they_are_sent_are_those_it_has_now(
 def test_header_of_an_image_replaced_after_its_row_was_read_is_read_where_it_is_now(
     service: RunningArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [old] = make_study(1, ImageComments="old")
+    [old] = make_study(1, ScanOptions="OLD")
     deposit(service.archive, old)
     opened, before = FilesystemStorage.open, settled_file(service.archive, str(old.SOPInstanceUID))
 
@@ -184,7 +184,7 @@ def test_header_of_an_image_replaced_after_its_row_was_read_is_read_where_it_is_
         if storage.path(location) == before and before.exists():
             with monkeypatch.context() as patch:
                 patch.setattr(FilesystemStorage, "open", opened)
-                deposit(service.archive, *make_study(1, ImageComments="new"))
+                deposit(service.archive, *make_study(1, ScanOptions="NEW"))
         return opened(storage, location)
 
     monkeypatch.setattr(FilesystemStorage, "open", replace_first)
@@ -193,7 +193,7 @@ def test_header_of_an_image_replaced_after_its_row_was_read_is_read_where_it_is_
         StudyInstanceUID=STUDY,
         SeriesInstanceUID=SERIES,
         SOPInstanceUID=old.SOPInstanceUID,
-        ImageComments="",
+        ScanOptions="",
     )
 
     with association(service, STUDY_ROOT_FIND) as assoc:
@@ -202,4 +202,4 @@ def test_header_of_an_image_replaced_after_its_row_was_read_is_read_where_it_is_
     assert not before.exists()
     assert [one.status for one in found] == [0xFF00, SUCCESS]
     assert found[0].identifier is not None
-    assert found[0].identifier.ImageComments == "new"
+    assert found[0].identifier.ScanOptions == "NEW"
