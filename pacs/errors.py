@@ -95,6 +95,10 @@ class InvalidInstance(PacsError):
     fault = "peer"
 
 
+class IncompleteInstance(InvalidInstance):
+    """The data set ends before it is complete."""
+
+
 class InstanceMismatch(InvalidInstance):
     """The data set does not belong to the SOP Class or SOP Instance it was sent as."""
 

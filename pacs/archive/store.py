@@ -21,7 +21,7 @@ from pacs.archive.stored_files import size_at
 from pacs.dicom.instance import InstanceHeader
 from pacs.dicom.part10 import check_identity, read_header
 from pacs.errors import DuplicateInstance, IndexUnavailable, PacsError
-from pacs.index.records import IngestOutcome, IngestResult, InstanceRecord
+from pacs.index.records import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
 from pacs.storage.base import Spooled
 from pacs.storage.faults import storage_faults
 from pacs.storage.quarantine import quarantine
@@ -58,6 +58,7 @@ def store(archive: Archive, spooled: Spooled, origin: Origin) -> StoreOutcome:
     """Make a spooled instance durable and findable; the spooled file is gone afterwards, whatever happens.
 
     Raises:
+        IncompleteInstance: the data set was cut off.
         InvalidInstance: the data set cannot be read, or lacks a UID.
         InstanceMismatch: the data set is not the instance that was announced.
         DuplicateInstance: a different one is stored and the policy is to refuse.
@@ -107,6 +108,8 @@ def _index(archive: Archive, record: InstanceRecord) -> StoreOutcome:
     except PacsError:
         _remove(archive, record.location)
         raise
+    if record.header.lacking and result.outcome is IngestOutcome.STORED:
+        LOGGER.warning("%s is stored, but %s", record.location, record.header.lacking)
     for note in result.notes:
         LOGGER.warning("%s", note)
     if result.outcome in _STAYS:

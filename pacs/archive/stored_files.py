@@ -59,16 +59,22 @@ def read_record(
 ) -> InstanceRecord:
     """Make the record of a stored file from the file alone.
 
-    The data set is read up to the last indexed Attribute, and to its end for the digest unless ``known`` has it
-    for the same size.
+    The data set is read to its end for the digest, unless ``known`` has it for the same size.
 
     Raises:
+        IncompleteInstance: nothing is ``known``, and the data set ends too early.
         InvalidInstance: the file holds no instance that can be read.
         StorageUnavailable: the file is gone or cannot be read.
     """
     with storage.open(file.location) as stream:
         meta = read_file_meta(stream)
-        header = read_header(stream, meta.transfer_syntax_uid, meta.data_set_offset)
+        header = read_header(
+            stream,
+            meta.transfer_syntax_uid,
+            meta.data_set_offset,
+            # A row that is there from before the end of a data set was looked at is not given up.
+            may_be_cut=known is not None,
+        )
         size = file.size_bytes - meta.data_set_offset
         is_known = known is not None and known.data_set_size == size
         digest = known.digest if is_known and known else digest_of(stream, meta.data_set_offset)

@@ -78,6 +78,10 @@ class _HeadFirst(io.RawIOBase):
         self._position += len(data)
         return data
 
+    def fileno(self) -> int:
+        self._file = self._file or self._spooled.path.open("rb")
+        return self._file.fileno()
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
