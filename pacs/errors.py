@@ -99,6 +99,10 @@ class NotDicom(InvalidInstance):
     """This is neither a DICOM file nor a bare data set."""
 
 
+class IncompleteInstance(InvalidInstance):
+    """The data set ends before it is complete."""
+
+
 class InstanceMismatch(InvalidInstance):
     """The data set does not belong to the SOP Class or SOP Instance it was sent as."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 
 from pacs import __version__
 from pacs.archive.archive import Archive
-from pacs.archive.mounted import require_files
+from pacs.archive.mounted import learn_storage, require_files, require_own_storage
 from pacs.archive.redo import Redo
 from pacs.config import Settings
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
@@ -31,7 +32,7 @@ from pacs.dimse.tls import (
     certificate_problem,
     requestor_context,
 )
-from pacs.errors import InvalidSetting, PacsError, StorageFull, StorageUnavailable
+from pacs.errors import IndexUnavailable, InvalidSetting, PacsError, StorageFull, StorageUnavailable
 from pacs.index import engine, migrate
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy, RemoteAE, Stats
@@ -157,19 +158,32 @@ def sweep_leftovers(archive: Archive) -> None:
     Raises:
         IndexUnavailable, StorageUnavailable: it could not be done.
     """
-    if swept := archive.storage.spool.sweep():
-        LOGGER.warning("unfinished transfers of an earlier process removed: %d", swept)
-    try:
+    with _only_reading("unfinished transfers of an earlier process stay in the spool"):
+        if swept := archive.storage.spool.sweep():
+            LOGGER.warning("unfinished transfers of an earlier process removed: %d", swept)
+    with _only_reading("stored files that a power loss took are missing until they can be written"):
         archive.redo.recover()
-    except StorageFull as error:
-        # No reason not to start, like any full storage; the copies stay in the index.
-        LOGGER.error(
-            "%s; stored files that a power loss took are missing until there is space", error
-        )
-    if interrupted := archive.index.mark_interrupted():
-        LOGGER.warning("retrieves of an earlier process that were interrupted: %d", interrupted)
-    if released := archive.index.commitments.release_ended():
-        LOGGER.warning("storage commitments of an earlier process taken up again: %d", released)
+    with _only_reading("retrieves and storage commitments of an earlier process are not taken up"):
+        if interrupted := archive.index.mark_interrupted():
+            LOGGER.warning("retrieves of an earlier process that were interrupted: %d", interrupted)
+        if released := archive.index.commitments.release_ended():
+            LOGGER.warning("storage commitments of an earlier process taken up again: %d", released)
+
+
+@contextmanager
+def _only_reading(consequence: str) -> Iterator[None]:
+    """Go on with an archive that cannot be written: what is in it can be found and retrieved.
+
+    A volume without space or a read-only one is no reason not to start. One that cannot be read either is noticed soon.
+    """
+    try:
+        yield
+    except (StorageFull, IndexUnavailable) as error:
+        LOGGER.error("%s; %s", error, consequence)
+    except StorageUnavailable as error:
+        if getattr(error.__cause__, "errno", None) != errno.EROFS:
+            raise
+        LOGGER.error("%s; %s", error, consequence)
 
 
 def prepare(settings: Settings, archive: Archive) -> None:
@@ -178,10 +192,14 @@ def prepare(settings: Settings, archive: Archive) -> None:
     Raises:
         PacsError: the archive cannot be served.
     """
+    require_own_storage(archive.storage, archive.index)
     sweep_leftovers(archive)
     # After files were written again that only the index had.
     require_files(archive.storage, archive.index)
     _prove_storage(archive)
+    with _only_reading("the index does not know its storage yet"):
+        learn_storage(archive.storage, archive.index)
+    _look_for_lost_index(archive)
     _look_at_certificate(settings)
     if archive.index.attribute_set_version() != ATTRIBUTE_SET_VERSION:
         LOGGER.warning(
@@ -398,12 +416,22 @@ def _prove_storage(archive: Archive) -> None:
     A full storage is no reason not to start: what is in it can still be found and retrieved.
     """
     try:
-        with archive.storage.spool.create(b""):
+        with (
+            _only_reading("nothing can be stored until that is mended"),
+            archive.storage.spool.create(b""),
+        ):
             pass  # leaving it unfinished removes it
-    except StorageFull as error:
-        LOGGER.error("%s; nothing can be stored until there is space", error)
     except StorageUnavailable as error:
         raise StorageUnavailable(f"{archive.storage.root}: {error.message}") from error
+
+
+def _look_for_lost_index(archive: Archive) -> None:
+    if archive.index.stats().instances == 0 and next(archive.storage.files(), None) is not None:
+        LOGGER.error(
+            "the index %s is empty, but the storage holds instances, which nobody can find: "
+            "is it the right index? If it was lost, run 'pacs reindex'",
+            archive.index.description,
+        )
 
 
 def _tls(settings: Settings) -> str:

@@ -43,6 +43,13 @@ class Volume:
         filler.unlink()
 
     @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Let nothing be written at its mount point."""
+        _mount("-o", "remount,bind,ro", str(self.mount_point))
+        yield
+        _mount("-o", "remount,bind,rw", str(self.mount_point))
+
+    @contextmanager
     def without_inodes(self) -> Iterator[None]:
         """Leave it not one name for another file."""
         fillers = []

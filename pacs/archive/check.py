@@ -16,12 +16,13 @@ until it is older than the grace period; and whatever looks missing is looked at
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from pacs.archive.archive import Archive
-from pacs.archive.mounted import require_files
+from pacs.archive.condition import Condition, condition_of
+from pacs.archive.mounted import require_files, require_own_storage
 from pacs.archive.stored_files import Entry, digest_of, entries, read_record, size_at
 from pacs.errors import InvalidInstance, StorageUnavailable
 from pacs.index.records import (
@@ -29,7 +30,6 @@ from pacs.index.records import (
     IngestOutcome,
     InstanceLocation,
     InstanceRecord,
-    StoredInstance,
 )
 from pacs.storage.base import StoredFile
 from pacs.storage.quarantine import quarantine
@@ -88,9 +88,10 @@ def check(archive: Archive, options: Options) -> Iterator[Checked]:
 
     Raises:
         IndexUnavailable: the index cannot be read or written.
-        StorageUnavailable: the storage cannot be listed or written, or a repair would empty the index because
-            the storage holds nothing at all.
+        StorageUnavailable: the storage cannot be listed or written, is not that of the index, or a repair would
+            empty the index because the storage holds nothing at all.
     """
+    require_own_storage(archive.storage, archive.index)
     if options.repair:
         require_files(archive.storage, archive.index)
     # What a power loss took and the index kept is neither missing nor damaged.
@@ -202,14 +203,20 @@ def _settle(archive: Archive, file: StoredFile) -> tuple[str, str, Repair | None
     except StorageUnavailable as error:
         return "", error.message, None
     uid = record.header.sop_instance_uid
-    if _adopt(archive, record) is IngestOutcome.STORED:
+    if archive.storage.settle([file.location]):
+        return uid, "the file is gone", None
+    outcome = _adopt(archive, record)
+    if outcome is IngestOutcome.STORED:
         return uid, "no row pointed at it", Repair.ADOPTED
     indexed = archive.index.find_by_uid(uid)
-    if indexed is not None and not _is_good(archive, indexed):
-        archive.index.remove(uid, location=indexed.location)
-    outcome = _adopt(archive, record)
+    if (
+        indexed is not None
+        and condition_of(archive.storage, indexed) is not Condition.SOUND
+        and not archive.redo.restore(indexed.location)
+    ):
+        outcome = _adopt(archive, replace(record, in_place_of=indexed.location))
     match outcome:
-        case IngestOutcome.STORED:
+        case IngestOutcome.STORED | IngestOutcome.REPLACED:
             return uid, "the indexed file of this instance is lost or damaged", Repair.ADOPTED
         case IngestOutcome.IDENTICAL:
             archive.storage.remove(file.location)
@@ -221,12 +228,3 @@ def _settle(archive: Archive, file: StoredFile) -> tuple[str, str, Repair | None
 
 def _adopt(archive: Archive, record: InstanceRecord) -> IngestOutcome:
     return archive.index.ingest(record, DuplicatePolicy.KEEP).outcome
-
-
-def _is_good(archive: Archive, instance: StoredInstance) -> bool:
-    # Before an orphan with the same UID goes: are the other bytes really there, every one of them?
-    try:
-        with archive.storage.open(instance.location) as stream:
-            return digest_of(stream, instance.data_set_offset) == instance.digest
-    except StorageUnavailable:
-        return False

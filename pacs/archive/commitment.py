@@ -15,13 +15,13 @@ from pacs.dicom.sop_classes import is_storage_sop_class
 from pacs.dicom.storage_commitment import FailureReason, Reference, Result
 from pacs.errors import StorageFull, StorageUnavailable
 from pacs.index.records import CommitmentReference, StoredInstance
-from pacs.storage.faults import storage_faults
+from pacs.storage.faults import is_missing, storage_faults
 
 _PAGE_REFERENCES = 500
 #: Read at a time; between two pieces others may go first.
 _PIECE_BYTES = 1 << 20
-#: A file that is missing may have been replaced after its row was read.
-_LOOKS = 3
+#: A file that is missing may have been replaced after its row was read; twice at the same place it is lost.
+_LOOKS = 10
 
 
 def check(archive: Archive, key: int) -> Generator[None, None, None]:
@@ -68,6 +68,7 @@ def failure_of(
     """
     if not is_storage_sop_class(reference.sop_class_uid):
         return FailureReason.SOP_CLASS_NOT_SUPPORTED
+    before = None
     for _ in range(_LOOKS):
         stored = archive.index.find_by_uid(reference.sop_instance_uid)
         if stored is None:
@@ -77,9 +78,12 @@ def failure_of(
         try:
             is_sound = yield from _is_sound(archive, stored)
         except (StorageUnavailable, StorageFull) as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                continue
-            return FailureReason.PROCESSING_FAILURE
+            if isinstance(error, StorageFull) or not is_missing(error):
+                return FailureReason.PROCESSING_FAILURE
+            if stored.location == before:
+                break
+            before = stored.location
+            continue
         return None if is_sound else FailureReason.PROCESSING_FAILURE
     return FailureReason.NO_SUCH_INSTANCE
 

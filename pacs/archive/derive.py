@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
 from pacs.archive.archive import Archive
-from pacs.archive.retrieve import OutgoingInstance, outgoing, plan
+from pacs.archive.retrieve import OutgoingInstance, Source, outgoing, plan
 from pacs.dicom.bulk_data import without_bulk_data
 from pacs.dicom.frame_extraction import extract_frames
 from pacs.dicom.frame_selection import FrameSelection
@@ -23,9 +23,12 @@ from pacs.dicom.sop_classes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-from pacs.errors import PacsError
+from pacs.errors import PacsError, StorageUnavailable
 from pacs.index.records import RetrievePlan, StoredInstance
+from pacs.storage.faults import is_missing
 
+#: A source may be replaced between two looks at it.
+_LOOKS = 5
 _UNCOMPRESSED = frozenset(
     {IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN}
 )
@@ -33,10 +36,14 @@ _UNCOMPRESSED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Derived:
-    """Makes the file of pieces whenever the instance is opened."""
+    """Makes the file of pieces whenever the instance is opened; they are of one stored file and of no other."""
 
+    source: Source
     open_source: Callable[[], BinaryIO]
     pieces: list[Piece]
+
+    def has(self, location: str) -> bool:
+        return self.source.has(location)
 
     def open(self, location: str) -> BinaryIO:  # noqa: ARG002 - there is one file
         return open_pieces(self.open_source(), self.pieces)
@@ -48,8 +55,27 @@ class _Unreadable:
 
     error: PacsError
 
+    def has(self, location: str) -> bool:  # noqa: ARG002 - there is no file
+        return True
+
     def open(self, location: str) -> BinaryIO:  # noqa: ARG002 - there is no file
         raise self.error
+
+
+class _Readable(NamedTuple):
+    """How to open a source at any position, its transfer syntax then, and where its data set begins."""
+
+    open: Callable[[], BinaryIO]
+    syntax: str
+    begin: int
+
+
+class _Made(NamedTuple):
+    """An instance made of another one: its UID, transfer syntax and data set."""
+
+    sop_instance_uid: str
+    syntax: str
+    pieces: list[Piece]
 
 
 class Prepared(NamedTuple):
@@ -80,14 +106,17 @@ def prepare(archive: Archive, query: Query, limit: int = 0) -> Prepared:
 
 def _extract(source: OutgoingInstance, selection: FrameSelection) -> OutgoingInstance:
     uid = source.sop_instance_uid
+
+    def frames(readable: _Readable) -> _Made:
+        with readable.open() as stream:
+            extraction = extract_frames(stream, readable.syntax, readable.begin, uid, selection)
+        return _Made(extraction.sop_instance_uid, readable.syntax, extraction.pieces)
+
     try:
-        open_source, syntax, offset = _readable(source)
-        with open_source() as stream:
-            extraction = extract_frames(stream, syntax, offset, uid, selection)
+        return _derived(source, frames)
     except PacsError as error:
         error.failed_uids = (uid,)
         raise
-    return _derived(source, open_source, syntax, extraction.sop_instance_uid, extraction.pieces)
 
 
 def _stripped(instances: Iterator[OutgoingInstance]) -> Iterator[OutgoingInstance]:
@@ -109,10 +138,12 @@ def _stripped_contexts(retrieve_plan: RetrievePlan) -> RetrievePlan:
 
 
 def _strip(source: OutgoingInstance) -> OutgoingInstance:
-    open_source, syntax, offset = _readable(source)
-    with open_source() as stream:
-        pieces = without_bulk_data(stream, syntax, offset)
-    return _derived(source, open_source, _without_pixels(syntax), source.sop_instance_uid, pieces)
+    def without(readable: _Readable) -> _Made:
+        with readable.open() as stream:
+            pieces = without_bulk_data(stream, readable.syntax, readable.begin)
+        return _Made(source.sop_instance_uid, _without_pixels(readable.syntax), pieces)
+
+    return _derived(source, without)
 
 
 def _without_pixels(transfer_syntax_uid: str) -> str:
@@ -123,30 +154,42 @@ def _without_pixels(transfer_syntax_uid: str) -> str:
     )
 
 
-def _readable(source: OutgoingInstance) -> tuple[Callable[[], BinaryIO], str, int]:
-    """How to open the source at any position, its transfer syntax then, and where its data set begins."""
+def _readable(source: OutgoingInstance) -> _Readable:
     with source.open_file() as stream:
-        offset = source.stored.data_set_offset
-        readable, syntax, begin = inflated(stream, source.transfer_syntax_uid, offset)
+        stored = source.stored
+        readable, syntax, begin = inflated(
+            stream, source.transfer_syntax_uid, stored.data_set_offset
+        )
         if readable is stream:
-            return source.open_file, syntax, begin
+            # This file and no other: ``source`` may come to be another one.
+            return _Readable(partial(source.storage.open, stored.location), syntax, begin)
         data = readable.read()
-    return partial(BytesIO, data), syntax, begin
+    return _Readable(partial(BytesIO, data), syntax, begin)
 
 
-def _derived(
-    source: OutgoingInstance,
-    open_source: Callable[[], BinaryIO],
-    transfer_syntax_uid: str,
-    sop_instance_uid: str,
-    pieces: list[Piece],
-) -> OutgoingInstance:
-    meta = file_meta(source.sop_class_uid, sop_instance_uid, transfer_syntax_uid, source_ae="")
+def _derived(source: OutgoingInstance, make: Callable[[_Readable], _Made]) -> OutgoingInstance:
+    """What is made of an instance as it is now, and will be made again if it is replaced before it is sent."""
+    for look in range(_LOOKS):
+        readable = _readable(source)
+        try:
+            made = make(readable)
+            break
+        except StorageUnavailable as error:
+            # It was replaced in between; opening it again tells.
+            if not is_missing(error) or look == _LOOKS - 1:
+                raise
+    meta = file_meta(source.sop_class_uid, made.sop_instance_uid, made.syntax, source_ae="")
     stored: StoredInstance = replace(
         source.stored,
-        sop_instance_uid=sop_instance_uid,
-        transfer_syntax_uid=transfer_syntax_uid,
+        sop_instance_uid=made.sop_instance_uid,
+        transfer_syntax_uid=made.syntax,
         data_set_offset=len(meta),
-        data_set_size=total_size(pieces),
+        data_set_size=total_size(made.pieces),
     )
-    return OutgoingInstance(stored, _Derived(open_source, [Literal(meta), *pieces]))
+
+    def look_up() -> OutgoingInstance | None:
+        now = source.look_up()
+        return None if now is None else _derived(now, make)
+
+    storage = _Derived(source.storage, readable.open, [Literal(meta), *made.pieces])
+    return OutgoingInstance(stored, storage, look_up)

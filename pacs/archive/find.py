@@ -13,10 +13,14 @@ from pacs.archive.archive import Archive
 from pacs.dicom.header_values import HeaderValues, read_header_values
 from pacs.dicom.identifier import Query
 from pacs.dicom.timezone_adjustment import TimezoneAdjustment
-from pacs.errors import IndexUnavailable, LimitExceeded, PacsError
+from pacs.errors import IndexUnavailable, LimitExceeded, PacsError, StorageUnavailable
 from pacs.index.records import HeaderFile
+from pacs.storage.faults import is_missing
 
 LOGGER = logging.getLogger(__name__)
+
+#: An instance may be replaced between two looks at it.
+_LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +108,25 @@ def _in_header(
 
 
 def _header(archive: Archive, query: Query, file: HeaderFile) -> HeaderValues | None:
-    if file.location is None or file.transfer_syntax_uid is None or file.data_set_offset is None:
-        return None
+    for _ in range(_LOOKS):
+        if file.location is None or file.key is None:
+            return None
+        try:
+            return _read(archive, query, file)
+        except StorageUnavailable as error:
+            now = archive.index.instances([file.key]) if is_missing(error) else []
+            if not now or now[0].location == file.location:
+                raise
+            # Replaced since the row was read.
+            one = now[0]
+            file = HeaderFile(one.transfer_syntax_uid, one.location, one.data_set_offset, one.key)
+    return None
+
+
+def _read(archive: Archive, query: Query, file: HeaderFile) -> HeaderValues:
+    assert file.location is not None
+    assert file.transfer_syntax_uid is not None
+    assert file.data_set_offset is not None
     with archive.storage.open(file.location) as stream:
         return read_header_values(
             stream,

@@ -17,7 +17,7 @@ import logging
 import threading
 from collections import deque
 
-from pacs.archive.mounted import require_files
+from pacs.archive.mounted import require_files, require_own_storage
 from pacs.errors import PacsError
 from pacs.index.index import Index
 from pacs.storage.base import Storage
@@ -82,11 +82,13 @@ class Redo:
         Any number of processes may do so at any time, also beside one that stores.
 
         Raises:
-            StorageUnavailable: the storage holds nothing at all, as if its volume were not mounted.
+            StorageUnavailable: the storage is not that of the index, or holds nothing at all, as if its volume were
+                not mounted.
             PacsError: storage or index fail; what is left is done by the next call.
         """
         locations = self._index.redo.locations()
         if locations:
+            require_own_storage(self._storage, self._index)
             require_files(self._storage, self._index, len(locations))
         restored = 0
         for first in range(0, len(locations), _ROWS_IN_MEMORY):
@@ -97,6 +99,17 @@ class Redo:
                 restored,
             )
         return restored
+
+    def restore(self, location: str) -> bool:
+        """Write one file again from its copy, if there is one; return whether there was.
+
+        Raises:
+            PacsError: storage or index fail; the copy stays.
+        """
+        if not self._index.redo.read([location]):
+            return False
+        self._restore([location])
+        return True
 
     def _restore(self, locations: list[str]) -> int:
         """Write files from their copies, then remove the copies; return how many files were not sound."""
@@ -168,6 +181,7 @@ class Redo:
             self._index.redo.remove([one for one in locations if one not in missing])
             # Replaced by another instance, and the copy is gone too; or the storage was, and a copy is all there is.
             if missing:
+                require_own_storage(self._storage, self._index)
                 self._restore(sorted(missing))
         with self._changed:
             for _, size in batch:

@@ -2,7 +2,8 @@
 
 Files are taken in the order of receipt, so that the rules for instances and parents that contradict each other
 (the latest wins) come to what they came to when the instances were received. Only headers are read; where there is
-no row yet, the data set too, for its digest. Nothing is removed, neither rows nor bytes: that is
+no row yet, the data set too, for its digest. A file without a row that another process may be about to index is left
+to that process. Nothing is removed, neither rows nor bytes: that is
 ``pacs check --repair``. Running it again, after an interruption or for any other reason, does no harm.
 """
 
@@ -10,16 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from pacs.archive.archive import Archive
 from pacs.archive.check import DEFAULT_GRACE
+from pacs.archive.mounted import learn_storage, require_own_storage
 from pacs.archive.stored_files import Entry, entries, read_record, size_at
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dicom.uids import shown_uid
 from pacs.errors import IndexUnavailable, InvalidInstance, PacsError, StorageUnavailable
 from pacs.index.records import DuplicatePolicy, IngestOutcome, InstanceRecord
+from pacs.storage.base import StoredFile
 
 #: Instances in one transaction.
 _BATCH_INSTANCES = 200
@@ -36,6 +39,8 @@ class Finding(Enum):
     SUPERFLUOUS = "not indexed: another file has this instance"
     #: The file cannot be read; its row, if it has one, stays as it was.
     UNREADABLE = "unreadable"
+    #: Stored within the grace period by a process that may be about to index it.
+    IN_FLIGHT = "in flight"
     #: There is a row and no file.
     MISSING = "missing"
 
@@ -59,19 +64,26 @@ class _Work:
     record: InstanceRecord
 
 
-def reindex(archive: Archive) -> Iterator[Reindexed]:
+def reindex(archive: Archive, grace: timedelta = DEFAULT_GRACE) -> Iterator[Reindexed]:
     """Write all rows again, a batch at a time; what is yielded is committed.
 
     When the iterator is exhausted, the index is marked as written with this release's attribute table.
 
+    Args:
+        archive: The archive.
+        grace: While another process receives instances, younger files without a row are left alone: it may have
+            placed them and not come to its commit yet, or come to find that it cannot commit and remove the file.
+
     Raises:
         IndexUnavailable: the index cannot be read or written.
-        StorageUnavailable: the storage cannot be listed.
+        StorageUnavailable: the storage cannot be listed, or is not that of the index.
     """
+    require_own_storage(archive.storage, archive.index)
+    learn_storage(archive.storage, archive.index)
     archive.redo.recover()
     pending: list[_Work] = []
     for entry in entries(archive):
-        step = _read(archive, entry)
+        step = _read(archive, entry, grace)
         if step is None:
             continue
         if isinstance(step, Reindexed):
@@ -86,19 +98,21 @@ def reindex(archive: Archive) -> Iterator[Reindexed]:
     archive.index.set_attribute_set_version(ATTRIBUTE_SET_VERSION)
 
 
-def _read(archive: Archive, entry: Entry) -> _Work | Reindexed | None:
+def _read(archive: Archive, entry: Entry, grace: timedelta) -> _Work | Reindexed | None:
     row, file = entry.row, entry.file
     uid = row.sop_instance_uid if row else ""
     if file is None:
         return _without_file(archive, entry.location, uid)
+    is_young = row is None and file.stored_at > datetime.now(UTC) - grace
+    if is_young and archive.storage.spool.has_other_users():
+        # Nothing is known of it but its name: whoever stores it goes on to index it.
+        return _in_flight(archive, file)
     try:
         record = read_record(archive.storage, file, row)
     except (InvalidInstance, StorageUnavailable) as error:
         return _unreadable(entry.location, uid, error.message)
     if row is None:
-        # A file this young may be one that is being stored just now under rules of its own: it may be added
-        # to the index, but not take the place of another.
-        is_young = file.stored_at > datetime.now(UTC) - DEFAULT_GRACE
+        # A file this young may have been stored under a policy by which it was not to take the place of another.
         return _Work(DuplicatePolicy.KEEP if is_young else DuplicatePolicy.LATEST, record)
     if record.header.sop_instance_uid != uid:
         found = record.header.sop_instance_uid
@@ -106,6 +120,13 @@ def _read(archive: Archive, entry: Entry) -> _Work | Reindexed | None:
             entry.location, uid, f"the file holds another instance, {shown_uid(found)}"
         )
     return _Work(None, record)
+
+
+def _in_flight(archive: Archive, file: StoredFile) -> Reindexed | None:
+    if archive.index.is_location_indexed(file.location):
+        # Since the page of rows was read, and so with all that this release knows.
+        return None
+    return Reindexed(finding=Finding.IN_FLIGHT, location=file.location, size_bytes=file.size_bytes)
 
 
 def _without_file(archive: Archive, location: str, uid: str) -> Reindexed | None:
@@ -165,8 +186,13 @@ def _write_records(
         rewritten = archive.index.rewrite(records)
         # The rows of the others were replaced or removed meanwhile.
         return [Finding.REWRITTEN if r.location in rewritten else None for r in records]
-    results = archive.index.ingest_batch(records, policy)
+    # Whoever placed them may not have made them durable, and a row must not point at what a power loss takes.
+    gone = set(archive.storage.settle([record.location for record in records]))
+    present = [record for record in records if record.location not in gone]
+    results = archive.index.ingest_batch(present, policy)
     adopted = (IngestOutcome.STORED, IngestOutcome.REPLACED)
-    return [
-        Finding.ADOPTED if result.outcome in adopted else Finding.SUPERFLUOUS for result in results
-    ]
+    found = {
+        record.location: Finding.ADOPTED if result.outcome in adopted else Finding.SUPERFLUOUS
+        for record, result in zip(present, results, strict=True)
+    }
+    return [found.get(record.location) for record in records]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Protocol
 
 from pacs.archive.archive import Archive
 from pacs.archive.sub_operations import Outcome, SubOperations
 from pacs.dicom.identifier import Query
-from pacs.errors import PacsError
+from pacs.errors import PacsError, StorageUnavailable
 from pacs.index.records import (
     RetrieveOutcome,
     RetrievePlan,
@@ -19,6 +19,7 @@ from pacs.index.records import (
     StoredInstance,
     SubOperationRecord,
 )
+from pacs.storage.faults import is_missing
 
 LOGGER = logging.getLogger(__name__)
 
@@ -31,7 +32,15 @@ _JOURNAL_SECONDS = 2.0
 
 
 class Source(Protocol):
-    """Where the bytes of an outgoing instance are; a ``Storage`` is one."""
+    """Where the bytes of an outgoing instance are; a ``FilesystemStorage`` is one."""
+
+    def has(self, location: str) -> bool:
+        """Whether there is a file.
+
+        Raises:
+            PacsError: it cannot be told.
+        """
+        ...
 
     def open(self, location: str) -> BinaryIO:
         """Open the Part 10 file for reading; the caller closes it.
@@ -42,12 +51,18 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class OutgoingInstance:
-    """A stored instance, or one derived from it, on its way to a destination: read while it is sent."""
+    """A stored instance, or one derived from it, on its way to a destination: read while it is sent.
+
+    It was looked up a while before it is its turn. If its file is gone by then, it is looked up again: an instance that
+    was replaced meanwhile is sent as it is now.
+    """
 
     stored: StoredInstance
     storage: Source
+    #: The same instance as the index has it now; None if it has none any more.
+    look_up: Callable[[], OutgoingInstance | None]
 
     @property
     def sop_class_uid(self) -> str:
@@ -69,12 +84,33 @@ class OutgoingInstance:
         """Bytes of the stored data set."""
         return self.stored.data_set_size
 
+    def make_current(self) -> None:
+        """Look the instance up again if its file is gone: what it says of itself may be another thing then.
+
+        Raises:
+            StorageUnavailable: the instance was deleted meanwhile, or its file is lost.
+            PacsError: it cannot be looked up, or not derived any more.
+        """
+        if not self.storage.has(self.stored.location):
+            self._renew()
+
     def open_file(self) -> BinaryIO:
         """Open the stored Part 10 file; the caller closes it.
 
         Raises:
             StorageUnavailable: it is missing or cannot be read.
+            PacsError: as for ``make_current``.
         """
+        try:
+            return self.storage.open(self.stored.location)
+        except StorageUnavailable as error:
+            if not is_missing(error):
+                raise
+        before = self.transfer_syntax_uid
+        self._renew()
+        if self.transfer_syntax_uid != before:
+            # Whoever opens it has chosen by the one before.
+            raise StorageUnavailable("It was replaced in another transfer syntax just now")
         return self.storage.open(self.stored.location)
 
     def open_data_set(self) -> BinaryIO:
@@ -82,10 +118,19 @@ class OutgoingInstance:
 
         Raises:
             StorageUnavailable: it is missing or cannot be read.
+            PacsError: as for ``make_current``.
         """
         stream = self.open_file()
         stream.seek(self.stored.data_set_offset)
         return stream
+
+    def _renew(self) -> None:
+        now = self.look_up()
+        if now is None:
+            raise StorageUnavailable("Deleted after it was asked for")
+        if now.stored.location == self.stored.location:
+            raise StorageUnavailable("Its stored file is lost")
+        self.stored, self.storage = now.stored, now.storage
 
 
 class Completed(NamedTuple):
@@ -114,8 +159,21 @@ def outgoing(archive: Archive, retrieve_plan: RetrievePlan) -> Iterator[Outgoing
     first, count = 0, min(_FIRST_BATCH_INSTANCES, _BATCH_INSTANCES)
     while keys := retrieve_plan.keys[first : first + count]:
         first, count = first + count, _BATCH_INSTANCES
-        for stored in archive.index.instances(keys):
-            yield OutgoingInstance(stored, archive.storage)
+        found = archive.index.instances(keys)
+        if len(found) < len(keys):
+            LOGGER.warning(
+                "%d instances were deleted after they were asked for", len(keys) - len(found)
+            )
+        for stored in found:
+            yield _outgoing(archive, stored)
+
+
+def _outgoing(archive: Archive, stored: StoredInstance) -> OutgoingInstance:
+    def look_up() -> OutgoingInstance | None:
+        found = archive.index.instances([stored.key])
+        return _outgoing(archive, found[0]) if found else None
+
+    return OutgoingInstance(stored, archive.storage, look_up)
 
 
 class Journal:

@@ -4,6 +4,9 @@ The whole durable act is ``store``. A crash between its steps leaves either a sp
 start-up sweeps, or a stored file that no row points at, which ``pacs check`` reports and adopts. It never
 leaves a row without bytes: those of a large instance are synced before its row is written, those of a small
 one are written with its row (``pacs.archive.redo``).
+
+What was stored before stays only if it is really there: before the bytes received are thrown away, the stored file
+is read and compared with its row. One that is lost or damaged is replaced, in the same three steps.
 """
 
 from __future__ import annotations
@@ -13,20 +16,28 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pacs.archive.archive import Archive
+from pacs.archive.condition import Condition, condition_of
 from pacs.archive.irregularities import (
     in_its_syntax,
     notes_of,
     require_regular_uids,
     syntax_of,
 )
+from pacs.archive.stored_files import size_at
 from pacs.dicom.instance import InstanceHeader
 from pacs.dicom.part10 import check_identity, read_header
 from pacs.errors import DuplicateInstance, IndexUnavailable, PacsError
-from pacs.index.records import IngestOutcome, InstanceRecord
+from pacs.index.records import IngestOutcome, IngestResult, InstanceRecord
 from pacs.storage.base import Spooled
 from pacs.storage.faults import storage_faults
+from pacs.storage.quarantine import quarantine
 
 LOGGER = logging.getLogger(__name__)
+
+#: What was stored before stays, and the file received is superfluous.
+_STAYS = frozenset({IngestOutcome.IDENTICAL, IngestOutcome.KEPT, IngestOutcome.REFUSED})
+#: The row of an instance may change between two looks at it.
+_LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,7 @@ def store(archive: Archive, spooled: Spooled, origin: Origin) -> StoreOutcome:
     """Make a spooled instance durable and findable; the spooled file is gone afterwards, whatever happens.
 
     Raises:
+        IncompleteInstance: the data set was cut off.
         InvalidInstance: the data set cannot be read, lacks a UID, or has one that is none.
         InstanceMismatch: the data set is not the instance that was announced.
         DuplicateInstance: a different one is stored and the policy is to refuse.
@@ -103,7 +115,7 @@ def _read(archive: Archive, spooled: Spooled, origin: Origin) -> InstanceHeader:
 
 def _index(archive: Archive, record: InstanceRecord) -> StoreOutcome:
     try:
-        result = archive.index.ingest(record, archive.duplicates)
+        result = _ingest(archive, record)
     except IndexUnavailable as error:
         if error.may_have_committed:
             # The row may be there: removing the bytes could leave it pointing at nothing.
@@ -115,22 +127,76 @@ def _index(archive: Archive, record: InstanceRecord) -> StoreOutcome:
     except PacsError:
         _remove(archive, record.location)
         raise
+    if record.header.lacking and result.outcome is IngestOutcome.STORED:
+        LOGGER.warning("%s is stored, but %s", record.location, record.header.lacking)
     for note in result.notes:
         LOGGER.warning("%s", note)
-    if result.superseded_location is not None:
-        _remove(archive, result.superseded_location)
-    if result.outcome in (IngestOutcome.IDENTICAL, IngestOutcome.KEPT, IngestOutcome.REFUSED):
+    if result.outcome in _STAYS:
         _remove(archive, record.location)
     if result.outcome is IngestOutcome.REFUSED:
         raise DuplicateInstance
-    if result.outcome in (IngestOutcome.STORED, IngestOutcome.REPLACED):
+    if result.outcome not in _STAYS:
         _settle_later(archive, record)
     return StoreOutcome(result.outcome, record.header, record.data_set_size)
+
+
+def _ingest(archive: Archive, record: InstanceRecord) -> IngestResult:
+    """Write the row; that of an instance that is stored already only if its file is no good."""
+    for _ in range(_LOOKS):
+        result = archive.index.ingest(record, archive.duplicates)
+        if result.outcome not in _STAYS:
+            break
+        bad = _no_good(archive, record.header.sop_instance_uid)
+        if bad is None:
+            break
+        record = replace(record, in_place_of=bad)
+    else:
+        raise IndexUnavailable("The instance is changed too fast by other writers.")
+    if result.superseded_location is None:
+        return result
+    if result.superseded_location == record.in_place_of:
+        _set_aside(archive, result.superseded_location)
+    else:
+        _remove(archive, result.superseded_location)
+    return result
+
+
+def _no_good(archive: Archive, sop_instance_uid: str) -> str | None:
+    """Where the stored file of an instance should be, if it is no good; empty if the instance is gone meanwhile."""
+    suspect = None
+    for _ in range(_LOOKS):
+        stored = archive.index.find_by_uid(sop_instance_uid)
+        if stored is None:
+            return ""
+        condition = condition_of(archive.storage, stored)
+        if condition is Condition.SOUND:
+            return None
+        if stored.location == suspect:
+            LOGGER.warning(
+                "the stored file of %s is %s: what was received takes its place",
+                sop_instance_uid,
+                condition.value,
+            )
+            return suspect
+        # Bytes that the index has are as good as a file. Without them look twice: another writer may have replaced
+        # the instance, or written its file again, since its row was read.
+        if not archive.redo.restore(stored.location):
+            suspect = stored.location
+    return ""
 
 
 def _settle_later(archive: Archive, record: InstanceRecord) -> None:
     if record.content is not None:
         archive.redo.settle_later(record.location, len(record.content))
+
+
+def _set_aside(archive: Archive, location: str) -> None:
+    """Move a bad file into quarantine, if there is one."""
+    try:
+        if size_at(archive.storage, location) is not None:
+            quarantine(archive.storage, location)
+    except PacsError as error:
+        LOGGER.error("cannot set %s aside, which nothing points at: %s", location, error)
 
 
 def _remove(archive: Archive, location: str) -> None:

@@ -65,6 +65,7 @@ def read_record(
     received, and is not found out again: what the bytes say now may come of damage.
 
     Raises:
+        IncompleteInstance: nothing is ``known``, and the data set ends too early.
         InvalidInstance: the file holds no instance that can be read, or has another size than ``known`` says.
         StorageUnavailable: the file is gone or cannot be read.
     """
@@ -75,7 +76,8 @@ def read_record(
         meta = read_file_meta(stream, is_ours=True)
         syntax = known.transfer_syntax_uid if known else meta.transfer_syntax_uid
         offset = known.data_set_offset if known else meta.data_set_offset
-        header = read_header(stream, syntax, offset)
+        # A row that is there from before the end of a data set was looked at is not given up.
+        header = read_header(stream, syntax, offset, may_be_cut=known is not None)
         digest = known.digest if known else digest_of(stream, offset)
     return InstanceRecord(
         header=header,

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import click
 
+from pacs.archive.mounted import accept_storage
 from pacs.cli.options import ALL_SETTINGS, ARCHIVE_SETTINGS, with_settings
 from pacs.cli.output import console, human_size, print_json, print_table
 from pacs.config import Settings
@@ -14,7 +15,7 @@ from pacs.server import current_revision, open_archive, upgrade_index
 
 @click.group("db")
 def db_group() -> None:
-    """Look after the schema of the index."""
+    """Look after the index: its schema, and which storage it belongs to."""
 
 
 @db_group.command("upgrade")
@@ -39,6 +40,27 @@ def db_current(settings: Settings, as_json: bool) -> int:
     else:
         console.print(f"index is at revision {current or 'none'}; newest is {newest}")
     return 0 if current == newest else 1
+
+
+@db_group.command("accept-storage")
+@with_settings(*ARCHIVE_SETTINGS)
+def db_accept_storage(settings: Settings) -> int:
+    """Let the index belong to the storage that the settings name.
+
+    After files were moved or restored without the file storage-id. Wrong if it is just not mounted, or that of another
+    archive: look before with "pacs config show", and afterwards with "pacs check".
+    """
+    with closing(open_archive(settings, make=False)) as archive:
+        before = archive.index.storage_identity()
+        after = accept_storage(archive.storage, archive.index)
+        instances = archive.index.stats().instances
+    console.print(
+        f"the index belongs to the storage {archive.storage.root} ({after})", markup=False
+    )
+    if before not in (None, after):
+        console.print(f"before, it belonged to {before}")
+    console.print(f"{instances:,} instances are indexed; compare: pacs check")
+    return 0
 
 
 @click.command("stats")

@@ -23,16 +23,12 @@ from pacs.server import has_files, open_archive
 _WELL = frozenset({check.Finding.SOUND, check.Finding.IN_FLIGHT})
 #: After these an orphan is as it should be; one in quarantine waits for a person.
 _MENDED = frozenset({check.Repair.ADOPTED, check.Repair.DUPLICATE_REMOVED})
-_REINDEXED = frozenset({reindex.Finding.REWRITTEN, reindex.Finding.ADOPTED})
+_REINDEXED = frozenset(
+    {reindex.Finding.REWRITTEN, reindex.Finding.ADOPTED, reindex.Finding.IN_FLIGHT}
+)
 
 _quiet = click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-
-
-@click.command("check")
-@click.option("--repair", is_flag=True, help="Mend what can be mended.")
-@click.option("--deep", is_flag=True, help="Read every data set and compare its SHA-256.")
-@click.option(
+_grace = click.option(
     "--grace",
     type=click.IntRange(0),
     default=int(check.DEFAULT_GRACE.total_seconds()),
@@ -40,6 +36,13 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the findings
     show_default=True,
     help="Leave younger files alone that are not indexed; 0 only while nothing is being received.",
 )
+_json = click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+
+
+@click.command("check")
+@click.option("--repair", is_flag=True, help="Mend what can be mended.")
+@click.option("--deep", is_flag=True, help="Read every data set and compare its SHA-256.")
+@_grace
 @_quiet
 @_json
 @with_settings(*ARCHIVE_SETTINGS, default_log_level="warning")
@@ -74,13 +77,15 @@ def check_command(
 
 
 @click.command("reindex")
+@_grace
 @_quiet
 @_json
 @with_settings(*ARCHIVE_SETTINGS, default_log_level="warning")
-def reindex_command(settings: Settings, quiet: bool, as_json: bool) -> int:
+def reindex_command(settings: Settings, grace: int, quiet: bool, as_json: bool) -> int:
     """Write the index again from the stored files.
 
-    For an index that was lost, or after an upgrade that asks for it. It can be interrupted and run again.
+    For an index that was lost, or after an upgrade that asks for it. It can be interrupted and run again, and the
+    server may run meanwhile: while it does, files that are younger than --grace are left to it.
     """
     # An index that was lost is made anew, one beside an empty storage is not.
     archive = open_archive(settings, make=has_files(settings))
@@ -93,7 +98,8 @@ def reindex_command(settings: Settings, quiet: bool, as_json: bool) -> int:
     try:
         with ProgressDisplay("reindexing", "files", quiet=quiet) as display:
             display.count(archive.storage.files())
-            is_complete = _walk(reindex.reindex(archive), listing, display, tell)
+            results = reindex.reindex(archive, timedelta(seconds=grace))
+            is_complete = _walk(results, listing, display, tell)
     finally:
         listing.finish()
         archive.close()

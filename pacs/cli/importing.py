@@ -12,6 +12,7 @@ import click
 from pacs.archive.archive import Archive
 from pacs.archive.import_sources import Reason, Refusal, scan
 from pacs.archive.importing import Import, Summary
+from pacs.archive.mounted import learn_storage, require_own_storage
 from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
 from pacs.cli.output import INTERRUPTED, console, human_size, print_json
 from pacs.cli.progress import ProgressDisplay, in_one_line
@@ -89,6 +90,8 @@ def import_command(
             refused_file.write(f"{in_one_line(refusal.name)}\t{_reason(refusal)}\n")
 
     try:
+        require_own_storage(archive.storage, archive.index)
+        learn_storage(archive.storage, archive.index)
         found = scan(paths, excluded=[archive.storage.root])
         work = Import(archive, found, source_ae=source_ae, on_refused=note)
         return _run(work, _Ending(quiet, as_json), paths, jobs, archive)

@@ -7,6 +7,7 @@ forward: they may read again what they read last, but nothing before it.
 from __future__ import annotations
 
 import io
+import os
 import zlib
 from typing import BinaryIO, Protocol
 
@@ -14,9 +15,15 @@ from pacs.errors import InvalidInstance
 
 # One read takes in the whole header of most instances: the header of a CT is 3 to 10 KB.
 _WINDOW_BYTES = 16 * 1024
-# More than any header holds, little enough that a deflate bomb (about 1000 to 1) costs 0.2 s and no
-# memory.
+#: What is inflated into memory: more than any header holds.
 MAX_INFLATED_BYTES = 64 * 1024 * 1024
+#: What is inflated to find the end of a data set, without being kept: a deflate bomb (about 1000 to 1) costs no memory
+#: and 0.2 s. Real images reach 2 to 10 to 1, so a large data set that was deflated beyond 100 to 1 is none.
+MAX_WALKED_BYTES = 256 * 1024 * 1024
+MAX_RATIO = 100
+#: How far ``peek`` looks ahead in what is inflated: a value with a length of 16 bits, and a header after it.
+_PEEK_BYTES = 64 * 1024 + 32
+_TOO_MUCH = "The deflated data set inflates to more than can be searched"
 
 
 class ByteSource(Protocol):
@@ -34,6 +41,19 @@ class ByteSource(Protocol):
         """The bytes in memory, and where in them ``position`` is; it may lie beyond their end."""
         ...
 
+    def peek(self, position: int, size: int) -> bytes | None:
+        """As ``read_at``, for a few bytes ahead from which the caller comes back; None if they are too far ahead."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """How many bytes the data set has, once it was told that it does not reach a position."""
+        ...
+
+    def is_whole(self) -> bool:
+        """Whether the bytes have come to an end of their own, where they have one; they are read to it."""
+        ...
+
 
 class StreamBytes:
     """The bytes of a seekable stream from an offset on; the caller closes the stream."""
@@ -44,6 +64,33 @@ class StreamBytes:
         self._size = stream.seek(0, io.SEEK_END) - offset
         self._start = 0
         self._window = b""
+        self._descriptor: int | None = None
+        self._has_descriptor: bool | None = None
+
+    @property
+    def end(self) -> int:
+        """How many bytes the data set has."""
+        return self._size
+
+    def is_whole(self) -> bool:
+        """A stream is what it is."""
+        return True
+
+    def peek(self, position: int, size: int) -> bytes:
+        """As ``read_at``, but a few bytes far ahead do not cost a window full of them."""
+        at = position - self._start
+        if at >= 0 and at + size <= len(self._window):
+            return self._window[at : at + size]
+        if position >= self._size:
+            return b""
+        if self._has_descriptor is None:
+            # Not before it is needed: a spooled file is only opened for what is not in memory.
+            self._descriptor = _descriptor(self._stream)
+            self._has_descriptor = self._descriptor is not None
+        if self._descriptor is not None:
+            return os.pread(self._descriptor, size, self._offset + position)
+        self._stream.seek(self._offset + position)
+        return self._stream.read(size)
 
     def read_at(self, position: int, size: int) -> bytes:
         """Up to ``size`` bytes from ``position``; fewer only at the end of the data set."""
@@ -82,17 +129,30 @@ class InflatedBytes:
     """
 
     def __init__(self, stream: BinaryIO, offset: int) -> None:
+        deflated_bytes = stream.seek(0, io.SEEK_END) - offset
+        self._limit = max(MAX_WALKED_BYTES, MAX_RATIO * deflated_bytes)
         stream.seek(offset)
         self._stream = stream
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._inflated_bytes = 0
         self._start = 0
         self._window = b""
+
+    @property
+    def end(self) -> int:
+        """How many bytes were inflated so far."""
+        return self._start + len(self._window)
+
+    def is_whole(self) -> bool:
+        """Whether the deflated bytes have come to their own end (RFC 1951 3.2.3), inflating what is left of them."""
+        while self._move_on():
+            pass
+        return self._inflater.eof
 
     def read_at(self, position: int, size: int) -> bytes:
         """Up to ``size`` bytes from ``position``; fewer only at the end of the data set."""
         self._advance(position)
-        while len(self._window) < position - self._start + size and self._grow():
-            pass
+        self._fill(position + size)
         at = position - self._start
         assert at >= 0, "callers move forward"
         return self._window[at : at + size]
@@ -100,27 +160,48 @@ class InflatedBytes:
     def reaches(self, position: int) -> bool:
         """Whether the data set has at least ``position`` bytes."""
         self._advance(position)
-        return self._start + len(self._window) >= position
+        return self.end >= position
 
     def at_hand(self, position: int) -> tuple[bytes, int]:
         """The bytes in memory, and where in them ``position`` is; it may lie beyond their end."""
         self.read_at(position, 1)
         return self._window, position - self._start
 
+    def peek(self, position: int, size: int) -> bytes | None:
+        """As ``read_at`` without forgetting anything, up to 64 KiB ahead."""
+        if position + size > self.end:
+            # What was last read begins within the first window full of bytes.
+            if position + size > self._start + _WINDOW_BYTES + _PEEK_BYTES:
+                return None
+            self._fill(position + size)
+        at = position - self._start
+        return self._window[at : at + size] if at >= 0 else b""
+
     def _advance(self, position: int) -> None:
         # Inflates up to the position and forgets what lies before it.
-        if position > MAX_INFLATED_BYTES:
-            raise InvalidInstance("The deflated data set inflates to more than can be searched")
-        while self._start + len(self._window) < position:
-            self._start += len(self._window)
-            self._window = b""
-            if not self._grow():
+        while self.end < position:
+            if not self._move_on():
                 return
         if position - self._start > _WINDOW_BYTES:
             self._window = self._window[position - self._start :]
             self._start = position
 
-    def _grow(self) -> bool:
+    def _fill(self, end: int) -> None:
+        # Joined once: to append piece by piece copies what is there each time.
+        pieces, size = [self._window], self.end
+        while size < end and (piece := self._next()):
+            pieces.append(piece)
+            size += len(piece)
+        self._window = b"".join(pieces)
+
+    def _move_on(self) -> bool:
+        # To the next piece, forgetting the one before.
+        piece = self._next()
+        if piece:
+            self._start, self._window = self.end, piece
+        return bool(piece)
+
+    def _next(self) -> bytes:
         inflater = self._inflater
         while not inflater.eof:
             encoded = inflater.unconsumed_tail or self._stream.read(_WINDOW_BYTES)
@@ -129,8 +210,18 @@ class InflatedBytes:
             except zlib.error as error:
                 raise InvalidInstance(f"The deflated data set is damaged: {error}") from error
             if inflated:
-                self._window += inflated
-                return True
+                self._inflated_bytes += len(inflated)
+                if self._inflated_bytes > self._limit:
+                    raise InvalidInstance(_TOO_MUCH)
+                return inflated
             if not encoded:
-                return False
-        return False
+                break
+        return b""
+
+
+def _descriptor(stream: BinaryIO) -> int | None:
+    # io.BytesIO has the method and no descriptor; other streams of ours have neither.
+    try:
+        return stream.fileno()
+    except (AttributeError, OSError):
+        return None

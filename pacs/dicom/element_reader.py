@@ -5,46 +5,47 @@ Written by hand rather than on pydicom's reader because every SOP Instance recei
 pydicom's reader allocates what a length field claims, recurses as deep as the sender nests, reports
 trouble through ``warnings``, which belong to the process and not to the thread, and is slower.
 
-Theory of operation. A data set is walked forward, element by element, up to the first tag after the
-last wanted one. Runs of plain elements that are in memory are walked in one tight loop, which leaves
-everything that needs a second look to the methods below it. Elements of defined length that are not
-wanted are skipped by arithmetic. Those of undefined length have to be walked, which is done with an
-explicit stack, so depth costs nothing. Wanted sequences are the only place of recursion, and it is
-bounded. So is the number of elements, hence the time.
+Theory of operation. A data set is walked forward, element by element, up to its end or to the first tag after the last
+wanted one. Runs of plain elements that are in memory are walked in one tight loop, which leaves everything that needs a
+second look to the methods below it, and to ``element_headers`` where an element ends. Wanted sequences are the only
+place of recursion, and it is bounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from struct import Struct
-from typing import NamedTuple
 
 from pydicom import config
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
-from pydicom.valuerep import VR
 
 from pacs.dicom.byte_source import ByteSource
+from pacs.dicom.element_headers import (
+    DELIMITERS,
+    EXPLICIT_HEADER,
+    HEADER_SIZES,
+    IMPLICIT_HEADER,
+    LONG_LENGTH,
+    VRS,
+    ElementHeader,
+    ElementHeaders,
+    Fragments,
+    ends_within,
+)
 from pacs.dicom.encoding import (
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    IMPLICIT_BIG,
-    IMPLICIT_LITTLE,
     ITEM,
     ITEM_DELIMITER,
-    LONG_VRS,
     SEQUENCE_DELIMITER,
     UNDEFINED_LENGTH,
     Encoding,
 )
+from pacs.dicom.error_comment import about
 from pacs.dicom.plain_elements import Elements, PlainElement
 from pacs.dicom.plain_values import Element, dictionary_facts
-from pacs.errors import InvalidInstance
+from pacs.errors import IncompleteInstance, InvalidInstance
 
-# About 0.5 s of walking. The largest structured reports have some ten thousands of elements.
-MAX_ELEMENTS = 500_000
 # Wanted sequences are code and request sequences; the Standard nests them three deep.
 MAX_DEPTH = 16
 # The index keeps at most 10,240 characters of a text, each of at most four bytes in most encodings.
@@ -53,77 +54,108 @@ MAX_VALUE_BYTES = 64 * 1024
 MAX_SEQUENCE_BYTES = 512 * 1024
 _HEADER_BYTES = 8
 
-_VRS = {str(vr).encode(): str(vr) for vr in VR if len(str(vr)) == 2}
-
-# The bytes of an element's header by VR, little endian (PS3.5 7.1.2).
-_HEADER_SIZES = {vr: 12 if vr in LONG_VRS else 8 for vr in _VRS}
-_EXPLICIT_HEADER = Struct("<HH2sH").unpack_from
-_IMPLICIT_HEADER = Struct("<HHL").unpack_from
-_LONG_LENGTH = Struct("<L").unpack_from
-
-
-class ElementHeader(NamedTuple):
-    """Tag, VR and length of one Data Element; VR is empty where the encoding does not tell."""
-
-    tag: int
-    vr: str
-    length: int
-    value_at: int
+_PIXEL_DATA = 0x7FE00010
+#: What a data set may be filled up with behind its last element.
+_FILLERS = (b"\0", b" ", b"\xff")
+_FILLER_BYTES = 64 * 1024
+#: Above every tag.
+_NO_TAG = 1 << 32
 
 
-class ElementReader:
+class ElementReader(ElementHeaders):
     """Walks the Data Elements of one data set.
 
     Raises:
+        IncompleteInstance: from every method, if an element that it comes to runs past the end of the data set.
         InvalidInstance: from every method, if the bytes are not what PS3.5 7 allows.
     """
 
     def __init__(self, source: ByteSource, maximum_value_bytes: int = MAX_VALUE_BYTES) -> None:
-        self._source = source
+        super().__init__(source)
         self._maximum_value_bytes = maximum_value_bytes
-        self._elements = 0
         self._sequence_bytes = 0
         #: The tags that ``wanted`` found but did not take.
         self.left_out: set[int] = set()
-
-    def encoding_at(self, position: int, declared: Encoding) -> Encoding:
-        """How the elements from here on are encoded, by the first one, in the declared byte order.
-
-        A file that declares one kind of VR and contains the other is a known fault of some writers,
-        and Items within UN are implicit by rule but not by habit (PS3.5 6.2.2). Two letters that
-        are a VR would be an implicit length of more than 16 KB, which no first element of a data
-        set or Item has.
-        """
-        head = self._source.read_at(position, _HEADER_BYTES)
-        if len(head) < _HEADER_BYTES or head[:4] in _DELIMITER_BYTES:
-            return declared
-        is_implicit = not _is_two_capitals(head[4:6])
-        if declared.is_big_endian:
-            return IMPLICIT_BIG if is_implicit else EXPLICIT_BIG
-        return IMPLICIT_LITTLE if is_implicit else EXPLICIT_LITTLE
+        #: Encapsulated Pixel Data that ``whole`` came by.
+        self.fragments_seen: Fragments | None = None
 
     def wanted(self, encoding: Encoding, tags: Container[int], last: int) -> Elements:
-        """The elements with one of these tags, up to ``last``; of duplicates, the last one."""
+        """The elements with one of these tags, up to the first tag after ``last``; of duplicates, the last one."""
         found: Elements = {}
+        for _ in self._steps(encoding, tags, last, found):
+            pass
+        return found
+
+    def gathered(self, encoding: Encoding, tags: Container[int], last: int) -> Elements:
+        """As ``wanted``, also those behind ``last``, if reading on to them is cheap.
+
+        Fragments are not walked, and what is wrong behind ``last`` is not looked at: a data set that was cut in its
+        Pixel Data has the rest of its elements.
+        """
+        found: Elements = {}
+        is_past = False
+        try:
+            for header in self._steps(encoding, tags, _NO_TAG, found):
+                is_past = is_past or header.tag > last
+                if header.tag == _PIXEL_DATA and header.length == UNDEFINED_LENGTH:
+                    break
+        except InvalidInstance:
+            if not is_past:
+                raise
+        return found
+
+    def whole(self, encoding: Encoding, tags: Container[int]) -> Elements:
+        """The elements with one of these tags, wherever they are; every element is there to its last byte.
+
+        Encapsulated Pixel Data may lack its delimiter: see ``fragments_seen``.
+        """
+        found: Elements = {}
+        for _ in self._steps(encoding, tags, _NO_TAG, found):
+            pass
+        if not self._source.is_whole():
+            raise IncompleteInstance(
+                f"The deflated data set breaks off, {self._source.end} bytes inflated"
+            )
+        return found
+
+    def _steps(
+        self, encoding: Encoding, tags: Container[int], last: int, found: Elements
+    ) -> Iterator[ElementHeader]:
+        """Walk to the end or the first tag after ``last``, take what is wanted, and yield what needed a second look."""
         position = 0
         header: ElementHeader | None = None
         while True:
             position = self._take_plain(position, encoding, tags, last, found)
-            if not self._has_element(position, header):
+            if not self._has_element(position, header, encoding):
                 break
+            if (behind := self._behind_filler(position)) != position:
+                position, header = behind, None
+                continue
             header = self.header(position, encoding)
+            if header.tag in DELIMITERS:
+                # Of what, nobody knows; DCMTK and pydicom read on behind it.
+                position = header.value_at
+                continue
             if header.tag > last:
                 break
-            if header.tag not in tags:
-                position = self.skip(header, encoding)
-                continue
-            self._sequence_bytes = 0
-            element, position = self._take(header, encoding, depth=0)
-            if element is not None and self._sequence_bytes <= MAX_SEQUENCE_BYTES:
-                found[header.tag] = element
-            else:
-                self.left_out.add(header.tag)
-        return found
+            yield header
+            position = self._step(header, encoding, tags, found)
+
+    def _step(
+        self, header: ElementHeader, encoding: Encoding, tags: Container[int], found: Elements
+    ) -> int:
+        if header.tag not in tags:
+            if header.tag == _PIXEL_DATA and header.length == UNDEFINED_LENGTH:
+                self.fragments_seen = self.fragments(header, encoding)
+                return self.fragments_seen.end
+            return self.skip(header, encoding)
+        self._sequence_bytes = 0
+        element, position = self._take(header, encoding, depth=0)
+        if element is not None and self._sequence_bytes <= MAX_SEQUENCE_BYTES:
+            found[header.tag] = element
+        else:
+            self.left_out.add(header.tag)
+        return position
 
     def every(self, encoding: Encoding) -> Dataset:
         """All elements, none left out: an Identifier must not lose a key.
@@ -134,12 +166,12 @@ class ElementReader:
         elements: dict[BaseTag, Element] = {}
         position = 0
         header: ElementHeader | None = None
-        while self._has_element(position, header):
+        while self._has_element(position, header, encoding):
             header = self.header(position, encoding)
             self._sequence_bytes = 0
             element, position = self._take(header, encoding, depth=0)
             if element is None or self._sequence_bytes > MAX_SEQUENCE_BYTES:
-                raise InvalidInstance(f"{_name(header.tag)} cannot be read")
+                raise InvalidInstance(about(header.tag, "cannot be read"))
             elements[element.tag] = element
         return Dataset(elements)
 
@@ -158,13 +190,13 @@ class ElementReader:
         size = len(window)
         while at + 12 <= size:
             if is_implicit:
-                group, number, length = _IMPLICIT_HEADER(window, at)
+                group, number, length = IMPLICIT_HEADER(window, at)
                 vr, value_at = b"", at + 8
             else:
-                group, number, vr, length = _EXPLICIT_HEADER(window, at)
-                value_at = at + _HEADER_SIZES.get(vr, size + 1)
+                group, number, vr, length = EXPLICIT_HEADER(window, at)
+                value_at = at + HEADER_SIZES.get(vr, size + 1)
                 if value_at == at + 12:
-                    (length,) = _LONG_LENGTH(window, at + 8)
+                    (length,) = LONG_LENGTH(window, at + 8)
             tag, end = group << 16 | number, value_at + length
             if tag > last or end > size:
                 break
@@ -177,27 +209,6 @@ class ElementReader:
             self._elements += 1
         return position + at - begin
 
-    def header(self, position: int, encoding: Encoding) -> ElementHeader:
-        """The header of the element at this position."""
-        self._count()
-        head = self._source.read_at(position, 12)
-        if len(head) < _HEADER_BYTES:
-            raise InvalidInstance(f"The data set ends within an element header at byte {position}")
-        vr_bytes = head[4:6]
-        vr = _VRS.get(vr_bytes)
-        if encoding.is_implicit or not (vr or _is_two_capitals(vr_bytes)):
-            # Some writers of explicit VR go implicit in between; delimiters have no VR either way.
-            group, number, length = encoding.tag_and_length.unpack_from(head)
-            return ElementHeader(group << 16 | number, "", length, position + 8)
-        group, number, _, length = encoding.tag_and_short_length.unpack_from(head)
-        if vr and vr_bytes not in LONG_VRS:
-            return ElementHeader(group << 16 | number, vr, length, position + 8)
-        # A VR that is not known has the long form, as every new one will have (PS3.5 6.2).
-        if len(head) < 12:
-            raise InvalidInstance(f"The data set ends within an element header at byte {position}")
-        (length,) = encoding.long_length.unpack_from(head, 8)
-        return ElementHeader(group << 16 | number, vr or "UN", length, position + 12)
-
     def elements(
         self, encoding: Encoding, stop: Container[int]
     ) -> Iterator[tuple[ElementHeader, int, int]]:
@@ -207,7 +218,7 @@ class ElementReader:
         """
         position = 0
         header: ElementHeader | None = None
-        while self._has_element(position, header):
+        while self._has_element(position, header, encoding):
             header = self.header(position, encoding)
             begin = position
             if header.tag in stop:
@@ -222,6 +233,7 @@ class ElementReader:
         position, end = header.value_at, None if undefined else header.value_at + header.length
         while end is None or position < end:
             begin = position
+            self._count()
             tag, length, position = self._item_header(begin, encoding, header.tag)
             if tag == SEQUENCE_DELIMITER:
                 return
@@ -233,7 +245,7 @@ class ElementReader:
             else:
                 position += length
             if end is not None and position > end:
-                raise InvalidInstance(f"{_name(header.tag)} is shorter than what it contains")
+                raise InvalidInstance(about(header.tag, "is shorter than what it contains"))
             yield begin, content, position
 
     def find(
@@ -259,26 +271,36 @@ class ElementReader:
         self._end(header)
         return value
 
-    def _count(self) -> None:
-        self._elements += 1
-        if self._elements > MAX_ELEMENTS:
-            raise InvalidInstance(
-                f"The header of the data set has more than {MAX_ELEMENTS} elements"
-            )
-
-    def _has_element(self, position: int, previous: ElementHeader | None) -> bool:
+    def _has_element(
+        self, position: int, previous: ElementHeader | None, encoding: Encoding
+    ) -> bool:
         head = self._source.read_at(position, _HEADER_BYTES)
         if len(head) == _HEADER_BYTES:
             return True
         if previous is not None and not self._source.reaches(position):
-            raise _ends_within(previous)
-        # Some writers pad the data set with NUL; a header cut short raises where it is read.
-        return bool(head.strip(b"\0"))
+            raise ends_within(previous, self._source.end)
+        # Some writers fill up the data set; a header cut short raises where it is read. In big endian it begins with
+        # NUL, as does the byte that is missing from a value of odd length.
+        if len(head) == 1 and encoding.is_big_endian and position % 2 == 0:
+            return True
+        return not _is_filler(head)
+
+    def _behind_filler(self, position: int) -> int:
+        """Where the bytes end that some writers fill up a data set with, in steps of eight; most have none."""
+        head = self._source.read_at(position, _HEADER_BYTES)
+        if head[:1] not in _FILLERS or head.strip(head[:1]) or len(head) < _HEADER_BYTES:
+            return position
+        while True:
+            piece = self._source.read_at(position, _FILLER_BYTES)
+            filled = len(piece) - len(piece.lstrip(head[:1]))
+            if not piece or filled < len(piece):
+                return position + filled - filled % _HEADER_BYTES
+            position += filled
 
     def _end(self, header: ElementHeader) -> int:
         end = header.value_at + header.length
         if not self._source.reaches(end):
-            raise _ends_within(header)
+            raise ends_within(header, self._source.end)
         return end
 
     def _take(
@@ -317,9 +339,8 @@ class ElementReader:
         self, header: ElementHeader, encoding: Encoding, depth: int
     ) -> tuple[DataElement | None, int]:
         if depth > MAX_DEPTH:
-            raise InvalidInstance(f"{_name(header.tag)} is nested more than {MAX_DEPTH} deep")
-        if header.vr == "UN":
-            encoding = IMPLICIT_LITTLE
+            raise InvalidInstance(about(header.tag, f"is nested more than {MAX_DEPTH} deep"))
+        encoding = self._content(header, encoding)
         end = None if header.length == UNDEFINED_LENGTH else header.value_at + header.length
         if end is not None and header.length > MAX_SEQUENCE_BYTES:
             self._sequence_bytes += header.length
@@ -327,6 +348,7 @@ class ElementReader:
         items: list[Dataset] = []
         position = header.value_at
         while end is None or position < end:
+            self._count()
             tag, length, position = self._item_header(position, encoding, header.tag)
             if tag == SEQUENCE_DELIMITER:
                 break
@@ -358,71 +380,12 @@ class ElementReader:
                 elements[element.tag] = element
         return elements, _closed(position, end, ITEM)
 
-    def _item_header(self, position: int, encoding: Encoding, within: int) -> tuple[int, int, int]:
-        self._count()
-        head = self._source.read_at(position, _HEADER_BYTES)
-        if len(head) < _HEADER_BYTES:
-            raise InvalidInstance(f"The data set ends within {_name(within)}")
-        group, number, length = encoding.tag_and_length.unpack(head)
-        tag = group << 16 | number
-        if tag not in (ITEM, SEQUENCE_DELIMITER):
-            raise InvalidInstance(f"{_name(within)} contains {_name(tag)} in place of an Item")
-        return tag, length, position + _HEADER_BYTES
-
-    def skip(self, header: ElementHeader, encoding: Encoding) -> int:
-        """The position after an element; its content is walked only if its length is undefined."""
-        if header.length != UNDEFINED_LENGTH:
-            # Whether the data set reaches that far shows when the next element is read.
-            return header.value_at + header.length
-        within = IMPLICIT_LITTLE if header.vr == "UN" else encoding
-        return self._walk([within], header.value_at, header.tag)
-
-    def _walk(self, open_encodings: list[Encoding], position: int, within: int) -> int:
-        # One entry for each open sequence and Item, alternating: how its content is encoded. Ends with the
-        # last of them: the sequence, or the Item of a sequence that stays open.
-        open_before = len(open_encodings) - 1
-        while len(open_encodings) > open_before:
-            if len(open_encodings) % 2:
-                position = self._step_in_sequence(position, open_encodings, within)
-            else:
-                position = self._step_in_item(position, open_encodings)
-        return position
-
-    def _step_in_sequence(self, position: int, open_encodings: list[Encoding], within: int) -> int:
-        encoding = open_encodings[-1]
-        tag, length, position = self._item_header(position, encoding, within)
-        if tag == SEQUENCE_DELIMITER:
-            open_encodings.pop()
-        elif length == UNDEFINED_LENGTH:
-            open_encodings.append(self.encoding_at(position, encoding))
-        else:
-            position += length
-        return position
-
-    def _step_in_item(self, position: int, open_encodings: list[Encoding]) -> int:
-        encoding = open_encodings[-1]
-        header = self.header(position, encoding)
-        if header.tag == ITEM_DELIMITER:
-            open_encodings.pop()
-        elif header.length == UNDEFINED_LENGTH:
-            open_encodings.append(IMPLICIT_LITTLE if header.vr == "UN" else encoding)
-        else:
-            return header.value_at + header.length
-        return header.value_at
-
-
-_DELIMITER_BYTES = frozenset(
-    order.pack(0xFFFE, number)
-    for order in (Struct("<HH"), Struct(">HH"))
-    for number in (0xE00D, 0xE0DD)
-)
-
 
 def _plain_element(tag: int, vr_bytes: bytes, value: bytes) -> PlainElement | None:
     """An element as it is; None if it is not plain after all."""
     facts = dictionary_facts(tag)
     dictionary_vr = facts[0] if facts else "UN"
-    vr = _VRS[vr_bytes] if vr_bytes and vr_bytes != b"UN" else dictionary_vr
+    vr = VRS[vr_bytes] if vr_bytes and vr_bytes != b"UN" else dictionary_vr
     if vr == "SQ" or dictionary_vr == "SQ" or len(value) > MAX_VALUE_BYTES:
         return None
     return vr, value
@@ -433,18 +396,10 @@ def _closed(position: int, end: int | None, tag: int) -> int:
     if end is None:
         return position
     if position > end:
-        raise InvalidInstance(f"{_name(tag)} is shorter than what it contains")
+        raise InvalidInstance(about(tag, "is shorter than what it contains"))
     return end
 
 
-def _ends_within(header: ElementHeader) -> InvalidInstance:
-    claim = f"which claims {header.length} bytes"
-    return InvalidInstance(f"The data set ends within {_name(header.tag)}, {claim}")
-
-
-def _is_two_capitals(vr: bytes) -> bool:
-    return vr.isalpha() and vr.isupper()
-
-
-def _name(tag: int) -> str:
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+def _is_filler(rest: bytes) -> bool:
+    # Less than a header. A single space can be the first byte of a tag, two cannot.
+    return not rest.strip(b"\0") or not rest.strip(b"\xff") or (len(rest) > 1 and not rest.strip())

@@ -29,12 +29,14 @@ class Encoding:
 
     is_implicit: bool
     is_big_endian: bool = False
+    tag: Struct = field(init=False, repr=False, compare=False)
     tag_and_length: Struct = field(init=False, repr=False, compare=False)
     tag_and_short_length: Struct = field(init=False, repr=False, compare=False)
     long_length: Struct = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         order = ">" if self.is_big_endian else "<"
+        object.__setattr__(self, "tag", Struct(f"{order}HH"))
         object.__setattr__(self, "tag_and_length", Struct(f"{order}HHL"))
         object.__setattr__(self, "tag_and_short_length", Struct(f"{order}HH2sH"))
         object.__setattr__(self, "long_length", Struct(f"{order}L"))

@@ -14,7 +14,8 @@ from pydicom.filewriter import write_dataset
 from pacs.dicom import element_writer
 from pacs.dicom.byte_source import MAX_INFLATED_BYTES, InflatedBytes
 from pacs.dicom.data_set_reader import data_set_reader
-from pacs.dicom.element_reader import ElementHeader, ElementReader
+from pacs.dicom.element_headers import ElementHeader
+from pacs.dicom.element_reader import ElementReader
 from pacs.dicom.encoding import (
     ITEM,
     SEQUENCE_DELIMITER,

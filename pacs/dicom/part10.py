@@ -21,6 +21,7 @@ from pacs.dicom.actual_syntax import HEAD_BYTES, is_data_set
 from pacs.dicom.attributes import ATTRIBUTES, BY_TAG
 from pacs.dicom.byte_source import ByteSource, StreamBytes
 from pacs.dicom.character_sets import DEFAULT_CODECS, codecs_of, defined_terms
+from pacs.dicom.completeness import read_whole
 from pacs.dicom.data_set_reader import data_set_reader
 from pacs.dicom.element_reader import ElementReader
 from pacs.dicom.encoding import (
@@ -196,22 +197,29 @@ def read_identity(
     return _uid_of(elements, SOP_CLASS_UID), _uid_of(elements, SOP_INSTANCE_UID)
 
 
-def read_header(stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int) -> InstanceHeader:
-    """Read the identity of an instance and the values of its indexed Attributes.
+def read_header(
+    stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int, *, may_be_cut: bool = False
+) -> InstanceHeader:
+    """Read the identity of an instance and the values of its indexed Attributes, wherever they are.
 
     Memory and time are bounded, whatever the bytes are. No warning is issued, and any number of
-    threads may read at once.
+    threads may read at once. With ``may_be_cut``, what is wrong behind the last indexed Attribute, and behind
+    the beginning of encapsulated Pixel Data, does not matter.
 
     Raises:
         InstanceMismatch: SOP Class UID or SOP Instance UID is missing.
-        InvalidInstance: the data set cannot be read up to the last indexed Attribute, or lacks the
-            Study or Series Instance UID, or one of the four is not a UID.
+        IncompleteInstance: the data set ends too early (``pacs.dicom.completeness``).
+        InvalidInstance: the data set cannot be read, or lacks the Study or Series Instance UID, or one of
+            the four is not a UID.
         StorageUnavailable: the file cannot be read.
     """
-    with _readable():
-        elements = _read_elements(
-            stream, transfer_syntax_uid, data_set_offset, _WANTED, _LAST_WANTED
-        )
+    lacking: str | None = None
+    if may_be_cut:
+        with _readable():
+            reader, encoding = data_set_reader(stream, transfer_syntax_uid, data_set_offset)
+            elements = reader.gathered(encoding, _WANTED, _LAST_WANTED)
+    else:
+        elements, lacking = read_whole(stream, transfer_syntax_uid, data_set_offset, _WANTED)
     stated = elements.get(SPECIFIC_CHARACTER_SET)
     codecs: tuple[str, ...] = DEFAULT_CODECS
     if stated:
@@ -234,6 +242,7 @@ def read_header(stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int
         study_instance_uid=_identifying(elements, STUDY_INSTANCE_UID),
         transfer_syntax_uid=transfer_syntax_uid,
         values=values,
+        lacking=lacking,
     )
 
 
@@ -244,7 +253,9 @@ def read_elements(
     tags: Container[int],
     last: int,
 ) -> tuple[Elements, frozenset[int]]:
-    """The elements of a data set with one of these tags, up to ``last``, and the tags of those left out.
+    """The elements of a data set with one of these tags, none above ``last``, and the tags of those left out.
+
+    They may be out of order, but not behind encapsulated Pixel Data: each fragment could be a read of the disk.
 
     Left out is what is no use in memory: bulk data in fragments, sequences larger than any code sequence.
 
@@ -254,7 +265,7 @@ def read_elements(
     """
     with _readable():
         reader, encoding = data_set_reader(stream, transfer_syntax_uid, data_set_offset)
-        elements = reader.wanted(encoding, tags, last)
+        elements = reader.gathered(encoding, tags, last)
     return elements, frozenset(reader.left_out)
 
 

@@ -85,6 +85,7 @@ _COMMON = {
     errors.TooManyReferences: Status.UNABLE_TO_PROCESS,
     errors.InvalidInstance: Status.DATA_SET_UNREADABLE,
     errors.NotDicom: Status.DATA_SET_UNREADABLE,
+    errors.IncompleteInstance: Status.DATA_SET_UNREADABLE,
     errors.DuplicateInstance: Status.DUPLICATE_SOP_INSTANCE,
     errors.DestinationUnreachable: Status.UNABLE_TO_PERFORM_SUB_OPERATIONS,
     errors.StorageFull: Status.OUT_OF_RESOURCES,

@@ -130,6 +130,10 @@ class StorageLink:
 
     def prepare(self, instance: OutgoingInstance) -> Outcome | None:
         """Lay out the request for ``instance``; the outcome if that cannot be: nothing was sent then."""
+        try:
+            instance.make_current()
+        except PacsError as error:
+            return Outcome.failed(error.message)
         context = self._context_for(instance)
         if context is None or context.context_id is None:
             return Outcome.failed(_not_accepted(instance, self._who))

@@ -30,6 +30,7 @@ from sqlalchemy.pool import QueuePool
 from pacs.errors import IndexUnavailable, InvalidSetting, PacsError
 from pacs.index import time_limit
 from pacs.index.sqlite_file import SqliteFile
+from pacs.index.unshared_reader import connect_reader, forget_unshared
 
 Backend = Literal["sqlite", "postgresql"]
 T = TypeVar("T")
@@ -43,6 +44,11 @@ _LONGEST_PAUSE_SECONDS = 0.25
 _TIMED_OUT_SQLSTATE = "57014"
 #: serialization_failure, deadlock_detected: PostgreSQL asks to run the transaction again.
 _RETRY_SQLSTATES = frozenset({"40001", "40P01"})
+
+#: The class of "disk full" and "out of memory".
+_INSUFFICIENT_RESOURCES = "53"
+#: The volume is full, or the write failed: the last frame of the transaction, which makes it one, is not in the log.
+_UNWRITTEN_SQLITE_CODES = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
 
 #: lock_not_available: ``lock_timeout`` is over.
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -173,7 +179,7 @@ class Engine:
                 raise IndexUnavailable(
                     _unreachable(error), may_have_committed=is_committing
                 ) from error
-            if is_committing:
+            if is_committing and not _is_rolled_back(error):
                 return Attempt.MAY_HAVE_COMMITTED
         finally:
             connection.close()
@@ -284,15 +290,20 @@ def _sqlite(url: sa.URL, timeout_seconds: float, file: SqliteFile, *, writes: bo
         if not writes:
             time_limit.watch(connection, record, timeout_seconds)
 
-    def before_connecting(*_: object) -> None:
+    def connect(
+        dialect: sa.Dialect, record: Any, arguments: Any, named: dict[str, Any]
+    ) -> sqlite3.Connection | None:
         # Or SQLite would make a new file.
         file.require_same()
+        return None if writes else connect_reader(dialect, record, arguments, named)
 
     def begin(connection: sa.Connection) -> None:
         file.require_same()
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
-    sa.event.listen(engine, "do_connect", before_connecting)
+    sa.event.listen(engine, "do_connect", connect)
+    if not writes:
+        sa.event.listen(engine, "checkin", forget_unshared)
     sa.event.listen(engine, "connect", configure)
     sa.event.listen(engine, "begin", begin)
     return engine
@@ -392,7 +403,7 @@ def _is_worth_another_attempt(error: Exception) -> bool:
 
 def _has_waited(error: Exception) -> bool:
     """Whether the driver gave up waiting for a lock; never so of a COMMIT."""
-    is_busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+    is_busy = _sqlite_code(error) == sqlite3.SQLITE_BUSY
     return is_busy or getattr(error, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
@@ -402,9 +413,15 @@ def _unreachable(error: BaseException | None) -> str:
 
 
 def _is_rolled_back(error: Exception) -> bool:
-    # Of a failed COMMIT: PostgreSQL says that it did not happen. Anything else (a broken connection, an I/O
-    # error while the log is flushed) may have left a complete commit record behind.
-    return isinstance(error, IntegrityError) or _sqlstate(error) in _RETRY_SQLSTATES
+    # Of a failed COMMIT: PostgreSQL says that it did not happen, SQLite could not write all of it to its log. Anything
+    # else (a broken connection, an I/O error while the log is flushed) may have left a complete commit record behind.
+    sqlstate = _sqlstate(error) or ""
+    return (
+        isinstance(error, IntegrityError)
+        or sqlstate in _RETRY_SQLSTATES
+        or sqlstate.startswith(_INSUFFICIENT_RESOURCES)
+        or _sqlite_code(error) in _UNWRITTEN_SQLITE_CODES
+    )
 
 
 def _is_timed_out(error: Exception) -> bool:
@@ -415,7 +432,12 @@ def _is_timed_out(error: Exception) -> bool:
 
 
 def _sqlstate(error: Exception) -> str | None:
-    return getattr(getattr(error, "orig", None), "sqlstate", None)
+    # Of the driver's own error, or of the one that SQLAlchemy made of it.
+    return getattr(getattr(error, "orig", error), "sqlstate", None)
+
+
+def _sqlite_code(error: Exception) -> int | None:
+    return getattr(getattr(error, "orig", error), "sqlite_errorcode", None)
 
 
 def _translate(error: Exception, *, may_have_committed: bool = False) -> Exception:

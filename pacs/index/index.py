@@ -41,6 +41,7 @@ from pacs.index.search import Search
 from pacs.index.statistics import Statistics
 
 _ATTRIBUTE_SET_VERSION = "attribute_set_version"
+_STORAGE_IDENTITY = "storage_identity"
 _ROWS_IN_MEMORY = 1000
 
 
@@ -291,21 +292,38 @@ class Index:
 
     def attribute_set_version(self) -> int | None:
         """The version of the attribute table that the rows were written with."""
-        state = tables.archive_state.c
-        statement = sa.select(state.value).where(state.name == _ATTRIBUTE_SET_VERSION)
-        with self._engine.read() as connection:
-            value = connection.scalar(statement)
+        value = self._state(_ATTRIBUTE_SET_VERSION)
         return None if value is None else int(value)
 
     def set_attribute_set_version(self, version: int) -> None:
         """Record that all rows are written with this version of the attribute table."""
+        self._set_state(_ATTRIBUTE_SET_VERSION, str(version), replace=True)
+
+    def storage_identity(self) -> str | None:
+        """The identity of the storage that the instances are in (``Storage.identity``), if it is known."""
+        return self._state(_STORAGE_IDENTITY)
+
+    def set_storage_identity(self, identity: str, *, replace: bool = False) -> None:
+        """Record the identity of the storage; one that is recorded stays unless it is to be replaced."""
+        self._set_state(_STORAGE_IDENTITY, identity, replace=replace)
+
+    def _state(self, name: str) -> str | None:
+        state = tables.archive_state.c
+        statement = sa.select(state.value).where(state.name == name)
+        with self._engine.read() as connection:
+            value: str | None = connection.scalar(statement)
+        return value
+
+    def _set_state(self, name: str, value: str, *, replace: bool) -> None:
         state = tables.archive_state
+        is_it = state.c.name == name
 
         def work(connection: sa.Connection) -> None:
-            connection.execute(sa.delete(state).where(state.c.name == _ATTRIBUTE_SET_VERSION))
-            connection.execute(
-                sa.insert(state), {"name": _ATTRIBUTE_SET_VERSION, "value": str(version)}
-            )
+            if replace:
+                connection.execute(sa.delete(state).where(is_it))
+            elif connection.scalar(sa.select(state.c.value).where(is_it)) is not None:
+                return
+            connection.execute(sa.insert(state), {"name": name, "value": value})
 
         self._engine.transact(work)
 

@@ -137,12 +137,16 @@ class _Batch:
         """Index instances with different SOP Instance UIDs."""
         existing = self._existing([record.header.sop_instance_uid for _, record in wave])
         writes: list[_Write] = []
+        own: list[InstanceRecord] = []
         for index, record in wave:
             duplicate = existing.get(record.header.sop_instance_uid)
             outcome, is_written = self._decide(record, duplicate)
             self.results[index] = IngestResult(outcome=outcome)
             if is_written:
                 writes.append(_Write(index, record, duplicate))
+            elif duplicate is not None and duplicate.location == record.location:
+                own.append(record)
+        self._keep_contents_again(own)
         if writes:
             pairs = self._with_parents(writes)
             self._insert([pair for pair in pairs if pair[0].existing is None])
@@ -162,6 +166,8 @@ class _Batch:
             # Our own row: the connection was lost after the server had committed. It must not be taken for
             # a duplicate, whose new file the caller would remove.
             return IngestOutcome.STORED, False
+        if existing.location == record.in_place_of:
+            return IngestOutcome.REPLACED, True
         if (existing.digest, existing.transfer_syntax_uid) == (
             record.digest,
             record.header.transfer_syntax_uid,
@@ -207,6 +213,19 @@ class _Batch:
         if rows:
             self.connection.execute(sa.insert(tables.redo), rows)
 
+    def _keep_contents_again(self, records: Sequence[InstanceRecord]) -> None:
+        """Keep the bytes of files whose row is there already, unless they are kept.
+
+        Nothing tells whether this process wrote the row, or somebody who found the file and cannot know that it is
+        not on the disk yet. To keep bytes once more that are on the disk by now costs a row for a moment.
+        """
+        kept = [record for record in records if record.content is not None]
+        if not kept:
+            return
+        locations = [record.location for record in kept]
+        found = set(self.connection.scalars(_SELECT_KEPT, {"locations": locations}))
+        self._keep_contents([record for record in kept if record.location not in found])
+
     def _replace(self, pairs: list[tuple[_Write, KnownSeries]]) -> None:
         left_series: set[int] = set()
         for write, known in pairs:
@@ -238,6 +257,9 @@ _SELECT_EXISTING = sa.select(
 ).where(tables.instance.c.sop_instance_uid.in_(sa.bindparam("uids", expanding=True)))
 
 
+_SELECT_KEPT = sa.select(tables.redo.c.location).where(
+    tables.redo.c.location.in_(sa.bindparam("locations", expanding=True))
+)
 _INSERT = guarded_insert(sa.insert(tables.instance)).execution_options(preserve_rowcount=True)
 _UPDATE = (
     sa.update(tables.instance)

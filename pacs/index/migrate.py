@@ -26,6 +26,9 @@ def upgrade(engine: Engine) -> None:
     Raises:
         IndexUnavailable: the database cannot be reached, or its schema is newer than this release.
     """
+    if current(engine) == head():
+        # Not worth the writer's turn, and a full volume is no reason not to open an index.
+        return
     config = _config()
     with engine.write() as connection:
         if not engine.is_sqlite:

@@ -27,6 +27,9 @@ class InstanceRecord:
     source_ae: str
     #: The stored file, if the storage has not made it durable: the index keeps it until that is done.
     content: bytes | None = None
+    #: Where the stored file of this instance was found to be lost, damaged or incomplete: while the row points
+    #: there, this one takes its place, whatever the policy says.
+    in_place_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,8 @@ class HeaderFile:
     transfer_syntax_uid: str | None
     location: str | None
     data_set_offset: int | None
+    #: Of the instance, to look it up again.
+    key: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,7 @@ def joined(level: Level, source: sa.FromClause) -> sa.FromClause:
 
 
 def columns(level: Level) -> tuple[sa.ColumnElement[Any], ...]:
-    """Transfer syntax, location and offset of that instance."""
+    """Transfer syntax, location, offset and key of that instance, as in ``HeaderFile``."""
     instance = tables.instance if level is Level.IMAGE else _FILE
-    return instance.c.transfer_syntax_uid, instance.c.location, instance.c.data_set_offset
+    c = instance.c
+    return c.transfer_syntax_uid, c.location, c.data_set_offset, c.id

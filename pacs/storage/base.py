@@ -78,6 +78,10 @@ class _HeadFirst(io.RawIOBase):
         self._position += len(data)
         return data
 
+    def fileno(self) -> int:
+        self._file = self._file or self._spooled.path.open("rb")
+        return self._file.fileno()
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
@@ -96,6 +100,27 @@ class StoredFile:
 
 class Storage(Protocol):
     """Keeps SOP Instances as DICOM Part 10 files, addressed by an opaque location."""
+
+    @property
+    def description(self) -> str:
+        """Where it is, for people."""
+        ...
+
+    def identity(self) -> str | None:
+        """What tells this storage from every other, and its copies have too; None if it has none yet.
+
+        Raises:
+            StorageUnavailable: it cannot be read.
+        """
+        ...
+
+    def make_identity(self) -> str:
+        """Give the storage an identity if it has none, durably; return the one it has.
+
+        Raises:
+            StorageFull, StorageUnavailable: it has none.
+        """
+        ...
 
     def put(self, spooled: Spooled) -> str:
         """Make a spooled file durable and return its location.

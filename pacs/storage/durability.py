@@ -38,6 +38,30 @@ def sync(path: Path, flags: int = os.O_RDONLY) -> None:
         os.close(descriptor)
 
 
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that is not there yet, and put its bytes on stable storage."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def take_name(source: Path, target: Path) -> None:
+    """Give a file another name as well, unless a file with content has it; whoever comes first keeps it."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        if target.stat().st_size == 0:  # left by a power loss
+            source.replace(target)
+    except OSError:
+        # A file system without links; two that come at once are told apart by who reads the name next.
+        if not target.exists():
+            source.replace(target)
+
+
 # SYNC_FILE_RANGE_WRITE of Linux; Python has no name for the call.
 _WRITE = 2
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)

@@ -34,3 +34,8 @@ class storage_faults:  # noqa: N801 - used like a function; one made of a genera
         if error.errno in _FULL:
             raise StorageFull(reason) from error
         raise StorageUnavailable(reason) from error
+
+
+def is_missing(error: StorageUnavailable) -> bool:
+    """Whether the file is not there, rather than unreadable."""
+    return isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError))

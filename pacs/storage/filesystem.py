@@ -34,11 +34,15 @@ from pacs.storage.durability import (
     sync,
     sync_directory,
     sync_file_system,
+    take_name,
+    write_new,
 )
 from pacs.storage.faults import storage_faults
 from pacs.storage.spool import Spool
 
 _SPOOL_DIRECTORY = "spool"
+_IDENTITY_FILE = "storage-id"
+_IDENTITY_MODE = 0o640
 #: So many files are synced faster together with all else that waits in their file system.
 _MANY = 16
 _DIRECTORY_LEVELS = tuple(
@@ -71,6 +75,45 @@ class FilesystemStorage:
     def root(self) -> Path:
         """The directory that everything is kept under."""
         return self._root
+
+    @property
+    def description(self) -> str:
+        """The directory, for people."""
+        return str(self._root)
+
+    def identity(self) -> str | None:
+        """What tells this storage from every other (``base.Storage.identity``).
+
+        Raises:
+            StorageUnavailable: it cannot be read.
+        """
+        with storage_faults("read the identity of the storage"):
+            try:
+                return (self._root / _IDENTITY_FILE).read_text(errors="replace").strip() or None
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def make_identity(self) -> str:
+        """Give the storage an identity if it has none (``base.Storage.make_identity``).
+
+        Raises:
+            StorageFull, StorageUnavailable: it has none.
+        """
+        if (identity := self.identity()) is not None:
+            return identity
+        identity = secrets.token_hex(16)
+        with storage_faults("write the identity of the storage"):
+            make_directories(self._root)
+            path = self._root / _IDENTITY_FILE
+            new = path.with_name(f"{_IDENTITY_FILE}.{identity}")
+            try:
+                write_new(new, f"{identity}\n".encode(), _IDENTITY_MODE)
+                take_name(new, path)
+            finally:
+                new.unlink(missing_ok=True)
+            sync_directory(self._root)
+        # Another process may have been faster.
+        return self.identity() or identity
 
     def put(self, spooled: Spooled) -> str:
         """Make a spooled file durable and return its location (``base.Storage.put``).
@@ -151,6 +194,14 @@ class FilesystemStorage:
             spooled.path.replace(path)
             sync_directory(path.parent)
         return not is_sound
+
+    def has(self, location: str) -> bool:
+        """Whether there is a file at a location; takes 2 us.
+
+        Raises:
+            StorageUnavailable: the location is none of this storage.
+        """
+        return os.path.exists(self.path(location))  # noqa: PTH110 - a Path costs as much as the call
 
     def open(self, location: str) -> BinaryIO:
         """Open a stored file for reading; the caller closes it.

@@ -34,6 +34,7 @@ SMALL_BYTES = 64 * 1024
 #: The disk begins to write when so much has come in, so that little is left for the final sync.
 _WRITEBACK_BYTES = 256 * 1024
 _LOCK_SUFFIX = ".lock"
+_LOCKS = "[0-9a-f]" * 16 + _LOCK_SUFFIX
 _FILE_SUFFIX = ".part"
 _FILE_MODE = 0o640  # as DIRECTORY_MODE
 
@@ -78,8 +79,14 @@ class Spool:
     def sweep(self) -> int:
         """Remove what processes that are gone left behind; return how many there were."""
         with storage_faults("sweep the spool"):
-            locks = sorted(self._root.glob("[0-9a-f]" * 16 + _LOCK_SUFFIX))
+            locks = sorted(self._root.glob(_LOCKS))
             return sum(_remove_if_abandoned(lock) for lock in locks)
+
+    def has_other_users(self) -> bool:
+        """Whether another process receives instances, and so may have stored one that it has not indexed yet."""
+        with storage_faults("look at the spool"):
+            own = self._directory and _lock_path(self._directory)
+            return any(_is_locked(one) for one in self._root.glob(_LOCKS) if one != own)
 
     def close(self) -> None:
         """Remove this process's directory with all that is in it; the spool can be used again."""
@@ -255,6 +262,20 @@ def _remove_if_abandoned(lock_path: Path) -> bool:
     finally:
         os.close(lock)
     return True
+
+
+def _is_locked(lock_path: Path) -> bool:
+    try:
+        lock = os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _is_still_there(lock: int, lock_path: Path) -> bool:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from pacs.archive import redo as redo_module
 from pacs.archive.archive import Archive
-from pacs.archive.check import Finding
+from pacs.archive.check import Finding, Options, check
+from pacs.archive.reindex import reindex
 from pacs.archive.store import Origin, StoreOutcome, store
 from pacs.errors import StorageUnavailable
-from pacs.index.records import DuplicatePolicy, IngestOutcome
+from pacs.index.index import Index
+from pacs.index.ingest import Ingest
+from pacs.index.records import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
 from pacs.index.redo_rows import RedoRow, RedoRows
 from pacs.storage import filesystem
 from pacs.storage.durability import can_sync_file_system
@@ -370,3 +374,48 @@ def test_copies_stay_while_the_storage_is_gone(archive: Archive, tmp_path: Path)
     away.rename(storage)
     archive.redo.flush()
     assert findings(archive) == {Finding.SOUND: 1}
+
+
+@pytest.mark.parametrize("adopter", ["check", "reindex"])
+def test_file_that_is_adopted_before_its_commit_keeps_its_bytes_in_the_index(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, adopter: str
+) -> None:
+    # The row is there when the store comes to it, without the bytes: it must not take it for its own and be done.
+    ingest = Index.ingest
+
+    def adopt_first(index: Index, record: InstanceRecord, policy: DuplicatePolicy) -> IngestResult:
+        with monkeypatch.context() as patch:
+            patch.setattr(Index, "ingest", ingest)
+            if adopter == "check":
+                list(check(archive, Options(repair=True, grace=timedelta(0))))
+            else:
+                list(reindex(archive, grace=timedelta(0)))
+        assert index.is_location_indexed(record.location)
+        return ingest(index, record, policy)
+
+    monkeypatch.setattr(Index, "ingest", adopt_first)
+
+    assert keep(archive).outcome is IngestOutcome.STORED
+
+    assert [row.content for row in rows(archive)] == [path_of(archive).read_bytes()]
+
+
+@pytest.mark.parametrize("adopter", ["check", "reindex"])
+def test_file_is_on_the_disk_before_its_adoption_is_committed(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, adopter: str
+) -> None:
+    location = archive.storage.place(spool(archive, part10(make_slice())))
+    steps: list[str] = []
+    sync, ingest = filesystem.sync, Ingest.__call__
+    monkeypatch.setattr(filesystem, "sync", lambda p: (steps.append(p.name), sync(p)))
+    monkeypatch.setattr(
+        Ingest, "__call__", lambda *a, **k: (steps.append("commit"), ingest(*a, **k))[1]
+    )
+
+    if adopter == "check":
+        list(check(archive, Options(repair=True, grace=timedelta(0))))
+    else:
+        list(reindex(archive, grace=timedelta(0)))
+
+    assert location_of(archive, "1.2.3.1.1") == location
+    assert steps.index(location.rpartition("/")[2]) < steps.index("commit")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from struct import pack
@@ -11,18 +12,20 @@ import sqlalchemy as sa
 
 from pacs.archive import reindex as reindex_module
 from pacs.archive.archive import Archive
-from pacs.archive.check import DEFAULT_GRACE
 from pacs.archive.check import Finding as CheckFinding
+from pacs.archive.mounted import learn_storage
 from pacs.archive.reindex import Finding, Reindexed, reindex
 from pacs.archive.store import Origin, store
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dicom.part10 import file_meta, read_file_meta
-from pacs.errors import PacsError
+from pacs.errors import IndexUnavailable, PacsError
 from pacs.index import tables
 from pacs.index.index import Index
 from pacs.storage.filesystem import FilesystemStorage
+from pacs.storage.spool import Spool
 from tests.archive.holdings import (
     EXPLICIT,
+    NO_GRACE,
     contents,
     findings,
     keep,
@@ -117,29 +120,22 @@ def test_reindex_parents_say_what_the_latest_instance_said(archive: Archive) -> 
     assert all("New" in row for row in contents(archive.index))
 
 
-@pytest.fixture
-def no_young_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reindex_module, "DEFAULT_GRACE", -DEFAULT_GRACE)
-
-
-@pytest.mark.usefixtures("no_young_files")
 def test_reindex_of_a_lost_index_lets_the_latest_file_of_an_instance_win(archive: Archive) -> None:
     put_orphan(archive, part10(make_slice(PatientName="Old")))
     latest = put_orphan(archive, part10(make_slice(PatientName="New")))
 
-    list(reindex(archive))
+    list(reindex(archive, NO_GRACE))
 
     assert location_of(archive, UID) == latest
     assert len(stored_locations(archive)) == 2
 
 
-@pytest.mark.usefixtures("no_young_files")
 def test_reindex_leaves_an_older_file_of_an_indexed_instance_alone(archive: Archive) -> None:
     put_orphan(archive, part10(make_slice(PatientName="Old")))
     keep(archive, make_slice(PatientName="New"))
     before = location_of(archive, UID)
 
-    results = list(reindex(archive))
+    results = list(reindex(archive, NO_GRACE))
 
     assert found(results) == {Finding.SUPERFLUOUS: 1, Finding.REWRITTEN: 1}
     assert location_of(archive, UID) == before
@@ -154,6 +150,46 @@ def test_reindex_file_that_may_be_in_flight_replaces_nothing(archive: Archive) -
 
     assert found(results) == {Finding.SUPERFLUOUS: 1, Finding.REWRITTEN: 1}
     assert location_of(archive, UID) == before
+
+
+@pytest.fixture
+def other_process(archive: Archive) -> Iterator[None]:
+    """Another process receives instances into the same storage."""
+    spool = Spool(archive.storage.root / "spool")
+    with spool.create(b""):
+        pass
+    yield
+    spool.close()
+
+
+@pytest.mark.usefixtures("other_process")
+def test_reindex_leaves_a_file_to_the_process_that_may_be_about_to_index_it(
+    archive: Archive,
+) -> None:
+    keep(archive, make_slice(2))
+    location = put_orphan(archive, part10(make_slice(1)))
+
+    results = list(reindex(archive))
+
+    assert found(results) == {Finding.IN_FLIGHT: 1, Finding.REWRITTEN: 1}
+    assert archive.index.find_by_uid(UID) is None
+    assert location in stored_locations(archive)
+    assert found(list(reindex(archive, NO_GRACE))) == {Finding.ADOPTED: 1, Finding.REWRITTEN: 1}
+
+
+def test_reindex_file_in_flight_whose_commit_fails_leaves_no_row_without_bytes(
+    archive: Archive, other_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        list(reindex(archive))
+        raise IndexUnavailable("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "ingest", fail)
+        with pytest.raises(IndexUnavailable):
+            keep(archive, make_slice())
+
+    assert findings(archive) == {}
 
 
 def test_reindex_reads_no_data_set_to_its_end_where_the_row_has_the_digest(
@@ -323,6 +359,7 @@ def test_reindex_deletes_no_file(archive: Archive, monkeypatch: pytest.MonkeyPat
     keep(archive, make_slice(1))
     put_orphan(archive, part10(make_slice(1)))
     put_orphan(archive, part10(make_slice(1, Rows=9)))
+    learn_storage(archive.storage, archive.index)
     monkeypatch.setattr(FilesystemStorage, "remove", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs.dicom.byte_source import MAX_INFLATED_BYTES, ByteSource, InflatedBytes, StreamBytes
+from pacs.dicom.byte_source import MAX_WALKED_BYTES, ByteSource, InflatedBytes, StreamBytes
 from pacs.errors import InvalidInstance
 
 CONTENT = os.urandom(100_000)
@@ -67,14 +67,14 @@ def test_stream_offset_beyond_the_end_is_an_empty_data_set() -> None:
 
 
 def test_inflated_bomb_is_stopped_in_bounded_memory() -> None:
-    bomb = deflate(bytes(MAX_INFLATED_BYTES + 1_000_000))
+    bomb = deflate(bytes(MAX_WALKED_BYTES + 1_000_000))
     bytes_of = InflatedBytes(io.BytesIO(bomb), 0)
     tracemalloc.start()
 
     try:
-        assert bytes_of.reaches(MAX_INFLATED_BYTES)
+        assert bytes_of.reaches(MAX_WALKED_BYTES - 1_000_000)
         with pytest.raises(InvalidInstance, match="inflates to more"):
-            bytes_of.reaches(MAX_INFLATED_BYTES + 1)
+            bytes_of.reaches(MAX_WALKED_BYTES + 1)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()

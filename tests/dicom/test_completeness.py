@@ -1,0 +1,237 @@
+"""Data sets that were cut off: seen at every byte, in every encoding."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from itertools import accumulate
+from struct import pack
+
+import pytest
+
+from pacs.dicom.completeness import check_complete
+from pacs.errors import IncompleteInstance, InvalidInstance
+
+IMPLICIT, EXPLICIT, BIG = (
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2.2",
+)
+DEFLATED, JPEG, RLE = (
+    "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.4.50",
+    "1.2.840.10008.1.2.5",
+)
+UNDEFINED = 0xFFFFFFFF
+LONG = {"OB", "OW", "SQ", "UN", "UT"}
+OFFSET = 5
+
+
+def element(
+    syntax: str, tag: int, vr: str, value: bytes = b"", *, length: int | None = None
+) -> bytes:
+    length = len(value) if length is None else length
+    order = ">" if syntax == BIG else "<"
+    head = pack(order + "HH", tag >> 16, tag & 0xFFFF)
+    if syntax == IMPLICIT:
+        return head + pack("<L", length) + value
+    head += vr.encode()
+    return head + pack(order + ("HL" if vr in LONG else "H"), *([0] * (vr in LONG)), length) + value
+
+
+def marker(syntax: str, number: int, length: int = 0) -> bytes:
+    return pack((">" if syntax == BIG else "<") + "HHL", 0xFFFE, number, length)
+
+
+def item(syntax: str, content: bytes, *, is_defined: bool = True) -> bytes:
+    if is_defined:
+        return marker(syntax, 0xE000, len(content)) + content
+    return marker(syntax, 0xE000, UNDEFINED) + content + marker(syntax, 0xE00D)
+
+
+def sequence(syntax: str, tag: int, items: bytes, vr: str = "SQ") -> bytes:
+    return element(syntax, tag, vr, items, length=UNDEFINED) + marker(syntax, 0xE0DD)
+
+
+def parts(syntax: str) -> list[bytes]:
+    """The elements of a data set that has one of everything."""
+
+    def one(tag: int, vr: str, value: bytes) -> bytes:
+        return element(syntax, tag, vr, value)
+
+    text = one(0x00080060, "CS", b"CT")
+    icon = item(syntax, one(0x7FE00010, "OW", b"\x00\x20" * 8), is_defined=False)
+    nested = item(syntax, sequence(syntax, 0x00081140, item(syntax, text)), is_defined=False)
+    return [
+        one(0x00080016, "UI", b"1.2.840.10008.5.1.4.1.1.7\0"),
+        one(0x00080018, "UI", b"1.2.3\0"),
+        text,
+        one(0x00081140, "SQ", item(syntax, text) + item(syntax, text, is_defined=False)),
+        sequence(syntax, 0x00081199, nested + item(syntax, b"", is_defined=False)),
+        one(0x00091010, "UN", b"private "),
+        one(0x00280008, "IS", b"2 "),
+        one(0x00880200, "SQ", icon),
+    ]
+
+
+def encapsulated(*fragments: bytes, table: bytes = b"") -> bytes:
+    items = b"".join(item(EXPLICIT, one) for one in (table, *fragments))
+    return sequence(EXPLICIT, 0x7FE00010, items, vr="OB")
+
+
+def check(data_set: bytes, syntax: str) -> str | None:
+    return check_complete(io.BytesIO(b"\xff" * OFFSET + data_set), syntax, OFFSET)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG])
+def test_data_set_cut_at_any_byte_but_between_two_elements_is_incomplete(syntax: str) -> None:
+    whole = [*parts(syntax), element(syntax, 0x7FE00010, "OW", b"\0" * 40)]
+    data_set = b"".join(whole)
+    between = {0, *accumulate(len(one) for one in whole)}
+
+    for size in range(len(data_set) + 1):
+        if size in between:
+            assert check(data_set[:size], syntax) is None
+        else:
+            with pytest.raises(IncompleteInstance):
+                check(data_set[:size], syntax)
+
+
+def test_deflated_data_set_cut_at_any_byte_is_incomplete() -> None:
+    data_set = b"".join(parts(EXPLICIT)) + element(EXPLICIT, 0x7FE00010, "OW", bytes(range(200)))
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    deflated = deflater.compress(data_set) + deflater.flush()
+
+    assert check(deflated, DEFLATED) is None
+    assert check(deflated + b"\0", DEFLATED) is None
+    for size in range(len(deflated)):
+        with pytest.raises(IncompleteInstance):
+            check(deflated[:size], DEFLATED)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "fragments", "is_kept"),
+    [
+        pytest.param(JPEG, (b"one\xff\xd9\0", b"two\xff\xd9\0"), True, id="JPEG"),
+        pytest.param(JPEG, (b"one\xff\xd9\0", b"two two "), False, id="JPEG without its end"),
+        pytest.param(JPEG, (b"one\xff\xd9\0",), False, id="JPEG, one of two frames"),
+        pytest.param(RLE, (b"one ", b"two "), True, id="RLE"),
+        pytest.param(RLE, (b"one ",), False, id="RLE, one of two frames"),
+        pytest.param(JPEG, (), False, id="no fragment"),
+    ],
+)
+def test_encapsulated_cut_at_any_byte_is_incomplete_but_for_its_delimiter(
+    syntax: str, fragments: tuple[bytes, ...], is_kept: bool
+) -> None:
+    header = b"".join(parts(EXPLICIT))
+    data_set = header + encapsulated(*fragments)
+    assert check(data_set, syntax) is None
+
+    for size in range(len(header) + 1, len(data_set)):
+        if is_kept and size == len(data_set) - 8:
+            assert check(data_set[:size], syntax) == "PixelData (7FE0,0010) lacks its delimiter"
+        else:
+            with pytest.raises(IncompleteInstance):
+                check(data_set[:size], syntax)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "data_set", "comment"),
+    [
+        pytest.param(
+            EXPLICIT,
+            element(EXPLICIT, 0x7FE00010, "OW", b"\7" * 10, length=100),
+            "PixelData (7FE0,0010) lacks 90 of 100 bytes",
+            id="long length",
+        ),
+        pytest.param(
+            EXPLICIT,
+            element(EXPLICIT, 0x00104000, "LT", b"text", length=0xFFFE),
+            "PatientComments (0010,4000) lacks 65530 of 65534 bytes",
+            id="short length",
+        ),
+        pytest.param(
+            IMPLICIT,
+            element(IMPLICIT, 0x7FE00010, "OW", b"\7" * 10, length=0xFFFFFFFE),
+            "PixelData (7FE0,0010) lacks 4294967284 of 4294967294 bytes",
+            id="4 GiB",
+        ),
+        pytest.param(
+            EXPLICIT,
+            element(EXPLICIT, 0x00081140, "SQ", item(EXPLICIT, b""), length=50),
+            "ReferencedImageSequence (0008,1140) lacks 42 of 50 bytes",
+            id="sequence",
+        ),
+        pytest.param(
+            EXPLICIT,
+            element(EXPLICIT, 0x00081140, "SQ", item(EXPLICIT, b""), length=UNDEFINED),
+            "ReferencedImageSequence (0008,1140) lacks its end",
+            id="sequence without delimiter",
+        ),
+        pytest.param(
+            EXPLICIT,
+            encapsulated(b"abcd")[:-10],
+            "PixelData (7FE0,0010) lacks 2 bytes and its end",
+            id="fragment",
+        ),
+        pytest.param(
+            EXPLICIT,
+            element(EXPLICIT, 0x00080060, "CS", b"CT") + b"\x10\x00\x10\x00PN",
+            "PatientName (0010,0010) is cut within its header",
+            id="header",
+        ),
+        pytest.param(
+            EXPLICIT,
+            element(EXPLICIT, 0x00091010, "UN", marker(EXPLICIT, 0xE000), length=UNDEFINED),
+            "(0009,1010) lacks its end",
+            id="UN",
+        ),
+    ],
+)
+def test_incomplete_data_set_is_refused_with_what_it_lacks(
+    syntax: str, data_set: bytes, comment: str
+) -> None:
+    with pytest.raises(IncompleteInstance) as refused:
+        check(data_set, syntax)
+
+    assert refused.value.message == comment
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG])
+@pytest.mark.parametrize("filler", [b"\0", b" ", b"\xff"])
+@pytest.mark.parametrize("size", [2, 7, 8, 13, 100_000])
+def test_data_set_that_is_filled_up_is_complete(syntax: str, filler: bytes, size: int) -> None:
+    assert check(b"".join(parts(syntax)) + filler * size, syntax) is None
+
+
+def test_pixel_data_of_odd_length_with_a_byte_more_is_complete() -> None:
+    pixels = element(EXPLICIT, 0x7FE00010, "OB", b"\7" * 9)
+
+    assert check(pixels + b"\0", EXPLICIT) is None
+
+
+def test_nested_deep_and_cut_off_is_incomplete() -> None:
+    level = element(EXPLICIT, 0x00081140, "SQ", length=UNDEFINED) + marker(
+        EXPLICIT, 0xE000, UNDEFINED
+    )
+    ends = marker(EXPLICIT, 0xE00D) + marker(EXPLICIT, 0xE0DD)
+
+    assert check(level * 20_000 + ends * 20_000, EXPLICIT) is None
+    with pytest.raises(IncompleteInstance):
+        check(level * 20_000 + ends * 19_999, EXPLICIT)
+
+
+def test_functional_groups_of_20000_frames_are_walked() -> None:
+    inner = sequence(EXPLICIT, 0x00209113, item(EXPLICIT, b"", is_defined=False))
+    groups = item(EXPLICIT, inner * 10, is_defined=False) * 20_000
+    data_set = sequence(EXPLICIT, 0x52009230, groups)
+
+    assert check(data_set, EXPLICIT) is None
+
+
+def test_more_elements_than_any_instance_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pacs.dicom.element_headers.MAX_PASSED_ELEMENTS", 1_000)
+    data_set = sequence(EXPLICIT, 0x52009230, item(EXPLICIT, b"") * 50_000)
+
+    with pytest.raises(InvalidInstance, match="has over 1000 elements"):
+        check(data_set, EXPLICIT)
