@@ -111,8 +111,9 @@ class EngineAssociation(Association):
 
         ``evt.trigger`` would log the failure and go on, to an association that nobody has agreed to.
         """
+        bound: Any = self.get_handlers(evt.EVT_REQUESTED)
         try:
-            for handler, args in list(self.get_handlers(evt.EVT_REQUESTED)):
+            for handler, args in list(bound):
                 handler(evt.Event(self, evt.EVT_REQUESTED, {}), *(args or ()))
         except Exception:
             LOGGER.exception("%s: a request for an association cannot be judged", self.label)

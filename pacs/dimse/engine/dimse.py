@@ -219,7 +219,7 @@ class StreamingDIMSE(DIMSEServiceProvider):
     @staticmethod
     def _is_stored(primitive: Any) -> bool:
         """Whether the data set of a message is an instance; a C-STORE response has none."""
-        return isinstance(primitive, primitives.C_STORE) and not primitive.is_response
+        return not primitive.is_response and isinstance(primitive, primitives.C_STORE)
 
     def _count(self, fragment: memoryview) -> None:
         self._received_bytes += len(fragment)
