@@ -291,6 +291,13 @@ class Settings(BaseModel):
     maximum_associations: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=100, description="Number of simultaneous associations accepted from all peers."
     )
+    maximum_instance_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Longest data set that is stored, in bytes; 0 is no limit."
+    )
+    minimum_free_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=128 * 1024 * 1024,
+        description="Bytes of the storage's file system that are left free; 0 fills it.",
+    )
     maximum_pdu_bytes: Annotated[int, Field(ge=4_096, le=1_048_576)] = Field(
         default=131_072, description="Largest PDU accepted from a peer, in bytes."
     )

@@ -38,6 +38,7 @@ from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy, RemoteAE, Stats
 from pacs.storage.durability import make_directories
 from pacs.storage.filesystem import storage_from_url
+from pacs.storage.spool import SpoolLimits
 
 LOGGER = logging.getLogger(__name__)
 
@@ -53,6 +54,11 @@ def open_archive(settings: Settings, *, upgrade: bool = True, make: bool = True)
         StorageUnavailable: the storage cannot be written.
     """
     storage = storage_from_url(settings.storage_url)
+    storage.spool.limit(
+        SpoolLimits(
+            instance_bytes=settings.maximum_instance_bytes, free_bytes=settings.minimum_free_bytes
+        )
+    )
     if make:
         make_directory(settings.data_dir)
     index = Index.open(

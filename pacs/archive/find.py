@@ -45,43 +45,50 @@ def find(
     header_limit: int = 0,
     before_each: Callable[[], None] = _nothing,
     timezone: tzinfo = UTC,
+    *,
+    limit: int = 0,
 ) -> Iterator[Found]:
-    """The matches of ``query``, streamed; closing the iterator early frees its database cursor.
+    """The matches of ``query``, as ``Search.search`` has them: nothing of the database is held between two of them.
 
     With header keys one file is read for each match, when it is its turn. One that is missing or cannot be read
     leaves them out of its match. Keys that have to be matched in the header are so after all that the index can
     say, in at most ``header_limit`` files (0 is no limit); ``before_each`` is called before each. A query in a time
     zone of its own reads a file for each candidate; ``timezone`` is that of instances that do not say theirs.
+    With a ``limit``, further matches need not be found to know that there are some.
 
     Raises:
         IndexUnavailable: the index cannot be read.
-        LimitExceeded: more files would have to be read to know all matches.
+        LimitExceeded: more files would have to be read to know all matches, or there are more than ``limit``; the
+            latter is not always noticed.
     """
     adjustment = TimezoneAdjustment.of(query, timezone)
+    restricts = query.header_conditions or (adjustment is not None and adjustment.restricts)
+    if restricts:
+        limit = 0  # of candidates there may be many more than matches
+    headers = header_limit if restricts else 0
     if adjustment is None:
-        limit = header_limit if query.header_conditions else 0
-        yield from _candidates(archive, query, limit, before_each)
+        yield from _candidates(archive, query, headers, before_each, limit)
         return
-    limit = header_limit if adjustment.restricts or query.header_conditions else 0
-    for found in _candidates(archive, adjustment.superset, limit, before_each):
+    for found in _candidates(archive, adjustment.superset, headers, before_each, limit):
         if (adjusted := adjustment.adjusted(found.record, found.header)) is not None:
             record, header = adjusted
             yield replace(found, record=record, header=header)
 
 
 def _candidates(
-    archive: Archive, query: Query, limit: int, before_each: Callable[[], None]
+    archive: Archive, query: Query, headers: int, before_each: Callable[[], None], limit: int
 ) -> Iterator[Found]:
     """What the index finds, and its header does not rule out."""
     if not query.header_keys:
-        for record in archive.index.search(query):
+        for record in archive.index.search(query, limit):
             yield Found(record)
         return
     failed = 0
-    for number, (record, file) in enumerate(archive.index.search_with_file(query)):
+    at_most = headers + 1 if headers else limit
+    for number, (record, file) in enumerate(archive.index.search_with_file(query, at_most)):
         before_each()
-        if limit and number == limit:
-            raise LimitExceeded(f"Limit of {limit} headers to match in: narrow the query")
+        if headers and number == headers:
+            raise LimitExceeded(f"Limit of {headers} headers to match in: narrow the query")
         try:
             found = _in_header(archive, query, record, file)
         except IndexUnavailable:

@@ -19,6 +19,8 @@ from pacs.index.records import RemoteAE, Service
 LOGGER = logging.getLogger(__name__)
 
 _RESOLVED_FOR_SECONDS = 60.0
+#: A name that could not be resolved is tried again so soon: the next attempt may well succeed.
+_UNRESOLVED_FOR_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,13 @@ class AccessPolicy:
         try:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             addresses = frozenset(_plain(str(entry[4][0])) for entry in found)
-        except OSError as error:
+            until = now + _RESOLVED_FOR_SECONDS
+        except (OSError, UnicodeError) as error:  # the latter: no host name can be like that (IDNA)
             LOGGER.warning("cannot resolve the host name %s of a remote AE: %s", host, error)
-            addresses = frozenset()
-        self._resolved[host] = (now + _RESOLVED_FOR_SECONDS, addresses)
+            # A name server that fails once must not lock out whom it named before.
+            addresses = frozenset() if cached is None else cached[1]
+            until = now + _UNRESOLVED_FOR_SECONDS
+        self._resolved[host] = (until, addresses)
         return addresses
 
 

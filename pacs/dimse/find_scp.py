@@ -6,12 +6,13 @@ import logging
 import time
 from collections.abc import Iterator
 from datetime import UTC, tzinfo
+from functools import partial
 from typing import Any
 
 from pydicom.dataset import Dataset
 
 from pacs.archive.archive import Archive
-from pacs.archive.find import find
+from pacs.archive.find import Found, find
 from pacs.dicom.identifier import Query, parse_find
 from pacs.dicom.information_model import model_of
 from pacs.dicom.response import encode_response
@@ -56,7 +57,10 @@ def handle_find(
             identifier, model, options_of_request(event), match_unknown=match_unknown
         )
         level = query.level.name
-        for response in _matches(event, archive, ae_title, query, header_limit, timezone):
+        found = find(
+            archive, query, header_limit, partial(_check_cancelled, event), timezone, limit=limit
+        )
+        for response in _responses(event, found, ae_title, query):
             if limit and count == limit:
                 final = status_dataset(
                     Status.OUT_OF_RESOURCES, f"Limit of {limit} matches reached: narrow the query"
@@ -87,20 +91,16 @@ class _Cancelled(Exception):
     """The peer sent a C-CANCEL."""
 
 
-def _matches(
-    event: Any,
-    archive: Archive,
-    ae_title: str,
-    query: Query,
-    header_limit: int,
-    timezone: tzinfo,
-) -> Iterator[_Response]:
-    def check_cancelled() -> None:
-        if event.is_cancelled:
-            raise _Cancelled
+def _check_cancelled(event: Any) -> None:
+    if event.is_cancelled:
+        raise _Cancelled
 
-    for found in find(archive, query, header_limit, check_cancelled, timezone):
-        check_cancelled()
+
+def _responses(
+    event: Any, matches: Iterator[Found], ae_title: str, query: Query
+) -> Iterator[_Response]:
+    for found in matches:
+        _check_cancelled(event)
         # PS3.4 C.4.1.1.4: 0xFF01 says that an optional key asked for is not supported, FF00 that all are.
         is_supported = found.is_complete and not query.unsupported
         pending = Status.PENDING if is_supported else Status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED

@@ -87,7 +87,8 @@ def storage_contexts(proposed: list[PresentationContext]) -> list[PresentationCo
         abstract_syntax = str(context.abstract_syntax)
         if is_storage_sop_class(abstract_syntax):
             known = syntaxes.setdefault(abstract_syntax, {})
-            known.update(dict.fromkeys(str(uid) for uid in context.transfer_syntax))
+            # The first is the one that is accepted; pynetdicom compares each with all before.
+            known[str(context.transfer_syntax[0])] = None
     supported = []
     for abstract_syntax, transfer_syntaxes in syntaxes.items():
         context = build_context(abstract_syntax, list(transfer_syntaxes))

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from pacs.dimse.tls import TLSOptions, requestor_context
 from pacs.errors import PacsError
@@ -19,10 +20,24 @@ LOGGER = logging.getLogger(__name__)
 _REFRESH_SECONDS = 2.0
 #: A title that is not known may just have been added: whoever does so tries it next.
 _UNKNOWN_REFRESH_SECONDS = 0.1
+#: How long a question waits for the index; then it is answered from what was known before.
+_PATIENCE_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The list is being read from the index."""
+
+    started_at: float = field(default_factory=time.monotonic)
+    is_over: threading.Event = field(default_factory=threading.Event)
 
 
 class RemoteAEs:
-    """A cached view of the known remote AEs, safe to share between threads."""
+    """A cached view of the known remote AEs, safe to share between threads.
+
+    Each new association asks for it. So the index is read by a thread of its own, one at a time, and nobody holds a
+    lock meanwhile: with an index that does not answer, what was known last goes on being known.
+    """
 
     def __init__(
         self, index: Index, configured: Iterable[RemoteAE] = (), tls: TLSOptions | None = None
@@ -33,6 +48,7 @@ class RemoteAEs:
         self._known: dict[str, RemoteAE] = dict(self._configured)
         self._read_at = float("-inf")
         self._lock = threading.Lock()
+        self._reading: _Reading | None = None
 
     def get(self, title: str) -> RemoteAE | None:
         """The remote AE with this title, or None."""
@@ -57,11 +73,25 @@ class RemoteAEs:
         with self._lock:
             if time.monotonic() - self._read_at < refresh_seconds:
                 return self._known
-            try:
-                stored = {remote.title: remote for remote in self._index.remote_aes()}
-                # What an operator put into the index by hand is more specific than the setting.
-                self._known = self._configured | stored
-            except PacsError as error:
-                LOGGER.error("the list of remote AEs cannot be refreshed: %s", error)
-            self._read_at = time.monotonic()
-            return self._known
+            reading = self._reading
+            if reading is None:
+                reading = self._reading = _Reading()
+                threading.Thread(
+                    target=self._read, args=(reading,), name="remote AEs", daemon=True
+                ).start()
+        # One that has taken long already is waited for no longer by those who come later.
+        reading.is_over.wait(max(0.0, reading.started_at + _PATIENCE_SECONDS - time.monotonic()))
+        return self._known
+
+    def _read(self, reading: _Reading) -> None:
+        try:
+            stored = {remote.title: remote for remote in self._index.remote_aes()}
+            # What an operator put into the index by hand is more specific than the setting.
+            self._known = self._configured | stored
+        except PacsError as error:
+            LOGGER.error("the list of remote AEs cannot be refreshed: %s", error)
+        finally:
+            with self._lock:
+                self._read_at = time.monotonic()
+                self._reading = None
+            reading.is_over.set()

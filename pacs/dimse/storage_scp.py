@@ -30,6 +30,7 @@ class SpoolSink:
     """
 
     def __init__(self, spool: Spool, make_meta: Callable[[], bytes]) -> None:
+        """Begin with what ``make_meta`` returns; what it raises is a failure like any other."""
         self._writer: SpoolWriter | None = None
         self._spool = spool
         self._spooled: Spooled | None = None
@@ -87,6 +88,8 @@ def open_sink(archive: Archive, assoc: Any, request: Any, context_id: int) -> Sp
     context = assoc._accepted_cx[context_id]
 
     def make_meta() -> bytes:
+        # Before anything is written: who may not store does not fill the disk.
+        assoc.rights.require(Service.STORE)
         return file_meta(
             str(request.AffectedSOPClassUID or ""),
             str(request.AffectedSOPInstanceUID or ""),

@@ -216,15 +216,15 @@ class Index:
 
     # Query and retrieve
 
-    def search(self, query: Query) -> Iterator[Mapping[str, str | None]]:
-        """The matches at the query's level, streamed; see ``Search.search``."""
-        return self._search.search(query)
+    def search(self, query: Query, at_most: int = 0) -> Iterator[Mapping[str, str | None]]:
+        """The matches at the query's level, a page at a time; see ``Search.search``."""
+        return self._search.search(query, at_most)
 
     def search_with_file(
-        self, query: Query
+        self, query: Query, at_most: int = 0
     ) -> Iterator[tuple[Mapping[str, str | None], HeaderFile]]:
         """The matches with the file of one instance each; see ``Search.search_with_file``."""
-        return self._search.search_with_file(query)
+        return self._search.search_with_file(query, at_most)
 
     def plan(self, query: Query, limit: int = 0) -> RetrievePlan:
         """The instances under the matches of a query, in the order to send them; see ``Search.plan``."""

@@ -1,11 +1,13 @@
-"""A Query becomes a SELECT at its level; its rows are streamed."""
+"""A Query becomes a SELECT of keys at its level, whose rows are then read a page at a time.
+
+Whoever takes the rows may be a peer that does not read: no transaction is open while they are in its hands.
+"""
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,16 +22,20 @@ from pacs.index.engine import Engine
 from pacs.index.records import HeaderFile, RetrievePlan, StoredInstance
 from pacs.index.time_limit import limited
 
-#: Rows fetched at a time: what one result holds in memory.
+#: Rows fetched at a time: what one result holds in memory, beside eight bytes for each match.
 _ROWS_IN_MEMORY = 500
 _KEYS_IN_STATEMENT = 1000
 
-_JOINED: dict[Level, sa.FromClause] = {
-    Level.PATIENT: tables.patient,
-    Level.STUDY: tables.study.join(tables.patient),
-    Level.SERIES: tables.series.join(tables.study).join(tables.patient),
-    Level.IMAGE: tables.instance.join(tables.series).join(tables.study).join(tables.patient),
-}
+
+def _chain(highest: Level, lowest: Level) -> sa.FromClause:
+    """The tables of these levels and of those between, each row with its parents."""
+    joined: sa.FromClause = tables.ENTITIES[lowest]
+    for level in reversed([one for one in Level if highest <= one < lowest]):
+        joined = joined.join(tables.ENTITIES[level])
+    return joined
+
+
+_JOINED = {level: _chain(Level.PATIENT, level) for level in Level}
 
 
 class Search:
@@ -40,54 +46,65 @@ class Search:
         self._engine = engine
         self._conditions = ConditionCompiler(engine.backend)
 
-    def search(self, query: Query) -> Iterator[Mapping[str, str | None]]:
+    def search(self, query: Query, at_most: int = 0) -> Iterator[Mapping[str, str | None]]:
         """The matches at the query's level: keyword to index text, None without a value.
 
-        Each record has the Attributes to return and the unique keys of the level and those above. The iterator
-        holds a connection until it is exhausted or closed.
+        Each record has the Attributes to return and the unique keys of the level and those above. What matches is
+        found at the first one; a match that is removed, or changed into none, before it is its turn is left out. No
+        connection is held between two of them. With ``at_most`` there is an error instead of further ones.
 
         Raises:
             IndexUnavailable: also while iterating.
+            LimitExceeded: there are, or were, more than ``at_most``, if that is not zero.
         """
-        with closing(self._found(query, ())) as found:
-            for record, _ in found:
-                yield record
+        for record, _ in self._found(query, (), at_most):
+            yield record
 
     def search_with_file(
-        self, query: Query
+        self, query: Query, at_most: int = 0
     ) -> Iterator[tuple[Mapping[str, str | None], HeaderFile]]:
         """As ``search``, each match with the file of the instance of it that was received last.
 
         Raises:
-            IndexUnavailable: also while iterating.
+            IndexUnavailable, LimitExceeded: as for ``search``.
         """
-        with closing(self._found(query, representative.columns(query.level))) as found:
-            for record, file in found:
-                yield record, HeaderFile(*file)
+        for record, file in self._found(query, representative.columns(query.level), at_most):
+            yield record, HeaderFile(*file)
 
     def _found(
-        self, query: Query, file: Sequence[sa.ColumnElement[Any]]
-    ) -> Generator[tuple[Mapping[str, str | None], Sequence[Any]], None, None]:
+        self, query: Query, file: Sequence[sa.ColumnElement[Any]], at_most: int
+    ) -> Iterator[tuple[Mapping[str, str | None], Sequence[Any]]]:
         """The records, each with the values of ``file``."""
-        attributes = _returned(query)
-        columns = [*file, *(_column(attribute) for attribute in attributes)]
-        statement = self._select(query, columns, with_file=bool(file))
-        readers = [(a.keyword, _sorted_values if _is_collected(a) else _text) for a in attributes]
+        keys, are_all = self._keys(query, at_most)
+        page = _Page(query, file)
+        for first in range(0, len(keys), _ROWS_IN_MEMORY):
+            wanted = list(keys[first : first + _ROWS_IN_MEMORY])
+            condition = self._conditions.any_of(page.key, wanted)
+            with self._engine.read() as connection, limited(connection):
+                rows = {row[-1]: row for row in connection.execute(page.statement.where(condition))}
+            for key in wanted:
+                row = rows.pop(key, None)
+                if row is not None and page.still_matches(row):
+                    yield page.record(row), page.file(row)
+        if not are_all:
+            raise LimitExceeded(f"Limit of {at_most} matches reached: narrow the query")
+
+    def _keys(self, query: Query, at_most: int) -> tuple[array[int], bool]:
+        """The keys of the matches, in the order to answer them, and whether there are no more than these."""
+        statement = self._select(query)
         rechecked = _rechecked(query)
-        first, latest = len(file), None
+        keys = array("q")
         with self._engine.read() as connection:
             for row in _streamed(connection, statement):
                 # Joined with what is below it, an entity comes once for each row there.
-                if row[-1] == latest:
+                if keys and row[-1] == keys[-1]:
                     continue
-                if rechecked and not _is_match(rechecked, row[len(columns) : -1]):
+                if rechecked and not _is_match(rechecked, row[:-1]):
                     continue
-                latest = row[-1]
-                record = {
-                    keyword: read(value)
-                    for (keyword, read), value in zip(readers, row[first:], strict=False)
-                }
-                yield record, row[:first]
+                if at_most and len(keys) == at_most:
+                    return keys, False
+                keys.append(row[-1])
+        return keys, True
 
     def plan(self, query: Query, limit: int = 0) -> RetrievePlan:
         """The instances under the matches of a query: by study, series and Instance Number.
@@ -139,16 +156,14 @@ class Search:
             row = connection.execute(_SELECT_INSTANCES.where(condition)).one_or_none()
         return None if row is None else _stored_instance(row)
 
-    def _select(
-        self, query: Query, columns: Sequence[sa.ColumnElement[Any]], *, with_file: bool = False
-    ) -> sa.Select[Any]:
+    def _select(self, query: Query) -> sa.Select[Any]:
+        """The keys of the matches, each behind the values that have to be checked again."""
         recheck_columns = [_column(condition.attribute) for condition in _rechecked(query)]
         key = tables.ENTITIES[query.level].c.id
         joined = _joined_level(query)
-        source = _JOINED[joined]
         statement = (
-            sa.select(*_numbered([*columns, *recheck_columns, key]))
-            .select_from(representative.joined(query.level, source) if with_file else source)
+            sa.select(*_numbered([*recheck_columns, key]))
+            .select_from(_chain(_highest_level(query), joined))
             .where(*self._where(query, joined))
         )
         return statement.order_by(key) if joined > query.level else statement
@@ -182,9 +197,59 @@ class Search:
         return [*where, _has_child(joined, below)] if below else where
 
 
+class _Page:
+    """How the rows of some matches are read: values of the file, the Attributes to return, those asked for, the key."""
+
+    def __init__(self, query: Query, file: Sequence[sa.ColumnElement[Any]]) -> None:
+        attributes = _returned(query)
+        # Of what is below the level, and of what is put together from there, one row cannot tell.
+        self._checked = [
+            condition
+            for condition in query.conditions
+            if condition.attribute.is_stored and condition.attribute.level <= query.level
+        ]
+        checked = [condition.attribute for condition in self._checked]
+        self.key = tables.ENTITIES[query.level].c.id
+        columns = [*file, *map(_column, attributes), *map(_column, checked), self.key]
+        source = _JOINED[query.level]
+        self.statement = sa.select(*_numbered(columns)).select_from(
+            representative.joined(query.level, source) if file else source
+        )
+        self._first = len(file)
+        self._readers = [
+            (one.keyword, _sorted_values if _is_collected(one) else _text) for one in attributes
+        ]
+
+    def still_matches(self, row: Sequence[Any]) -> bool:
+        """Whether the row has what was asked for: it may have been changed since its key was found."""
+        first = self._first + len(self._readers)
+        return _is_match(self._checked, row[first:-1])
+
+    def record(self, row: Sequence[Any]) -> Mapping[str, str | None]:
+        """Keyword to index text."""
+        values = row[self._first :]
+        return {
+            keyword: read(value)
+            for (keyword, read), value in zip(self._readers, values, strict=False)
+        }
+
+    def file(self, row: Sequence[Any]) -> Sequence[Any]:
+        """The values of the file."""
+        return row[: self._first]
+
+
 def _joined_level(query: Query) -> Level:
     """How far down a search joins: to its level, or to the last one whose values Python has to look at."""
     return max([query.level, *(c.attribute.level for c in _rechecked(query))])
+
+
+def _highest_level(query: Query) -> Level:
+    """How far up a search joins: to the highest key. SQLite likes to begin with a parent that nobody asks for."""
+    conditions = [
+        *(c.attribute.level for c in query.conditions),
+        *(c.date.level for c in query.combined),
+    ]
+    return min([query.level, *conditions])
 
 
 def _has_child(

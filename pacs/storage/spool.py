@@ -20,11 +20,14 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pacs.errors import LimitExceeded, StorageFull
 from pacs.storage.base import Spooled
 from pacs.storage.durability import DIRECTORY_MODE, make_directories, start_writeback
 from pacs.storage.faults import storage_faults
@@ -33,10 +36,55 @@ from pacs.storage.faults import storage_faults
 SMALL_BYTES = 64 * 1024
 #: The disk begins to write when so much has come in, so that little is left for the final sync.
 _WRITEBACK_BYTES = 256 * 1024
+#: How much may be written, and for how long, before the file system is asked for its free space again.
+_SPACE_STEP_BYTES = 16 * 1024 * 1024
+_SPACE_SECONDS = 1.0
 _LOCK_SUFFIX = ".lock"
 _LOCKS = "[0-9a-f]" * 16 + _LOCK_SUFFIX
 _FILE_SUFFIX = ".part"
 _FILE_MODE = 0o640  # as DIRECTORY_MODE
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolLimits:
+    """What is refused before the disk is full, in bytes; zero is no limit."""
+
+    #: The longest data set.
+    instance_bytes: int = 0
+    #: What is left free of the file system.
+    free_bytes: int = 0
+
+
+class _FreeSpace:
+    """Keeps a part of the file system free, and asks how much there is now and then only.
+
+    A full one stops more than storing: an SQLite index beside the files cannot write its log any more.
+    """
+
+    def __init__(self, directory: Path, kept_bytes: int) -> None:
+        self._directory = directory
+        self._kept = kept_bytes
+        # Threads may write at the same time: what they count too little is less than what they write at a time.
+        self._granted = 0
+        self._until = 0.0
+
+    def take(self, size: int) -> None:
+        """Have room for so many bytes more.
+
+        Raises:
+            StorageFull: what is kept free would be used.
+        """
+        if not self._kept:
+            return
+        self._granted -= size
+        now = time.monotonic()
+        if self._granted >= 0 and now < self._until:
+            return
+        status = os.statvfs(self._directory)
+        left = status.f_bavail * status.f_frsize - self._kept - size
+        self._granted, self._until = min(_SPACE_STEP_BYTES, left), now + _SPACE_SECONDS
+        if left < 0:
+            raise StorageFull(f"Cannot write to the spool: {self._kept >> 20} MiB are kept free")
 
 
 class Spool:
@@ -44,6 +92,8 @@ class Spool:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._limits = SpoolLimits()
+        self._space = _FreeSpace(root, 0)
         self._guard = threading.Lock()
         self._directory: Path | None = None
         self._lock: int | None = None
@@ -58,6 +108,11 @@ class Spool:
         """
         self._may_be_new = False
 
+    def limit(self, limits: SpoolLimits) -> None:
+        """From now on refuse what is beyond these."""
+        self._limits = limits
+        self._space = _FreeSpace(self._root, limits.free_bytes)
+
     def create(self, meta: bytes) -> SpoolWriter:
         """Begin a file with these bytes before its data set; the caller finishes or discards it.
 
@@ -67,9 +122,13 @@ class Spool:
         with storage_faults("write to the spool"):
             directory = self._own_directory()
             try:
-                return SpoolWriter(self._next_path(directory), meta)
+                return self._writer(directory, meta)
             except FileNotFoundError:
-                return SpoolWriter(self._next_path(self._renewed_directory(directory)), meta)
+                return self._writer(self._renewed_directory(directory), meta)
+
+    def _writer(self, directory: Path, meta: bytes) -> SpoolWriter:
+        self._space.take(len(meta))
+        return SpoolWriter(self._next_path(directory), meta, self._limits, self._space)
 
     def discard(self, spooled: Spooled) -> None:
         """Remove a finished file that was refused; one that is gone is no error."""
@@ -135,7 +194,9 @@ class SpoolWriter:
     once.
     """
 
-    def __init__(self, path: str, meta: bytes) -> None:
+    def __init__(self, path: str, meta: bytes, limits: SpoolLimits, space: _FreeSpace) -> None:
+        self._longest = limits.instance_bytes
+        self._space = space
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._path = path
         self._descriptor = os.open(path, flags, _FILE_MODE)
@@ -167,9 +228,13 @@ class SpoolWriter:
 
         Raises:
             StorageFull, StorageUnavailable: the file cannot be finished any more, only discarded.
+            LimitExceeded: likewise; the data set is longer than the longest that is taken.
         """
         view = memoryview(fragment).cast("B")
+        if self._longest and self._data_set_size + len(view) > self._longest:
+            raise LimitExceeded(f"The instance is longer than {self._longest} bytes")
         with storage_faults("write to the spool"):
+            self._space.take(len(view))
             self._append(view)
         self._digest.update(view)
         self._data_set_size += len(view)

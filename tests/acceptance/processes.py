@@ -20,11 +20,16 @@ DEADLINE_SECONDS = 60
 LISTENING = re.compile(r"listening on \S*:(\d+)$")
 
 
+#: Settings of every command, for a test that changes them.
+SETTINGS: dict[str, str] = {}
+
+
 def environment(**variables: str) -> dict[str, str]:
     """The environment of this process without any setting of ours, and with these variables."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PACS_")}
     path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
-    return inherited | {"PYTHONPATH": path, "COLUMNS": "200", "TERM": "dumb"} | variables
+    common = {"PYTHONPATH": path, "COLUMNS": "200", "TERM": "dumb"}
+    return inherited | common | SETTINGS | variables
 
 
 @dataclass(slots=True)

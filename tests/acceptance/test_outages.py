@@ -19,7 +19,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from tests.acceptance.peers import association
-from tests.acceptance.processes import Processes, Serving, StartFailed, succeeded
+from tests.acceptance.processes import SETTINGS, Processes, Serving, StartFailed, succeeded
 from tests.factories import make_instance
 from tests.outages import index_outage
 from tests.volumes import Volume, small_volume
@@ -35,7 +35,9 @@ two_workers = pytest.mark.parametrize("workers", ["2"])
 
 
 @pytest.fixture
-def volume(tmp_path: Path) -> Iterator[Volume]:
+def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Volume]:
+    # It is smaller than what would be kept free.
+    monkeypatch.setitem(SETTINGS, "PACS_MINIMUM_FREE_BYTES", "0")
     with small_volume(tmp_path) as mounted:
         yield mounted
 

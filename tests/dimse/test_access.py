@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import psutil
 import pytest
 
+from pacs.dimse import access
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.remote import RemoteAEs
 from pacs.errors import NotAuthorised
@@ -123,6 +124,38 @@ def test_host_name_that_cannot_be_resolved_lets_nobody_in(
     assert "nowhere.invalid" in caplog.text
 
 
+def test_registered_host_that_can_be_no_name_lets_nobody_in(index: Index) -> None:
+    policy = _policy(index, [_remote(host="l" * 70 + ".example.org")])
+
+    assert policy.rights_of("CT1", STRANGER) is None
+
+
+def test_name_server_that_fails_locks_nobody_out_whom_it_named_before(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = _policy(index, [_remote(host="ct1.example.org")])
+    answers: list[object] = [OSError("no answer"), [STRANGER], OSError("no answer")]
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        assert isinstance(answer, list)
+        return [(None, None, None, "", (one, 0)) for one in answer]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(access, "_RESOLVED_FOR_SECONDS", 0.0)
+    assert policy.rights_of("CT1", STRANGER) is None
+    assert policy.rights_of("CT1", STRANGER) is None
+    assert len(answers) == 2, "a failure is not forgotten at once"
+
+    monkeypatch.setattr(access, "_UNRESOLVED_FOR_SECONDS", 0.0)
+    policy._resolved.clear()
+    assert policy.rights_of("CT1", STRANGER) is not None
+    assert policy.rights_of("CT1", STRANGER) is not None
+    assert answers == []
+
+
 def test_refusal_tells_the_operator_the_command(index: Index) -> None:
     explained = _policy(index).explain_refusal("CT9", STRANGER)
 
@@ -130,6 +163,25 @@ def test_refusal_tells_the_operator_the_command(index: Index) -> None:
 
 
 # Over the network
+
+
+@engine_only
+def test_request_that_cannot_be_judged_is_rejected(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve()
+
+    def fail(*_: object, **__: object) -> None:
+        raise UnicodeError("label too long")
+
+    monkeypatch.setattr(AccessPolicy, "rights_of", fail)
+    with Wire(service.port) as wire:
+        wire.send(associate_pdu({1: (VERIFICATION, IMPLICIT)}))
+        assert wire.receive() == (ASSOCIATE_RJ, bytes((0, 2, 1, 1)))
+
+    monkeypatch.undo()
+    with association(service, VERIFICATION) as assoc:
+        assert assoc.send_c_echo().Status == 0
 
 
 def _own_address() -> str | None:

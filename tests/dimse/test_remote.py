@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from pacs.dimse.remote import RemoteAEs
 from pacs.index.index import Index
 from pacs.index.records import RemoteAE
 from tests.outages import index_outage
+from tests.peers import wait_until
 
 
 def _remote(title: str, port: int = 104) -> RemoteAE:
@@ -71,6 +73,33 @@ def test_remote_ae_that_was_not_known_is_known_soon_after_it_was_added(index: In
     time.sleep(remote_module._UNKNOWN_REFRESH_SECONDS)
 
     assert remotes.get("CT1") == _remote("CT1")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_known_remote_aes_are_known_to_everybody_while_the_index_does_not_answer(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.add_remote_ae(_remote("CT1"))
+    remotes = RemoteAEs(index)
+    assert remotes.titles() == ["CT1"]
+    read, answers = index.remote_aes, threading.Event()
+    reads: list[int] = []
+
+    def read_late() -> list[RemoteAE]:
+        reads.append(threading.get_ident())
+        assert answers.wait(30)
+        return read()
+
+    monkeypatch.setattr(index, "remote_aes", read_late)
+    monkeypatch.setattr(remote_module, "_PATIENCE_SECONDS", 0.05)
+
+    assert [remotes.titles() for _ in range(20)] == [["CT1"]] * 20
+    assert remotes.get("CT2") is None
+    assert len(reads) == 1
+
+    index.add_remote_ae(_remote("MR1"))
+    answers.set()
+    wait_until(lambda: remotes.titles() == ["CT1", "MR1"])
 
 
 @pytest.mark.postgres

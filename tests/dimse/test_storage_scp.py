@@ -29,11 +29,14 @@ from pydicom.uid import (
 from pynetdicom.presentation import build_context
 
 from pacs.dicom.sop_classes import is_storage_sop_class
+from pacs.dimse.engine import command
 from pacs.index.records import Service
+from tests.dimse.engine.wire import IMPLICIT, Wire, echo_command, message, store_command
 from tests.factories import make_instance
 from tests.outages import index_outage, largest_file
 from tests.peers import (
     CALLING,
+    VERIFICATION,
     RunningArchive,
     association,
     data_set_bytes,
@@ -302,9 +305,13 @@ def test_store_in_another_transfer_syntax_than_negotiated_is_recorded_as_what_it
     assert spool_files(service.archive) == []
 
 
-def test_store_without_the_right_is_0124_and_stores_nothing(service: RunningArchive) -> None:
+def test_store_without_the_right_is_0124_and_nothing_of_it_is_written(
+    service: RunningArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     register(service.archive, "READER", 104, services=frozenset({Service.FIND}))
     instance = make_instance()
+    begun: list[bytes] = []
+    monkeypatch.setattr(service.archive.storage.spool, "create", begun.append)
 
     with association(service, _context(instance), calling="READER") as assoc:
         status = send(assoc, instance)
@@ -312,7 +319,60 @@ def test_store_without_the_right_is_0124_and_stores_nothing(service: RunningArch
     assert status.Status == 0x0124
     assert "READER" in status.ErrorComment
     assert service.archive.index.stats().instances == 0
-    assert spool_files(service.archive) == []
+    assert begun == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "comment"),
+    [
+        ({"maximum_instance_bytes": 100_000}, "The instance is longer than 100000 bytes"),
+        (
+            {"minimum_free_bytes": 1 << 60},
+            "Cannot write to the spool: 1099511627776 MiB are kept free",
+        ),
+    ],
+)
+def test_store_beyond_a_limit_is_a700_with_the_reason_and_leaves_nothing(
+    serve: Serve, limits: dict[str, int], comment: str
+) -> None:
+    service = serve(**limits)
+    instance = make_instance()
+    instance.add_new(0x7FE00010, "OW", bytes(300_000))
+
+    with association(service, _context(instance)) as assoc:
+        status = send(assoc, instance)
+        assert (status.Status, status.ErrorComment) == (0xA700, comment)
+        assert spool_files(service.archive) == []
+        small = send(assoc, make_instance(), 2)
+
+    is_full = "minimum_free_bytes" in limits
+    assert small.Status == (0xA700 if is_full else 0x0000)
+    assert service.archive.index.stats().instances == (0 if is_full else 1)
+
+
+@engine_on_sqlite
+def test_data_set_of_a_c_store_response_is_not_written(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve()
+    begun: list[bytes] = []
+    monkeypatch.setattr(service.archive.storage.spool, "create", begun.append)
+    response = store_command(
+        CTImageStorage,
+        "1.2.3",
+        CommandField=0x8001,
+        MessageID=None,
+        MessageIDBeingRespondedTo=7,
+        CommandDataSetType=command.HAS_DATA_SET,
+    )
+
+    with Wire(service.port) as wire:
+        wire.associate({1: (CTImageStorage, IMPLICIT), 3: (VERIFICATION, IMPLICIT)})
+        wire.send(message(1, response, bytes(10_000)))
+        wire.send(message(3, echo_command(8)))
+        assert wire.answer()["Status"] == 0
+
+    assert begun == []
 
 
 # Again under the same UID

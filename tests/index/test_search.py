@@ -11,6 +11,8 @@ from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import SingleValue, UidList, WildCard
 from pacs.dicom.ranges import Range
+from pacs.errors import LimitExceeded
+from pacs.index import search as search_module
 from pacs.index.index import Index
 
 
@@ -226,13 +228,57 @@ def test_search_by_computed_attribute(
     assert {record["StudyInstanceUID"] for record in found} == studies
 
 
-def test_search_closed_early_gives_its_connection_back(archive: Index, make_query) -> None:
+def test_search_holds_no_connection_between_two_matches(archive: Index, make_query) -> None:
+    unfinished = []
     for _ in range(100):  # more than the pool has
-        iterator = archive.search(make_query(Level.IMAGE))
-        next(iterator)
-        iterator.close()
+        unfinished.append(archive.search(make_query(Level.IMAGE)))
+        next(unfinished[-1])
+        assert archive._engine._readers.pool.checkedout() == 0
 
-    assert archive._engine._readers.pool.checkedout() == 0
+
+def test_search_leaves_out_what_is_removed_or_no_match_any_more(
+    index: Index, make_record, make_query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "_ROWS_IN_MEMORY", 2)
+    index.ingest_batch([make_record(uid=f"1.{n}", InstanceNumber="7") for n in range(6)])
+    query = make_query(Level.IMAGE, {"InstanceNumber": SingleValue("7")})
+    found = index.search(query)
+    first = next(found)
+
+    index.remove("1.2")
+    index.ingest(make_record(uid="1.5", InstanceNumber="8", digest="e" * 64))
+
+    uids = [record["SOPInstanceUID"] for record in (first, *found)]
+    assert uids == ["1.0", "1.1", "1.3", "1.4"]
+
+
+@pytest.mark.parametrize("file", [False, True], ids=["plain", "with file"])
+def test_search_says_that_there_are_more_than_wanted(
+    index: Index, make_record, make_query, *, file: bool
+) -> None:
+    index.ingest_batch([make_record(uid=f"1.{n}") for n in range(4)])
+    search = index.search_with_file if file else index.search
+    query = make_query(Level.IMAGE)
+
+    assert len(list(search(query, 4))) == 4
+    found = search(query, 3)
+    assert len([next(found) for _ in range(3)]) == 3
+    with pytest.raises(LimitExceeded, match="Limit of 3 matches reached"):
+        next(found)
+
+
+def test_search_is_not_complete_because_one_of_the_wanted_was_removed(
+    index: Index, make_record, make_query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "_ROWS_IN_MEMORY", 1)
+    index.ingest_batch([make_record(uid=f"1.{n}") for n in range(4)])
+    found = index.search(make_query(Level.IMAGE), 2)
+    next(found)
+
+    index.remove("1.1")
+
+    with pytest.raises(LimitExceeded):
+        next(found)
 
 
 def test_search_left_unfinished_does_not_stop_a_store(
@@ -340,7 +386,7 @@ def test_instances_come_in_the_order_given_without_those_that_are_gone(
 
 
 @pytest.mark.parametrize("level", list(Level), ids=lambda level: level.name)
-def test_search_and_plan_are_one_statement_however_many_rows(
+def test_search_is_two_statements_and_a_plan_one_however_many_rows(
     archive: Index, make_record, make_query, record_statements, level: Level
 ) -> None:
     query = make_query(level, {"PatientID": SingleValue("P-1")}, ["PatientName"])
@@ -355,7 +401,7 @@ def test_search_and_plan_are_one_statement_however_many_rows(
             [make_record(f"6.{n}", f"6.{n}.1", f"6.{n}.1.1") for n in range(found)]
         )
 
-    assert counts == [(1, 1), (1, 1)]
+    assert counts == [(2, 1), (2, 1)]
 
 
 def test_instances_are_one_statement_per_thousand(

@@ -27,7 +27,7 @@ def plan_for_patient(index: Index, make_query) -> str:
     index.stats()  # any statement that reads a table notices that the schema has changed
     keys = {"PatientID": SingleValue("P-1"), "PatientBirthDate": SingleValue("19700101")}
     query = make_query(Level.PATIENT, keys)
-    statement = index._search._select(query, [sa.literal_column("1")])
+    statement = index._search._select(query)
     sql = statement.compile(
         dialect=index._engine._readers.dialect, compile_kwargs={"literal_binds": True}
     )

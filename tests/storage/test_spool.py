@@ -8,11 +8,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pacs.errors import PacsError, StorageFull, StorageUnavailable
-from pacs.storage.spool import Spool
+from pacs.errors import LimitExceeded, PacsError, StorageFull, StorageUnavailable
+from pacs.storage.spool import Spool, SpoolLimits, SpoolWriter
 
 META = b"m" * 132
 FRAGMENTS = [b"first", bytearray(b"second"), memoryview(b"third")]
@@ -359,3 +360,50 @@ def test_spool_that_has_to_be_there_is_not_made(tmp_path: Path) -> None:
         spool.create(META)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def _write(writer: SpoolWriter, fragments: list[bytes]) -> None:
+    for fragment in fragments:
+        writer.write(fragment)
+
+
+def test_space_is_kept_free_also_in_the_middle_of_a_data_set(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block, free = bytes(1 << 20), [100 << 20]
+    asked: list[Path] = []
+
+    def statvfs(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(f_bavail=free[0] >> 12, f_frsize=1 << 12)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    monkeypatch.setattr("pacs.storage.spool._SPACE_SECONDS", 3600.0)
+    spool.limit(SpoolLimits(free_bytes=64 << 20))
+
+    with spool.create(META) as writer:
+        for _ in range(20):
+            writer.write(block)
+        assert len(asked) == 2, "not for each fragment"
+        free[0] = 64 << 20
+        with pytest.raises(StorageFull, match="64 MiB are kept free"):
+            _write(writer, [block] * 20)
+    assert files_under(tmp_path) == []
+
+    free[0] = 65 << 20
+    with spool.create(META) as writer:
+        writer.write(block[:1000])
+        assert writer.finish().data_set_size == 1000
+
+
+def test_data_set_over_the_limit_is_refused_and_one_of_the_limit_is_not(spool: Spool) -> None:
+    spool.limit(SpoolLimits(instance_bytes=16))
+
+    with spool.create(META) as writer:
+        for fragment in FRAGMENTS:
+            writer.write(fragment)
+        assert writer.finish().data_set_size == 16
+    with spool.create(META) as writer:
+        writer.write(bytes(10))
+        with pytest.raises(LimitExceeded, match="longer than 16 bytes"):
+            writer.write(bytes(7))

@@ -26,6 +26,8 @@ LOGGER = logging.getLogger(__name__)
 #: How long the peer may take to close the connection after a release or an abort before we do (seconds).
 _LINGER_SECONDS = 2.0
 _OUR_FAULT = "the archive failed; its log says where"
+#: PS3.8 9.3.4: rejected-transient, by the service user, no reason given.
+_NO_REASON_GIVEN = (0x02, 0x01, 0x01)
 #: An association that was silent for so long idles.
 _BUSY_SECONDS = 1.0
 
@@ -88,7 +90,7 @@ class EngineAssociation(Association):
             if not isinstance(primitive, A_ASSOCIATE):  # nothing in time (ARTIM), or something else
                 return
             self.requestor.primitive = primitive
-            evt.trigger(self, evt.EVT_REQUESTED, {})
+            self._ask_handlers()
             if not self.is_aborted and not self.is_rejected:
                 self.acse.negotiate_association()
             if self.is_established:
@@ -103,6 +105,21 @@ class EngineAssociation(Association):
             self.dimse.abandon()
             self.dul.close(_LINGER_SECONDS)
             self.ae.association_ended(self)
+
+    def _ask_handlers(self) -> None:
+        """Have the handlers of the request judge it. One that fails has not let anybody in.
+
+        ``evt.trigger`` would log the failure and go on, to an association that nobody has agreed to.
+        """
+        bound: Any = self.get_handlers(evt.EVT_REQUESTED)
+        try:
+            for handler, args in list(bound):
+                handler(evt.Event(self, evt.EVT_REQUESTED, {}), *(args or ()))
+        except Exception:
+            LOGGER.exception("%s: a request for an association cannot be judged", self.label)
+            if not self.is_aborted and not self.is_rejected:
+                self.acse.send_reject(*_NO_REASON_GIVEN)
+                self.kill()
 
     def _run_reactor(self) -> None:
         while not self._kill:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -33,6 +34,8 @@ MAX_IDENTIFIER_BYTES = 16 * 1024 * 1024
 MAX_DRAINED_BYTES = 64 * 1024 * 1024
 #: Requests that a peer may send ahead of their turn (it negotiated no asynchronous operations).
 MAX_QUEUED_MESSAGES = 16
+#: What of a message has to come in at least while its receiver waits for it, beyond the DIMSE timeout.
+_SLOWEST_BYTES_PER_SECOND = 4096
 #: The largest P-DATA PDU we send, whatever the peer allows.
 MAX_SENT_PDU_BYTES = 256 * 1024
 
@@ -161,6 +164,10 @@ class StreamingDIMSE(DIMSEServiceProvider):
         self._primitive: Any = None
         self._sink: DataSetSink | None = None
         self._max_fragment_bytes = 0
+        #: Bytes of messages that were received, but for C-CANCEL requests.
+        self._received_bytes = 0
+        #: Those of the message that is not complete yet.
+        self._message_bytes = 0
 
     # Receiving
 
@@ -195,6 +202,7 @@ class StreamingDIMSE(DIMSEServiceProvider):
                 raise ProtocolViolation("a command fragment where data set fragments are due")
             self._context_id = context_id
             self._command += fragment
+            self._count(fragment)
             if len(self._command) > MAX_COMMAND_BYTES:
                 raise ProtocolViolation("a command set over 64 KiB")
             if is_last:
@@ -203,9 +211,19 @@ class StreamingDIMSE(DIMSEServiceProvider):
         if self._primitive is None or self._sink is None:
             raise ProtocolViolation("a data set fragment without a command set")
         self._sink.write(fragment)
+        self._count(fragment)
         if is_last:
             self._sink.finish()
             self._message_complete()
+
+    @staticmethod
+    def _is_stored(primitive: Any) -> bool:
+        """Whether the data set of a message is an instance; a C-STORE response has none."""
+        return not primitive.is_response and isinstance(primitive, primitives.C_STORE)
+
+    def _count(self, fragment: memoryview) -> None:
+        self._received_bytes += len(fragment)
+        self._message_bytes += len(fragment)
 
     def _command_complete(self, context_id: int) -> None:
         try:
@@ -217,7 +235,7 @@ class StreamingDIMSE(DIMSEServiceProvider):
         data_set_type = values.get("CommandDataSetType", command.NO_DATA_SET)
         if data_set_type == command.NO_DATA_SET:
             self._message_complete()
-        elif isinstance(self._primitive, primitives.C_STORE) and self.open_sink is not None:
+        elif self._is_stored(self._primitive) and self.open_sink is not None:
             self._sink = self.open_sink(self._primitive, context_id)
         else:
             # Nobody waits for an answer to a response, and an instance cut to nothing would be stored.
@@ -228,11 +246,13 @@ class StreamingDIMSE(DIMSEServiceProvider):
     def _message_complete(self) -> None:
         primitive, sink, context_id = self._primitive, self._sink, self._context_id
         assert context_id is not None
+        size, self._message_bytes = self._message_bytes, 0
         is_cancel = isinstance(primitive, primitives.C_CANCEL)
         if not is_cancel and len(self._queue) >= MAX_QUEUED_MESSAGES:
             raise ProtocolViolation("more requests at once than were negotiated")
         self._primitive = self._sink = self._context_id = None
         if is_cancel:
+            self._received_bytes -= size
             message_id = primitive.MessageIDBeingRespondedTo
             # Of no other operation: what is kept is no longer than the queue, and means no later request.
             if message_id is not None and message_id in self._in_progress():
@@ -265,27 +285,49 @@ class StreamingDIMSE(DIMSEServiceProvider):
     def get_msg(self, block: bool = False) -> tuple[Any, Any]:
         """Take the next message; with ``block``, pump until there is one.
 
-        The DIMSE timeout counts from the last PDU received, so a large message on a slow link is not cut off.
+        The DIMSE timeout is that of ``take_response``.
         """
-        while not self._queue:
-            if not block or not self.assoc.dul.is_established:
-                return None, None
-            if not self.assoc.dul.pump(self.dimse_timeout):
-                return None, None
-        return self._queue.popleft()
+        if block and not self._queue:
+            self._pump_until(lambda: bool(self._queue))
+        return self._queue.popleft() if self._queue else (None, None)
 
     def take_response(self, message_id: int) -> Any:
         """Wait for the response to ``message_id``, leaving requests of the peer in the queue.
 
-        Returns None when the association ended or the DIMSE timeout passed.
+        Returns None when the association ended or the DIMSE timeout passed. A large message on a slow link is not cut
+        off: what comes of it extends the time. Nothing else does, or a peer that sends nothing but C-CANCEL requests
+        would keep its turn for ever.
         """
-        while True:
-            for position, (_, primitive) in enumerate(self._queue):
-                if primitive.MessageIDBeingRespondedTo == message_id:
-                    del self._queue[position]
-                    return primitive
-            if not self.assoc.dul.is_established or not self.assoc.dul.pump(self.dimse_timeout):
-                return None
+
+        def position() -> int | None:
+            return next(
+                (
+                    number
+                    for number, (_, primitive) in enumerate(self._queue)
+                    if primitive.MessageIDBeingRespondedTo == message_id
+                ),
+                None,
+            )
+
+        self._pump_until(lambda: position() is not None)
+        found = position()
+        if found is None:
+            return None
+        _, primitive = self._queue[found]
+        del self._queue[found]
+        return primitive
+
+    def _pump_until(self, is_there: Callable[[], bool]) -> None:
+        """Take in PDUs until the queue has what is waited for, the association ends, or the time is up."""
+        timeout, received = self.dimse_timeout, self._received_bytes
+        started = time.monotonic()
+        while not is_there() and self.assoc.dul.is_established:
+            left = None
+            if timeout is not None:
+                extended = (self._received_bytes - received) / _SLOWEST_BYTES_PER_SECOND
+                left = started + timeout + extended - time.monotonic()
+            if (left is not None and left <= 0) or not self.assoc.dul.pump(left):
+                return
 
     def peek_msg(self) -> tuple[Any, Any]:
         """Return the next message without taking it."""

@@ -175,9 +175,9 @@ class SynchronousDUL(DULServiceProvider):
             LOGGER.warning("%s: unknown PDU type %#04x; aborting", self.assoc.label, pdu_type)
             self._queue_invalid(f"unknown PDU type {pdu_type:#04x}")
             return
-        content = of_this_edition(bytes(body)) if pdu_type in _ASSOCIATE_PDUS else bytes(body)
-        encoded = bytes((pdu_type, 0)) + len(content).to_bytes(4, "big") + content
         try:
+            content = of_this_edition(bytes(body)) if pdu_type in _ASSOCIATE_PDUS else bytes(body)
+            encoded = bytes((pdu_type, 0)) + len(content).to_bytes(4, "big") + content
             pdu, event = self._decode(encoded)
         except Exception as error:  # noqa: BLE001 - whatever a decoder raises on hostile bytes
             LOGGER.warning(

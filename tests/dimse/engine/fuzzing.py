@@ -28,6 +28,8 @@ _HUGE = (
     0xFFFFFFFF,
 )
 _GROWN_BYTES = 300_000
+#: What a part is repeated to, now and then: work that grows with the square of the input shows then.
+_SWOLLEN_BYTES = 200_000
 
 
 def corpus() -> dict[str, bytes]:
@@ -48,6 +50,9 @@ def split(stream: bytes) -> list[bytes]:
 def mutate(random: Random, seeds: Sequence[bytes]) -> bytes:
     """One input: a seed, changed in one to four ways."""
     pdus = split(random.choice(seeds))
+    if pdus and random.random() < 0.03:
+        number = random.randrange(len(pdus))
+        pdus[number] = _swell(random, pdus[number])
     for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))):
         if random.random() < 0.2:
             _change_order(random, pdus, seeds)
@@ -85,6 +90,24 @@ def _change_pdu(random: Random, pdu: bytes) -> bytes:
     else:
         body = _change_bytes(random, body)
     return struct.pack(">BBI", pdu[0], 0, len(body)) + body
+
+
+def _swell(random: Random, pdu: bytes) -> bytes:
+    """A PDU with one of its items, elements or any other part of it thousands of times, its own length right."""
+    fixed = 6 + 68 if pdu[0] in (0x01, 0x02) else 6
+    head, body = pdu[6:fixed], pdu[fixed:]
+    at = random.randrange(len(body) + 1)
+    part = body[at : at + random.choice((4, 8, 12, 64))]
+    if pdu[0] in (0x01, 0x02) and len(body) > 4 and random.random() < 0.7:
+        # An item as it is, or user information of one sub-item.
+        kind, length = struct.unpack_from(">BxH", body)
+        part = random.choice((body[: 4 + length], struct.pack(">BBH", kind, 0, 0)))
+        at = 0
+    body = body[:at] + part * (_SWOLLEN_BYTES // max(1, len(part))) + body[at:]
+    if pdu[0] == P_DATA and len(body) > 6:
+        body = body[:131_000]
+        body = struct.pack(">I", len(body) - 4) + body[4:]
+    return struct.pack(">BBI", pdu[0], 0, len(head + body)) + head + body
 
 
 def _change_items(random: Random, body: bytes) -> bytes:

@@ -1,22 +1,25 @@
 """Hostile bytes: the kept corpus, and seeded mutations of it (``PACSTEST_FUZZ_INPUTS`` sets how many).
 
 After any input the association is over, its socket closed and its data set sink finished or dropped; nothing
-was raised that nobody foresaw; and the next peer is served.
+was raised that nobody foresaw; it took bounded work; and the next peer is served.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
+import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from random import Random
 
 import psutil
 import pytest
+from pydicom.uid import CTImageStorage
 from pynetdicom.presentation import build_context
 
 from pacs.archive.archive import Archive
@@ -26,7 +29,16 @@ from pacs.dimse.engine.ae import EngineAE
 from pacs.dimse.engine.association import EngineAssociation
 from tests.dimse.engine.fuzzing import corpus, mutate
 from tests.dimse.engine.inline import InlineServer, Recorder, archive_server, recording_server
-from tests.dimse.engine.wire import IMPLICIT, RELEASE_PDU, associate_pdu, echo_command, message
+from tests.dimse.engine.wire import (
+    IMPLICIT,
+    RELEASE_PDU,
+    associate_pdu,
+    echo_command,
+    item,
+    message,
+    pdu,
+    pdv,
+)
 from tests.peers import STUDY_ROOT_FIND, VERIFICATION, identifier, spool_files
 
 _INPUTS = int(os.environ.get("PACSTEST_FUZZ_INPUTS", "1500"))
@@ -34,6 +46,8 @@ _INPUTS = int(os.environ.get("PACSTEST_FUZZ_INPUTS", "1500"))
 _FEWER = _INPUTS // 6
 _SEED = int(os.environ.get("PACSTEST_FUZZ_SEED", "1"))
 _PEAK_BYTES = 3 << 20
+#: Of one input of at most 1 MiB, CPU time; the heaviest of those below takes a fifth.
+_CPU_SECONDS = 1.0
 _ECHO = associate_pdu({1: (VERIFICATION, IMPLICIT)}) + message(1, echo_command(1)) + RELEASE_PDU
 ACCEPTOR_CORPUS = {
     name: data for name, data in corpus().items() if not name.startswith("acceptor-")
@@ -70,6 +84,72 @@ def _unforeseen(caplog: pytest.LogCaptureFixture) -> list[str]:
     raised = [repr(one.exc_info and one.exc_info[1]) for one in ours]
     caplog.clear()
     return raised
+
+
+class _Work:
+    """Asserts that a block took bounded work in this thread, in which the association runs as well."""
+
+    def __init__(self, name: object) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._before = time.thread_time()
+
+    def __exit__(self, *_: object) -> None:
+        seconds = time.thread_time() - self._before
+        assert seconds < _CPU_SECONDS, (self._name, seconds)
+
+
+def _request(items: bytes) -> bytes:
+    """An A-ASSOCIATE-RQ of these items."""
+    fixed = struct.pack(">HH16s16s32x", 1, 0, b"PACS".ljust(16), b"PEER".ljust(16))
+    return pdu(0x01, fixed + item(0x10, b"1.2.840.10008.3.1.1.1") + items)
+
+
+def _context(number: int, transfer_syntaxes: Iterable[str]) -> bytes:
+    syntaxes = b"".join(item(0x40, one.encode()) for one in transfer_syntaxes)
+    abstract = item(0x30, str(CTImageStorage).encode())
+    return item(0x20, bytes((number & 0xFF, 0, 0, 0)) + abstract + syntaxes)
+
+
+_USER = item(0x50, item(0x51, struct.pack(">I", 16_384)))
+_ROLE = item(0x54, struct.pack(">H", 25) + b"1.2.840.10008.5.1.4.1.1.2" + b"\1\1")
+#: What costs work that grows with the square of its length, if one is not careful.
+SWOLLEN = {
+    "a quarter of a million items without content": _request(item(0x50, b"") * 239_000),
+    "as many of an unknown type": _request(item(0x99, b"") * 239_000),
+    "items within items": _request(
+        item(
+            0x50, b"".join(struct.pack(">BBH", 0x50, 0, 4 * left) for left in range(15_000, 0, -1))
+        )
+    ),
+    "5,000 transfer syntaxes in one context": _request(
+        _context(1, (f"1.2.{n}" for n in range(5_000))) + _USER
+    ),
+    "128 contexts of 70 transfer syntaxes, all of one SOP Class": _request(
+        b"".join(_context(2 * n + 1, (f"1.2.{n}.{k}" for k in range(70))) for n in range(128))
+        + _USER
+    ),
+    "one context 3,000 times": _request(_context(1, [IMPLICIT]) * 3_000 + _USER),
+    "one role 1,500 times": _request(_context(1, [IMPLICIT]) + item(0x50, _ROLE * 1_500)),
+    "a command set of 6,000 elements": associate_pdu({1: (VERIFICATION, IMPLICIT)})
+    + message(1, struct.pack("<HHIH", 0, 0x0110, 2, 1) * 6_000),
+    "a hundred thousand fragments without content": associate_pdu({1: (VERIFICATION, IMPLICIT)})
+    + pdu(0x04, pdv(1, 0x01, b"") * 20_000) * 5,
+}
+
+
+@pytest.mark.parametrize("name", SWOLLEN)
+def test_swollen_input_takes_bounded_work(
+    bench: tuple[InlineServer, Recorder], caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    server, _ = bench
+
+    with _Work(name):
+        server.converse(SWOLLEN[name])
+
+    assert not _unforeseen(caplog)
+    assert _is_served(server)
 
 
 def test_corpus_is_there() -> None:
@@ -118,7 +198,8 @@ def test_mutated_streams_end_their_association_and_nothing_else(
         data = mutate(random, seeds)
         recorder.sinks.clear()
         recorder.seen.clear()
-        server.converse(data)
+        with _Work((number, data.hex()[:2_000])):
+            server.converse(data)
         assert not _unforeseen(caplog), (number, data.hex())
         assert all(sink.ending == "discarded" for sink in recorder.sinks), (number, data.hex())
         assert server.ae.active_associations == []
@@ -137,7 +218,8 @@ def test_mutated_streams_leave_nothing_in_the_archive_s_spool(
 
     for number in range(_FEWER):
         data = mutate(random, seeds)
-        server.converse(data)
+        with _Work((number, data.hex()[:2_000])):
+            server.converse(data)
         assert not _unforeseen(caplog), (number, data.hex())
         assert spool_files(archive) == [], (number, data.hex())
 
@@ -215,7 +297,8 @@ def test_hostile_acceptor_costs_one_association(
     with closing(_Acceptor()) as acceptor:
         for number, data in enumerate(inputs):
             thread = acceptor.answer_with(data)
-            assoc = _ask_everything(ae, acceptor.port)
+            with _Work((number, data.hex()[:2_000])):
+                assoc = _ask_everything(ae, acceptor.port)
             thread.join(10)
             assert not thread.is_alive()
             assert not assoc.dul.is_connected, (number, data.hex())

@@ -27,7 +27,10 @@ from tests.dimse.engine.wire import (
     RELEASE_RQ,
     Wire,
     associate_pdu,
+    echo_command,
+    message,
     pdu,
+    pdv,
 )
 from tests.peers import VERIFICATION, Destination, closed_port
 
@@ -122,6 +125,35 @@ def test_release_that_nobody_answers_is_bounded() -> None:
         started = time.monotonic()
         assoc.release()
         assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    "unasked",
+    [
+        message(
+            1, echo_command(1, CommandField=0x0FFF, MessageID=None, MessageIDBeingRespondedTo=9)
+        ),
+        pdu(P_DATA, pdv(1, 0x01, b"")),
+    ],
+    ids=["cancel requests", "empty fragments"],
+)
+def test_response_is_not_waited_for_longer_because_something_else_comes(unasked: bytes) -> None:
+    has_given_up = threading.Event()
+
+    def script(wire: Wire) -> None:
+        _accept(wire)
+        assert wire.receive()[0] == P_DATA
+        for _ in range(400):  # 20 s
+            wire.send(unasked)
+            if has_given_up.wait(0.05):
+                return
+        raise AssertionError("it waits for ever")
+
+    with _acceptor(script) as port:
+        assoc = _associate(port)
+        assert not assoc.send_c_echo()
+        has_given_up.set()
+        assoc.abort()
 
 
 @pytest.mark.parametrize(
