@@ -32,6 +32,7 @@ from pacs.errors import (
     StorageFull,
     StorageUnavailable,
 )
+from pacs.foreign_text import visible
 
 _EXIT_CODES: dict[type[PacsError], int] = {
     InvalidSetting: 2,
@@ -104,9 +105,12 @@ def _report(error: BaseException) -> int:
             return INTERRUPTED
         case BrokenPipeError():
             return 1
-        case PacsError():
+        case InvalidSetting():
             for line in error.message.splitlines():
                 _complain(line)
+            return _EXIT_CODES[InvalidSetting]
+        case PacsError():
+            _complain(error.message)
             return _EXIT_CODES.get(type(error), 1)
         case _:
             # Nobody foresaw it, so there is no advice to give but how to report it.
@@ -115,7 +119,7 @@ def _report(error: BaseException) -> int:
 
 
 def _complain(line: str) -> None:
-    click.echo(f"pacs: {line}", err=True)
+    click.echo(f"pacs: {visible(line)}", err=True)
 
 
 def _in_one_line(error: click.ClickException) -> str:

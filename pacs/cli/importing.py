@@ -14,10 +14,11 @@ from pacs.archive.import_sources import Reason, Refusal, scan
 from pacs.archive.importing import Import, Summary
 from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
 from pacs.cli.output import INTERRUPTED, console, human_size, print_json
-from pacs.cli.progress import ProgressDisplay, in_one_line
+from pacs.cli.progress import ProgressDisplay
 from pacs.config import Settings
 from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.errors import PacsError
+from pacs.foreign_text import visible
 from pacs.index.records import IngestOutcome
 from pacs.server import current_revision, open_archive
 
@@ -86,7 +87,7 @@ def import_command(
 
     def note(refusal: Refusal) -> None:
         if refused_file is not None:
-            refused_file.write(f"{in_one_line(refusal.name)}\t{_reason(refusal)}\n")
+            refused_file.write(f"{visible(refusal.name)}\t{_reason(refusal)}\n")
 
     try:
         found = scan(paths, excluded=[archive.storage.root])
@@ -152,8 +153,8 @@ def _print_summary(summary: Summary, seconds: float, *, is_complete: bool) -> No
     for reason, count in summary.refused.most_common():
         console.print(f"  {reason.value}: {count:,}", markup=False)
         for refusal in summary.examples[reason]:
-            detail = f": {in_one_line(refusal.detail)}" if refusal.detail else ""
-            console.print(f"    {in_one_line(refusal.name)}{detail}", markup=False)
+            detail = f": {refusal.detail}" if refusal.detail else ""
+            console.print(f"    {refusal.name}{detail}")
         if count > len(summary.examples[reason]):
             console.print("    ...")
     rate = summary.instances / max(seconds, 0.001)
@@ -165,7 +166,7 @@ def _print_summary(summary: Summary, seconds: float, *, is_complete: bool) -> No
 def _as_json(summary: Summary, seconds: float, *, is_complete: bool) -> dict[str, Any]:
     def examples(reason: Reason) -> list[dict[str, str]]:
         return [
-            {"path": in_one_line(refusal.name), "detail": in_one_line(refusal.detail)}
+            {"path": visible(refusal.name), "detail": visible(refusal.detail)}
             for refusal in summary.examples[reason]
         ]
 
@@ -184,4 +185,4 @@ def _as_json(summary: Summary, seconds: float, *, is_complete: bool) -> dict[str
 
 
 def _reason(refusal: Refusal) -> str:
-    return in_one_line(": ".join(filter(None, (refusal.reason.value, refusal.detail))))
+    return visible(": ".join(filter(None, (refusal.reason.value, refusal.detail))))

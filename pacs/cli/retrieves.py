@@ -9,7 +9,7 @@ import click
 from pacs.archive.retry import plan_retry, retry_of
 from pacs.cli.options import ARCHIVE_SETTINGS, SCU_SETTINGS, with_settings
 from pacs.cli.output import console, errors, human_size, print_json, print_table
-from pacs.cli.progress import ProgressDisplay, in_one_line
+from pacs.cli.progress import ProgressDisplay
 from pacs.config import Settings
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.retry_scu import RetrySCU
@@ -131,7 +131,7 @@ def _print_retry(scu: RetrySCU, destination: str, not_stored: tuple[str, ...]) -
         markup=False,
     )
     for uid, comment in scu.failures:
-        console.print(f"{uid}: {in_one_line(comment)}", markup=False)
+        console.print(f"{uid}: {comment}", markup=False)
     for uid in not_stored:
         console.print(f"{uid}: is not stored any more", markup=False)
 

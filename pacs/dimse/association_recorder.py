@@ -19,6 +19,7 @@ from pacs.dimse.engine.history import History
 from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.dimse.status import Status
 from pacs.errors import PacsError
+from pacs.foreign_text import visible
 from pacs.index.association_records import (
     AssociationEnding,
     AssociationRecord,
@@ -169,6 +170,4 @@ def _operations(assoc: EngineAssociation, history: History) -> list[OperationRec
 
 
 def _plain(text: object, longest: int) -> str:
-    """A peer's text as a database and a terminal take it."""
-    cut = str(text or "").strip()[:longest]
-    return "".join(character if character.isprintable() else "?" for character in cut)
+    return visible(str(text or "").strip(), longest)

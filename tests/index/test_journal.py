@@ -213,3 +213,26 @@ def test_prune_removes_old_retrieves_with_their_sub_operations(index: Index) -> 
     assert [record.key for record in index.retrieves()] == [new]
     assert list(index.sub_operations(old)) == []
     assert len(list(index.sub_operations(new))) == 1
+
+
+def test_texts_of_peers_are_recorded_whatever_they_hold(index: Index) -> None:
+    hostile = "A\0B\x1b[2J\ud800" + "x" * 2_000
+    shown = r"A\x00B\x1b[2J\ud800" + "x" * 1_004 + "…"
+    request = replace(REQUEST, calling_ae=hostile, calling_host="h\0", destination="D\x9b")
+    batch = [replace(sub_operation(1), error_comment=hostile, sop_instance_uid="1.2\0")]
+    outcome = RetrieveOutcome(
+        status=0xA702, completed=0, failed=1, warning=0, remaining=0, error_comment=hostile
+    )
+
+    key = index.begin_retrieve(request)
+    index.finish_retrieve(key, outcome, batch)
+
+    record = index.retrieve(key)
+    assert record is not None
+    assert record.request == replace(
+        request, calling_ae=shown, calling_host=r"h\x00", destination=r"D\x9b"
+    )
+    assert record.outcome == replace(outcome, error_comment=shown)
+    assert list(index.sub_operations(key)) == [
+        replace(batch[0], error_comment=shown, sop_instance_uid=r"1.2\x00")
+    ]
