@@ -353,6 +353,11 @@ class Settings(BaseModel):
         description="Seconds from the first attempt to report a storage commitment to the second; "
         "each further interval is twice as long, up to six hours.",
     )
+    lease_seconds: Annotated[float, Field(ge=0.1, le=86_400)] = Field(
+        default=60,
+        description="Seconds after which a process that cannot be seen, and does not renew its lease, "
+        "counts as ended.",
+    )
     retrieve_record_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
         default=90,
         description="Days to keep the records of retrieves, storage commitments and associations; "

@@ -14,6 +14,7 @@ from typing import Any
 
 from pacs import __version__
 from pacs.archive.archive import Archive
+from pacs.archive.lease_keeper import LeaseKeeper, report_swept
 from pacs.archive.mounted import require_files
 from pacs.archive.redo import Redo
 from pacs.config import Settings
@@ -160,10 +161,7 @@ def sweep_leftovers(archive: Archive) -> None:
         LOGGER.error(
             "%s; stored files that a power loss took are missing until there is space", error
         )
-    if interrupted := archive.index.mark_interrupted():
-        LOGGER.warning("retrieves of an earlier process that were interrupted: %d", interrupted)
-    if released := archive.index.commitments.release_ended():
-        LOGGER.warning("storage commitments of an earlier process taken up again: %d", released)
+    report_swept(archive.index.leases.sweep())
 
 
 def prepare(settings: Settings, archive: Archive) -> None:
@@ -194,9 +192,11 @@ class Scp:
     commitments: CommitmentDelivery
     #: None if associations are not recorded.
     recorder: AssociationRecorder | None
+    leases: LeaseKeeper
 
     def start(self) -> None:
         """Start what goes on beside the associations."""
+        self.leases.start()
         self.commitments.start()
         if self.recorder is not None:
             self.recorder.start()
@@ -206,6 +206,7 @@ class Scp:
         self.commitments.stop()
         if self.recorder is not None:
             self.recorder.stop()
+        self.leases.stop()
 
 
 def make_scp(settings: Settings, archive: Archive) -> Scp:
@@ -228,7 +229,10 @@ def make_scp(settings: Settings, archive: Archive) -> Scp:
     recorder = _recorder(settings, archive)
     if recorder is not None:
         ae.on_association_over = recorder.note
-    return Scp(ae, bound, sink_opener(archive), commitments, recorder)
+    leases = LeaseKeeper(
+        archive.index, settings.lease_seconds, on_swept=lambda _: commitments.look_now()
+    )
+    return Scp(ae, bound, sink_opener(archive), commitments, recorder, leases)
 
 
 def _recorder(settings: Settings, archive: Archive) -> AssociationRecorder | None:

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import click
 
+from pacs.archive.lease_keeper import LeaseKeeper
 from pacs.archive.retry import plan_retry, retry_of
 from pacs.cli.options import ARCHIVE_SETTINGS, SCU_SETTINGS, with_settings
 from pacs.cli.output import console, errors, human_size, print_json, print_table
@@ -110,7 +111,8 @@ def retrieve_retry(settings: Settings, number: int, as_json: bool) -> int:
         options = options_of(settings)
         remotes = RemoteAEs(archive.index, configured_remotes(settings), options.tls)
         scu = RetrySCU(archive, options, remotes, retry)
-        with ProgressDisplay("sending again", "instances") as display:
+        leases = LeaseKeeper(archive.index, settings.lease_seconds, on_swept=lambda _: None)
+        with leases, ProgressDisplay("sending again", "instances") as display:
             display.total = len(retry.plan.keys)
             for done in scu.run():
                 display.show(done, scu.size_bytes)

@@ -318,6 +318,16 @@ association = sa.Table(
     sa.Column("operations", ValueText, nullable=False),
     sqlite_autoincrement=True,
 )
+
+lease = sa.Table(
+    "lease",
+    metadata,
+    # See pacs.index.leases and pacs.index.process_token.
+    sa.Column("process", ValueText, primary_key=True),
+    # Seconds since 1970 by the database's clock: hosts may disagree about the time.
+    sa.Column("expires_at", sa.Double, nullable=False),
+)
+
 archive_state = sa.Table(
     "archive_state",
     metadata,

@@ -329,7 +329,7 @@ def test_retrieve_of_a_killed_worker_is_marked_interrupted(
         destination.may_answer.set()
         assert moving.exception(DEADLINE_SECONDS) is not None
 
-    assert "retrieves of an earlier process that were interrupted: 1" in serving.log
+    assert "retrieves of an ended process that were interrupted: 1" in serving.log
     listed = json.loads(succeeded(processes.run("retrieve", "list", "--json", *options)))
     assert [one["state"] for one in listed] == ["interrupted"]
 

@@ -129,7 +129,7 @@ def test_mark_interrupted_leaves_those_of_live_processes(index: Index) -> None:
     finished = index.begin_retrieve(REQUEST)
     index.finish_retrieve(finished, OUTCOME)
 
-    assert index.mark_interrupted() == 0
+    assert index.leases.sweep().retrieves == 0
     assert index.retrieve(own).state is RetrieveState.RUNNING
     assert index.retrieve(finished).state is RetrieveState.FINISHED
 
@@ -145,14 +145,14 @@ def test_mark_interrupted_marks_those_of_a_killed_process(index: Index, database
     code = subprocess.run([sys.executable, "-c", script, database_url], check=False).returncode
 
     assert code == -9
-    assert index.mark_interrupted() == 1
+    assert index.leases.sweep().retrieves == 1
     [record] = index.retrieves()
     assert (record.state, record.finished_at, record.outcome) == (
         RetrieveState.INTERRUPTED,
         None,
         None,
     )
-    assert index.mark_interrupted() == 0
+    assert index.leases.sweep().retrieves == 0
 
 
 _REQUEST_IN_A_SCRIPT = """
@@ -169,7 +169,7 @@ def test_mark_interrupted_knows_a_reused_process_id(index: Index, change: dict) 
     key = index.begin_retrieve(REQUEST)
     set_process(index, key, replace(ProcessToken.own(), **change))
 
-    assert index.mark_interrupted() == 1
+    assert index.leases.sweep().retrieves == 1
     assert index.retrieve(key).state is RetrieveState.INTERRUPTED
 
 
@@ -179,15 +179,15 @@ def test_mark_interrupted_other_host_only_after_a_day_of_silence(index: Index) -
     now = datetime.now(UTC)
 
     set_process(index, key, elsewhere, now - timedelta(hours=23))
-    assert index.mark_interrupted() == 0
+    assert index.leases.sweep().retrieves == 0
     set_process(index, key, elsewhere, now - timedelta(hours=25))
-    assert index.mark_interrupted() == 1
+    assert index.leases.sweep().retrieves == 1
 
 
 def test_finish_after_being_marked_is_finished(index: Index) -> None:
     key = index.begin_retrieve(REQUEST)
     set_process(index, key, replace(ProcessToken.own(), pid=2**22 + 1))
-    index.mark_interrupted()
+    assert index.leases.sweep().retrieves == 1
 
     index.finish_retrieve(key, OUTCOME)
 
