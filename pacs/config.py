@@ -306,6 +306,10 @@ class Settings(BaseModel):
     connect_timeout_seconds: Seconds = Field(
         default=10, description="Seconds to wait for a TCP connection to a remote AE."
     )
+    worker_timeout_seconds: Annotated[float, Field(ge=0.1, le=86_400)] = Field(
+        default=60,
+        description="Seconds after which a process whose main thread does not go on is ended and replaced.",
+    )
     drain_timeout_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=30, description="Seconds that running operations may take to finish on shutdown."
     )

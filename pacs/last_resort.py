@@ -8,8 +8,11 @@ killed, which is provided for.
 
 from __future__ import annotations
 
+import errno
 import logging
+import mmap
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import NoReturn
@@ -18,7 +21,11 @@ LOGGER = logging.getLogger(__name__)
 
 #: EX_OSERR of sysexits.h: the system could not give what is needed.
 EXIT_OUT_OF_MEMORY = 71
+#: EX_SOFTWARE: a thread that all depend on does not go on.
+EXIT_STUCK = 70
 _PAUSE_SECONDS = 5.0
+#: What a thread takes of the address space, twice over.
+_THREAD_BYTES = 16 << 20
 # Made beforehand: nothing can be made when it is needed.
 _LAST_WORDS = b"pacs: out of memory: this process ends at once, to be replaced\n"
 
@@ -31,22 +38,60 @@ def end_out_of_memory() -> NoReturn:
         os._exit(EXIT_OUT_OF_MEMORY)
 
 
-def end_if_out_of_memory(error: BaseException) -> None:
-    """End the process if that is what is wrong; for those who go on after whatever else goes wrong."""
+def end_stuck(what: str) -> NoReturn:
+    """End the process now, because a part of it that all depend on does not go on."""
+    LOGGER.critical("%s: this process ends at once, to be replaced", what)
+    os._exit(EXIT_STUCK)
+
+
+def end_when_out_of_memory() -> None:
+    """From now on a MemoryError that is logged, kills a thread, or comes where it cannot be raised ends the process.
+
+    Whoever answers a request in spite of what went wrong logs the traceback, so none of them has to know of this.
+    To be called once, after the log was set up.
+    """
+    default = threading.excepthook, sys.unraisablehook
+
+    def thread_died(arguments: threading.ExceptHookArgs) -> None:
+        _end_if_out_of_memory(arguments.exc_value)
+        default[0](arguments)
+
+    def not_raised(arguments: sys.UnraisableHookArgs) -> None:
+        _end_if_out_of_memory(arguments.exc_value)
+        default[1](arguments)
+
+    threading.excepthook = thread_died
+    sys.unraisablehook = not_raised
+    logging.getLogger("pacs").addHandler(_Watch(logging.WARNING))
+
+
+class _Watch(logging.Handler):
+    """Looks at what is logged for the one thing nobody may go on after."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """End the process, or do nothing; takes no lock."""
+        if record.exc_info:
+            _end_if_out_of_memory(record.exc_info[1])
+        for argument in record.args if isinstance(record.args, tuple) else ():
+            _end_if_out_of_memory(argument)
+        return True
+
+
+def _end_if_out_of_memory(error: object) -> None:
     if isinstance(error, MemoryError):
+        end_out_of_memory()
+    # A thread that cannot be started, for one, has many causes.
+    is_perhaps = isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ENOMEM
+    if is_perhaps and not _has_memory():
         end_out_of_memory()
 
 
-def watch_threads() -> None:
-    """From now on a thread, or the process, that dies of MemoryError ends the process."""
-    default = threading.excepthook
-
-    def thread_died(arguments: threading.ExceptHookArgs) -> None:
-        if arguments.exc_type is not None and issubclass(arguments.exc_type, MemoryError):
-            end_out_of_memory()
-        default(arguments)
-
-    threading.excepthook = thread_died
+def _has_memory() -> bool:
+    try:
+        mmap.mmap(-1, _THREAD_BYTES).close()
+    except (OSError, MemoryError):
+        return False
+    return True
 
 
 class LastingThread:
@@ -82,7 +127,7 @@ class LastingThread:
                 self._work()
             except Exception as error:
                 # Without it records, reports or leases would stop coming and nobody would know.
-                end_if_out_of_memory(error)
+                _end_if_out_of_memory(error)
                 LOGGER.exception("%s failed and goes on in %g s", self._name, self._pause_seconds)
             else:
                 return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
+import select
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -36,12 +37,16 @@ from pacs.errors import InvalidSetting, PacsError, StorageFull, StorageUnavailab
 from pacs.index import engine, migrate
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy, RemoteAE, Stats
+from pacs.last_resort import LastingThread, end_stuck
 from pacs.storage.durability import make_directories
 from pacs.storage.filesystem import storage_from_url
 
 LOGGER = logging.getLogger(__name__)
 
 _PRUNE_INTERVAL_SECONDS = 6 * 3600.0
+#: So often in ``worker_timeout_seconds`` a process without supervisor looks after itself.
+_LOOKS = 4
+_STOP_SECONDS = 5.0
 
 
 def open_archive(settings: Settings, *, upgrade: bool = True, make: bool = True) -> Archive:
@@ -297,14 +302,12 @@ class Housekeeper:
     def __init__(self, archive: Archive, retrieve_record_days: int) -> None:
         self._archive = archive
         self._days = retrieve_record_days
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="housekeeper", daemon=True)
+        self._thread = LastingThread("housekeeper", self._work)
         self._thread.start()
 
     def stop(self) -> None:
         """End it; waits for what it is doing, but not for long."""
-        self._stopping.set()
-        self._thread.join(5)
+        self._thread.stop(_STOP_SECONDS)
 
     def _work(self) -> None:
         while self._days:
@@ -315,7 +318,7 @@ class Housekeeper:
                 self._archive.index.associations.prune(before)
             except PacsError as error:
                 LOGGER.error("old records cannot be removed: %s", error)
-            if self._stopping.wait(_PRUNE_INTERVAL_SECONDS):
+            if self._thread.stopping.wait(_PRUNE_INTERVAL_SECONDS):
                 return
 
 
@@ -374,7 +377,13 @@ class Server:
         return summary(self.settings, self.archive.index.stats(), self.port)
 
     def wait(self, stop_signals: int) -> None:
-        """Serve until there is a byte to read from this descriptor."""
+        """Serve until there is a byte to read from this descriptor; end the process if it does not accept any more."""
+        assert self._running is not None
+        server, limit = self._running.server, self.settings.worker_timeout_seconds
+        while not select.select([stop_signals], [], [], limit / _LOOKS)[0]:
+            since = server.accepting_since
+            if since is not None and time.monotonic() - since > limit:
+                end_stuck(f"no connection has been accepted for {limit:g} s")
         os.read(stop_signals, 1)
 
     def stop(self) -> int:

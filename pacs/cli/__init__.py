@@ -33,6 +33,7 @@ from pacs.errors import (
     StorageUnavailable,
 )
 from pacs.foreign_text import visible
+from pacs.last_resort import end_out_of_memory
 
 _EXIT_CODES: dict[type[PacsError], int] = {
     InvalidSetting: 2,
@@ -81,6 +82,8 @@ def main() -> None:
         warnings.simplefilter("ignore")
     try:
         code = app.main(prog_name="pacs", standalone_mode=False)
+    except MemoryError:
+        end_out_of_memory()
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv[1:] and not isinstance(error, _WITHOUT_TRACEBACK):
             raise

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import queue
 import ssl
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +26,7 @@ from pacs.index.association_records import (
     ProposedContext,
 )
 from pacs.index.index import Index
+from pacs.last_resort import LastingThread
 
 LOGGER = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class AssociationRecorder:
         self._waiting: queue.Queue[AssociationRecord | None] = queue.Queue(_MOST_WAITING)
         self._dropped = RepeatedLine(LOGGER, logging.WARNING)
         self._failed = RepeatedLine(LOGGER, logging.ERROR)
-        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+        self._thread = LastingThread("recorder", self._work)
 
     def start(self) -> None:
         """Start writing."""
