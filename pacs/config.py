@@ -207,7 +207,7 @@ class Settings(BaseModel):
     )
 
     data_dir: Annotated[Path, AfterValidator(_path)] = Field(
-        default=Path("pacs-data"),
+        default=Path(config_sources.DATA_DIR),
         description="Directory for the SQLite index and the stored instances.",
     )
     # Before database_url: the URL takes the password in, and pydantic validates in this order.

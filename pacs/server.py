@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,8 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pacs import __version__
+from pacs import __version__, health
 from pacs.archive.archive import Archive
+from pacs.archive.examination import Examiner
 from pacs.archive.lease_keeper import LeaseKeeper, report_swept
 from pacs.archive.mounted import require_files
 from pacs.archive.redo import Redo
@@ -322,12 +324,42 @@ class Housekeeper:
                 return
 
 
+class HealthSocket:
+    """Where a server is asked what it can do; made once, whatever number of processes then answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Listen in the data directory; without it, if that is not possible, all else is served."""
+        self._settings = settings
+        self._socket: socket.socket | None = None
+        try:
+            self._socket = health.listen(settings.data_dir)
+        except OSError as error:
+            LOGGER.warning("pacs health has nobody to ask: %s", error.strerror)
+
+    def examiner(self, archive: Archive) -> Examiner | None:
+        """Who answers for this process, started."""
+        if self._socket is None:
+            return None
+        examiner = Examiner(self._socket, archive, self._settings.lease_seconds)
+        examiner.start()
+        return examiner
+
+    def close(self) -> None:
+        """Take the name away, and close; for the process that made it."""
+        if self._socket is not None:
+            health.remove(self._settings.data_dir)
+            self._socket.close()
+            self._socket = None
+
+
 @dataclass(slots=True)
 class _Running:
     archive: Archive
     scp: Scp
     server: EngineServer
     housekeeper: Housekeeper
+    health: HealthSocket
+    examiner: Examiner | None
 
 
 class Server:
@@ -358,7 +390,9 @@ class Server:
             raise
         housekeeper = Housekeeper(archive, self.settings.retrieve_record_days)
         scp.start()
-        self._running = _Running(archive, scp, server, housekeeper)
+        health_socket = HealthSocket(self.settings)
+        examiner = health_socket.examiner(archive)
+        self._running = _Running(archive, scp, server, housekeeper, health_socket, examiner)
 
     @property
     def archive(self) -> Archive:
@@ -391,6 +425,9 @@ class Server:
         if self._running is None:
             return 0
         running, self._running = self._running, None
+        if running.examiner is not None:
+            running.examiner.stop()
+        running.health.close()
         running.server.stop()
         cut_off = running.scp.ae.drain(self.settings.drain_timeout_seconds)
         running.scp.stop()

@@ -17,6 +17,7 @@ from pacs.cli.checking import check_command, reindex_command
 from pacs.cli.commitments import commitment_group
 from pacs.cli.conformance import conformance_group
 from pacs.cli.explaining import explain_command
+from pacs.cli.health import health_command
 from pacs.cli.importing import import_command
 from pacs.cli.output import INTERRUPTED
 from pacs.cli.query import echo_command, find_command, move_command
@@ -61,6 +62,7 @@ for command in (
     find_command,
     move_command,
     echo_command,
+    health_command,
     ae_group,
     retrieve_group,
     commitment_group,

@@ -22,7 +22,7 @@ from pacs.config import Settings
 from pacs.dimse.engine.ae import connection_limit, listening_socket
 from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.errors import PacsError
-from pacs.server import open_archive, prepare, refused_address, summary
+from pacs.server import HealthSocket, open_archive, prepare, refused_address, summary
 from pacs.workers import child
 from pacs.workers.channel import Failed, Ready, Stopped, There, WorkerEnd
 from pacs.workers.child import Child
@@ -92,6 +92,7 @@ class Supervisor:
         self._slots = [_Slot(number) for number in range(settings.workers)]
         self._selector = selectors.DefaultSelector()
         self._listening: socket.socket | None = None
+        self._health: HealthSocket | None = None
         self._is_accepting = False
         self._summary: list[tuple[str, str]] = []
         self._dropped = RepeatedLine(LOGGER, logging.WARNING)
@@ -115,6 +116,7 @@ class Supervisor:
         with refused_address(self.settings):
             self._listening = listening_socket(address)
         self._listening.setblocking(False)
+        self._health = HealthSocket(self.settings)
         self._summary = summary(self.settings, stats, self.port)
         # What there is now is shared with the workers for as long as nobody writes to it, as the collector would.
         gc.collect()
@@ -237,6 +239,8 @@ class Supervisor:
         for slot in self._slots:
             if slot.child is not None:
                 self._bury(slot)
+        if self._health is not None:
+            self._health.close()
         self._selector.close()
 
     # Connections
@@ -288,11 +292,13 @@ class Supervisor:
 
     def _fork(self, slot: _Slot, *, is_replacement: bool) -> None:
         assert self._listening is not None
+        assert self._health is not None
         duties = Duties(
             address=self._listening.getsockname(),
             census=Seat(self._tally, slot.number),
             is_replacement=is_replacement,
             keeps_house=slot.number == 0,
+            health=self._health,
         )
 
         def be_worker(channel: WorkerEnd) -> int:

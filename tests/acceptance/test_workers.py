@@ -645,3 +645,28 @@ def test_stuck_worker_does_not_outlive_its_supervisor(serving: Serving) -> None:
     serving.kill()
 
     wait_for(lambda: not stuck.is_running() or stuck.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_workers_answer_for_the_health_of_the_server(processes: Processes) -> None:
+    serving = processes.serve("--workers", "2", "--data-dir", "data")
+    health = ("health", "--data-dir", "data")
+
+    well = processes.run(*health)
+    workers(serving)[0].kill()
+    one_left = processes.run(*health, "--json")
+    serving.stop()
+    gone = processes.run(*health)
+
+    assert (well.returncode, well.stdout) == (0, "find and store work\n")
+    assert (one_left.returncode, json.loads(one_left.stdout)["ok"]) == (0, True)
+    assert (gone.returncode, gone.stdout) == (3, "")
+    assert gone.stderr == f"pacs: no server runs in {serving.log_path.parent / 'data'}\n"
+
+
+def test_health_finds_the_server_as_the_server_finds_its_data(processes: Processes) -> None:
+    """From the file or the environment, whatever else is in them."""
+    (processes.cwd / "pacs.toml").write_text('data_dir = "elsewhere"\ntls = "off"\n', "utf-8")
+    processes.serve(env={"PACS_LOG_LEVEL": "warning"})
+
+    assert processes.run("health", env={"PACS_LOG_LEVEL": "warning"}).returncode == 0
+    assert processes.run("health", env={"PACS_DATA_DIR": "nowhere"}).returncode == 3
