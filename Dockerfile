@@ -19,9 +19,9 @@ USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 11112
-# A C-ECHO through the network stack: it fails when the process hangs, not only when it has ended.
+# It asks the server to find and to store something: it fails when the database is gone, the disk is full, or it hangs.
 # --start-period leaves time for the schema of a large index to be upgraded.
 HEALTHCHECK --interval=15s --timeout=10s --retries=4 --start-period=120s --start-interval=1s \
-  CMD pacs echo "${PACS_AE_TITLE:-PACS}@127.0.0.1:${PACS_PORT:-11112}"
+  CMD ["pacs", "health"]
 ENTRYPOINT ["pacs"]
 CMD ["serve"]

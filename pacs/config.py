@@ -207,7 +207,7 @@ class Settings(BaseModel):
     )
 
     data_dir: Annotated[Path, AfterValidator(_path)] = Field(
-        default=Path("pacs-data"),
+        default=Path(config_sources.DATA_DIR),
         description="Directory for the SQLite index and the stored instances.",
     )
     # Before database_url: the URL takes the password in, and pydantic validates in this order.
@@ -317,6 +317,10 @@ class Settings(BaseModel):
     connect_timeout_seconds: Seconds = Field(
         default=10, description="Seconds to wait for a TCP connection to a remote AE."
     )
+    worker_timeout_seconds: Annotated[float, Field(ge=0.1, le=86_400)] = Field(
+        default=60,
+        description="Seconds after which a process whose main thread does not go on is ended and replaced.",
+    )
     drain_timeout_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=30, description="Seconds that running operations may take to finish on shutdown."
     )
@@ -363,6 +367,11 @@ class Settings(BaseModel):
         default=30,
         description="Seconds from the first attempt to report a storage commitment to the second; "
         "each further interval is twice as long, up to six hours.",
+    )
+    lease_seconds: Annotated[float, Field(ge=0.1, le=86_400)] = Field(
+        default=60,
+        description="Seconds after which a process that cannot be seen, and does not renew its lease, "
+        "counts as ended.",
     )
     retrieve_record_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
         default=90,

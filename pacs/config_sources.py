@@ -15,6 +15,8 @@ from pathlib import Path
 ENVIRONMENT_PREFIX = "PACS_"
 CONFIG_VARIABLE = "PACS_CONFIG"
 CONFIG_FILE_NAME = "pacs.toml"
+#: Where an archive is if nobody says otherwise; the one default that is needed without the other settings.
+DATA_DIR = "pacs-data"
 
 #: Settings that ``pacs.toml`` may also give as an array.
 _LISTS = frozenset({"remote_aes", "extended_negotiation"})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import threading
+import select
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,8 +15,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pacs import __version__
+from pacs import __version__, health
 from pacs.archive.archive import Archive
+from pacs.archive.examination import Examiner
+from pacs.archive.lease_keeper import LeaseKeeper, report_swept
 from pacs.archive.mounted import learn_storage, require_files, require_own_storage
 from pacs.archive.redo import Redo
 from pacs.config import Settings
@@ -36,6 +40,7 @@ from pacs.errors import IndexUnavailable, InvalidSetting, PacsError, StorageFull
 from pacs.index import engine, migrate
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy, RemoteAE, Stats
+from pacs.last_resort import LastingThread, end_stuck
 from pacs.storage.durability import make_directories
 from pacs.storage.filesystem import storage_from_url
 from pacs.storage.spool import SpoolLimits
@@ -43,6 +48,9 @@ from pacs.storage.spool import SpoolLimits
 LOGGER = logging.getLogger(__name__)
 
 _PRUNE_INTERVAL_SECONDS = 6 * 3600.0
+#: So often in ``worker_timeout_seconds`` a process without supervisor looks after itself.
+_LOOKS = 4
+_STOP_SECONDS = 5.0
 
 
 def open_archive(settings: Settings, *, upgrade: bool = True, make: bool = True) -> Archive:
@@ -170,10 +178,7 @@ def sweep_leftovers(archive: Archive) -> None:
     with _only_reading("stored files that a power loss took are missing until they can be written"):
         archive.redo.recover()
     with _only_reading("retrieves and storage commitments of an earlier process are not taken up"):
-        if interrupted := archive.index.mark_interrupted():
-            LOGGER.warning("retrieves of an earlier process that were interrupted: %d", interrupted)
-        if released := archive.index.commitments.release_ended():
-            LOGGER.warning("storage commitments of an earlier process taken up again: %d", released)
+        report_swept(archive.index.leases.sweep())
 
 
 @contextmanager
@@ -224,9 +229,11 @@ class Scp:
     commitments: CommitmentDelivery
     #: None if associations are not recorded.
     recorder: AssociationRecorder | None
+    leases: LeaseKeeper
 
     def start(self) -> None:
         """Start what goes on beside the associations."""
+        self.leases.start()
         self.commitments.start()
         if self.recorder is not None:
             self.recorder.start()
@@ -236,6 +243,7 @@ class Scp:
         self.commitments.stop()
         if self.recorder is not None:
             self.recorder.stop()
+        self.leases.stop()
 
 
 def make_scp(settings: Settings, archive: Archive) -> Scp:
@@ -258,7 +266,10 @@ def make_scp(settings: Settings, archive: Archive) -> Scp:
     recorder = _recorder(settings, archive)
     if recorder is not None:
         ae.on_association_over = recorder.note
-    return Scp(ae, bound, sink_opener(archive), commitments, recorder)
+    leases = LeaseKeeper(
+        archive.index, settings.lease_seconds, on_swept=lambda _: commitments.look_now()
+    )
+    return Scp(ae, bound, sink_opener(archive), commitments, recorder, leases)
 
 
 def _recorder(settings: Settings, archive: Archive) -> AssociationRecorder | None:
@@ -323,14 +334,12 @@ class Housekeeper:
     def __init__(self, archive: Archive, retrieve_record_days: int) -> None:
         self._archive = archive
         self._days = retrieve_record_days
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="housekeeper", daemon=True)
+        self._thread = LastingThread("housekeeper", self._work)
         self._thread.start()
 
     def stop(self) -> None:
         """End it; waits for what it is doing, but not for long."""
-        self._stopping.set()
-        self._thread.join(5)
+        self._thread.stop(_STOP_SECONDS)
 
     def _work(self) -> None:
         while self._days:
@@ -341,8 +350,36 @@ class Housekeeper:
                 self._archive.index.associations.prune(before)
             except PacsError as error:
                 LOGGER.error("old records cannot be removed: %s", error)
-            if self._stopping.wait(_PRUNE_INTERVAL_SECONDS):
+            if self._thread.stopping.wait(_PRUNE_INTERVAL_SECONDS):
                 return
+
+
+class HealthSocket:
+    """Where a server is asked what it can do; made once, whatever number of processes then answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Listen in the data directory; without it, if that is not possible, all else is served."""
+        self._settings = settings
+        self._socket: socket.socket | None = None
+        try:
+            self._socket = health.listen(settings.data_dir)
+        except OSError as error:
+            LOGGER.warning("pacs health has nobody to ask: %s", error.strerror)
+
+    def examiner(self, archive: Archive) -> Examiner | None:
+        """Who answers for this process, started."""
+        if self._socket is None:
+            return None
+        examiner = Examiner(self._socket, archive, self._settings.lease_seconds)
+        examiner.start()
+        return examiner
+
+    def close(self) -> None:
+        """Take the name away, and close; for the process that made it."""
+        if self._socket is not None:
+            health.remove(self._settings.data_dir)
+            self._socket.close()
+            self._socket = None
 
 
 @dataclass(slots=True)
@@ -351,6 +388,8 @@ class _Running:
     scp: Scp
     server: EngineServer
     housekeeper: Housekeeper
+    health: HealthSocket
+    examiner: Examiner | None
 
 
 class Server:
@@ -381,7 +420,9 @@ class Server:
             raise
         housekeeper = Housekeeper(archive, self.settings.retrieve_record_days)
         scp.start()
-        self._running = _Running(archive, scp, server, housekeeper)
+        health_socket = HealthSocket(self.settings)
+        examiner = health_socket.examiner(archive)
+        self._running = _Running(archive, scp, server, housekeeper, health_socket, examiner)
 
     @property
     def archive(self) -> Archive:
@@ -400,7 +441,13 @@ class Server:
         return summary(self.settings, self.archive.index.stats(), self.port)
 
     def wait(self, stop_signals: int) -> None:
-        """Serve until there is a byte to read from this descriptor."""
+        """Serve until there is a byte to read from this descriptor; end the process if it does not accept any more."""
+        assert self._running is not None
+        server, limit = self._running.server, self.settings.worker_timeout_seconds
+        while not select.select([stop_signals], [], [], limit / _LOOKS)[0]:
+            since = server.accepting_since
+            if since is not None and time.monotonic() - since > limit:
+                end_stuck(f"no connection has been accepted for {limit:g} s")
         os.read(stop_signals, 1)
 
     def stop(self) -> int:
@@ -408,6 +455,9 @@ class Server:
         if self._running is None:
             return 0
         running, self._running = self._running, None
+        if running.examiner is not None:
+            running.examiner.stop()
+        running.health.close()
         running.server.stop()
         cut_off = running.scp.ae.drain(self.settings.drain_timeout_seconds)
         running.scp.stop()

@@ -17,6 +17,7 @@ from pacs.cli.checking import check_command, reindex_command
 from pacs.cli.commitments import commitment_group
 from pacs.cli.conformance import conformance_group
 from pacs.cli.explaining import explain_command
+from pacs.cli.health import health_command
 from pacs.cli.importing import import_command
 from pacs.cli.output import INTERRUPTED
 from pacs.cli.query import echo_command, find_command, move_command
@@ -32,6 +33,8 @@ from pacs.errors import (
     StorageFull,
     StorageUnavailable,
 )
+from pacs.foreign_text import visible
+from pacs.last_resort import end_out_of_memory
 
 _EXIT_CODES: dict[type[PacsError], int] = {
     InvalidSetting: 2,
@@ -59,6 +62,7 @@ for command in (
     find_command,
     move_command,
     echo_command,
+    health_command,
     ae_group,
     retrieve_group,
     commitment_group,
@@ -80,6 +84,8 @@ def main() -> None:
         warnings.simplefilter("ignore")
     try:
         code = app.main(prog_name="pacs", standalone_mode=False)
+    except MemoryError:
+        end_out_of_memory()
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv[1:] and not isinstance(error, _WITHOUT_TRACEBACK):
             raise
@@ -104,9 +110,12 @@ def _report(error: BaseException) -> int:
             return INTERRUPTED
         case BrokenPipeError():
             return 1
-        case PacsError():
+        case InvalidSetting():
             for line in error.message.splitlines():
                 _complain(line)
+            return _EXIT_CODES[InvalidSetting]
+        case PacsError():
+            _complain(error.message)
             return _EXIT_CODES.get(type(error), 1)
         case _:
             # Nobody foresaw it, so there is no advice to give but how to report it.
@@ -115,7 +124,7 @@ def _report(error: BaseException) -> int:
 
 
 def _complain(line: str) -> None:
-    click.echo(f"pacs: {line}", err=True)
+    click.echo(f"pacs: {visible(line)}", err=True)
 
 
 def _in_one_line(error: click.ClickException) -> str:

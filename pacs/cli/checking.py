@@ -15,9 +15,10 @@ import click
 from pacs.archive import check, reindex
 from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
 from pacs.cli.output import INTERRUPTED, console, errors, human_size
-from pacs.cli.progress import ProgressDisplay, in_one_line
+from pacs.cli.progress import ProgressDisplay
 from pacs.config import Settings
 from pacs.dicom.uids import shown_uid
+from pacs.foreign_text import visible
 from pacs.server import has_files, open_archive
 
 _WELL = frozenset({check.Finding.SOUND, check.Finding.IN_FLIGHT})
@@ -170,7 +171,7 @@ class _Listing:
             "finding": result.finding.value,
             "location": result.location,
             "sop_instance_uid": result.sop_instance_uid,
-            "detail": in_one_line(result.detail),
+            "detail": visible(result.detail),
             "action": action,
         }
         if self._as_json:

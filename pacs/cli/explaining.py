@@ -173,6 +173,4 @@ def _print(explanation: Explanation, indent: str = "") -> None:
 
 
 def _line(text: str) -> None:
-    # What peers sent is in it: nothing that a terminal would obey.
-    plain = "".join(character if character.isprintable() else "?" for character in text)
-    console.print(plain, markup=False)
+    console.print(text, markup=False)

@@ -15,10 +15,11 @@ from pacs.archive.importing import Import, Summary
 from pacs.archive.mounted import learn_storage, require_own_storage
 from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
 from pacs.cli.output import INTERRUPTED, console, human_size, print_json
-from pacs.cli.progress import ProgressDisplay, in_one_line
+from pacs.cli.progress import ProgressDisplay
 from pacs.config import Settings
 from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.errors import PacsError
+from pacs.foreign_text import visible
 from pacs.index.records import IngestOutcome
 from pacs.server import current_revision, open_archive
 
@@ -87,7 +88,7 @@ def import_command(
 
     def note(refusal: Refusal) -> None:
         if refused_file is not None:
-            refused_file.write(f"{in_one_line(refusal.name)}\t{_reason(refusal)}\n")
+            refused_file.write(f"{visible(refusal.name)}\t{_reason(refusal)}\n")
 
     try:
         require_own_storage(archive.storage, archive.index)
@@ -170,7 +171,7 @@ def _example(refusal: Refusal) -> str:
 
 def _print_names(first: list[str], count: int) -> None:
     for name in first:
-        console.print(f"    {in_one_line(name)}", markup=False)
+        console.print(f"    {name}", markup=False)
     if count > len(first):
         console.print("    ...")
 
@@ -178,7 +179,7 @@ def _print_names(first: list[str], count: int) -> None:
 def _as_json(summary: Summary, seconds: float, *, is_complete: bool) -> dict[str, Any]:
     def examples(reason: Reason) -> list[dict[str, str]]:
         return [
-            {"path": in_one_line(refusal.name), "detail": in_one_line(refusal.detail)}
+            {"path": visible(refusal.name), "detail": visible(refusal.detail)}
             for refusal in summary.examples[reason]
         ]
 
@@ -191,7 +192,7 @@ def _as_json(summary: Summary, seconds: float, *, is_complete: bool) -> dict[str
             for reason, count in summary.refused.most_common()
         },
         "notes": {
-            note: {"count": count, "first": [in_one_line(name) for name in summary.noted[note]]}
+            note: {"count": count, "first": summary.noted[note]}
             for note, count in summary.notes.most_common()
         },
         "bytes": summary.size_bytes,
@@ -201,4 +202,4 @@ def _as_json(summary: Summary, seconds: float, *, is_complete: bool) -> dict[str
 
 
 def _reason(refusal: Refusal) -> str:
-    return in_one_line(": ".join(filter(None, (refusal.reason.value, refusal.detail))))
+    return visible(": ".join(filter(None, (refusal.reason.value, refusal.detail))))

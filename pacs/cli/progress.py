@@ -98,11 +98,6 @@ class ProgressDisplay:
             self._bar.update(self._task, completed=done, total=self.total, progress=line)
 
 
-def in_one_line(text: str) -> str:
-    """A text from outside, safe to print: file names may hold line breaks, and bytes that are no UTF-8."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _left(seconds: float) -> str:
     minutes, rest = divmod(max(round(seconds), 0), 60)
     return f", {minutes}:{rest:02} left"

@@ -6,10 +6,11 @@ from contextlib import closing
 
 import click
 
+from pacs.archive.lease_keeper import LeaseKeeper
 from pacs.archive.retry import plan_retry, retry_of
 from pacs.cli.options import ARCHIVE_SETTINGS, SCU_SETTINGS, with_settings
 from pacs.cli.output import console, errors, human_size, print_json, print_table
-from pacs.cli.progress import ProgressDisplay, in_one_line
+from pacs.cli.progress import ProgressDisplay
 from pacs.config import Settings
 from pacs.dicom.uids import shown_uid
 from pacs.dimse.remote import RemoteAEs
@@ -111,7 +112,8 @@ def retrieve_retry(settings: Settings, number: int, as_json: bool) -> int:
         options = options_of(settings)
         remotes = RemoteAEs(archive.index, configured_remotes(settings), options.tls)
         scu = RetrySCU(archive, options, remotes, retry)
-        with ProgressDisplay("sending again", "instances") as display:
+        leases = LeaseKeeper(archive.index, settings.lease_seconds, on_swept=lambda _: None)
+        with leases, ProgressDisplay("sending again", "instances") as display:
             display.total = len(retry.plan.keys)
             for done in scu.run():
                 display.show(done, scu.size_bytes)
@@ -132,7 +134,7 @@ def _print_retry(scu: RetrySCU, destination: str, not_stored: tuple[str, ...]) -
         markup=False,
     )
     for uid, comment in scu.failures:
-        console.print(f"{shown_uid(uid)}: {in_one_line(comment)}", markup=False)
+        console.print(f"{shown_uid(uid)}: {comment}", markup=False)
     for uid in not_stored:
         console.print(f"{shown_uid(uid)}: is not stored any more", markup=False)
 

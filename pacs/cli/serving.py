@@ -13,6 +13,7 @@ import click
 from pacs.cli.options import ALL_SETTINGS, with_settings
 from pacs.cli.output import configure_logging, console
 from pacs.config import Settings
+from pacs.last_resort import end_when_out_of_memory
 from pacs.server import Server
 from pacs.workers.supervisor import Supervisor
 
@@ -28,6 +29,7 @@ def serve_command(settings: Settings) -> int:
 
     Without any configuration: AE title PACS on port 11112, everything under ./pacs-data.
     """
+    end_when_out_of_memory()
     server = _server(settings)
     server.start()
     with _stop_signals() as stop_signals:
@@ -50,6 +52,7 @@ def _server(settings: Settings) -> Server | Supervisor:
         return Server(settings)
 
     def begin_worker(name: str) -> None:
+        # What ends the process when it is out of memory was inherited.
         configure_logging(settings.log_level, identifiers=settings.log_identifiers, origin=name)
 
     return Supervisor(settings, begin_worker)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import queue
 import ssl
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +18,7 @@ from pacs.dimse.engine.history import History
 from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.dimse.status import Status
 from pacs.errors import PacsError
+from pacs.foreign_text import visible
 from pacs.index.association_records import (
     AssociationEnding,
     AssociationRecord,
@@ -26,6 +26,7 @@ from pacs.index.association_records import (
     ProposedContext,
 )
 from pacs.index.index import Index
+from pacs.last_resort import LastingThread
 
 LOGGER = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class AssociationRecorder:
         self._waiting: queue.Queue[AssociationRecord | None] = queue.Queue(_MOST_WAITING)
         self._dropped = RepeatedLine(LOGGER, logging.WARNING)
         self._failed = RepeatedLine(LOGGER, logging.ERROR)
-        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+        self._thread = LastingThread("recorder", self._work)
 
     def start(self) -> None:
         """Start writing."""
@@ -169,6 +170,4 @@ def _operations(assoc: EngineAssociation, history: History) -> list[OperationRec
 
 
 def _plain(text: object, longest: int) -> str:
-    """A peer's text as a database and a terminal take it."""
-    cut = str(text or "").strip()[:longest]
-    return "".join(character if character.isprintable() else "?" for character in cut)
+    return visible(str(text or "").strip(), longest)

@@ -67,6 +67,7 @@ class CommitmentDelivery:
         self._changed = threading.Condition()
         #: Claimed by this process, and to be given up.
         self._handed: set[int] = set()
+        self._is_to_look = False
         self._stopping = False
         self._threads: list[threading.Thread] = []
 
@@ -92,13 +93,19 @@ class CommitmentDelivery:
         try:
             self._release_handed()
         except PacsError as error:
-            # The next start takes the claim from a process that has ended.
+            # Another process takes the claims of one that has ended.
             LOGGER.error("storage commitment transactions are not released: %s", error)
 
     def take_over(self, key: int) -> None:
         """Go on with a transaction that this process has claimed; never raises."""
         with self._changed:
             self._handed.add(key)
+            self._changed.notify()
+
+    def look_now(self) -> None:
+        """Look for what is due: another process has left something."""
+        with self._changed:
+            self._is_to_look = True
             self._changed.notify()
 
     # The threads
@@ -119,7 +126,11 @@ class CommitmentDelivery:
                     self._changed.wait_for(lambda: self._stopping, _PAUSE_SECONDS)
                 continue
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or bool(self._handed), pause)
+                self._changed.wait_for(self._has_news, pause)
+                self._is_to_look = False
+
+    def _has_news(self) -> bool:
+        return self._stopping or self._is_to_look or bool(self._handed)
 
     def _release_handed(self) -> None:
         while True:

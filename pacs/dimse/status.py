@@ -16,6 +16,7 @@ from pydicom.tag import Tag
 from pacs import errors
 from pacs.archive.sub_operations import SubOperations
 from pacs.dicom.error_comment import MAX_COMMENT_CHARACTERS
+from pacs.foreign_text import visible
 
 _FAILED_LIST = Tag("FailedSOPInstanceUIDList")
 
@@ -156,7 +157,7 @@ def failed_list(uids: Sequence[str]) -> Dataset | None:
 
 def error_comment(text: str) -> str:
     """What of ``text`` fits Error Comment (0000,0902): LO, 64 characters of the default repertoire."""
-    plain = text.encode("ascii", "replace").decode("ascii").replace("\\", "/")
+    plain = visible(text).encode("ascii", "replace").decode("ascii").replace("\\", "/")
     if len(plain) > MAX_COMMENT_CHARACTERS:
         plain = plain[: MAX_COMMENT_CHARACTERS - 3].rstrip() + "..."
     return plain

@@ -1,20 +1,21 @@
 """The recorded storage commitment transactions (PS3.4 J) and what became of each SOP Instance.
 
 Whoever works on a transaction has claimed it: its row names the process (``pacs.index.process_token``), and no
-other one touches it. A transaction without a process waits for ``due_at``. ``release_ended`` at start-up takes the
-claims from processes that are gone.
+other one touches it. A transaction without a process waits for ``due_at``. ``pacs.index.leases`` takes the claims from
+processes that are gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from pacs.index.engine import Engine
-from pacs.index.process_token import ProcessToken, ids_of_ended
+from pacs.index.leases import Claims
+from pacs.index.process_token import ProcessToken
 from pacs.index.records import (
     CommitmentRecord,
     CommitmentReference,
@@ -23,10 +24,14 @@ from pacs.index.records import (
 )
 from pacs.index.tables import commitment, commitment_reference
 
-#: Nothing is recorded while the instances of a transaction are read, which may be terabytes.
-_SILENT_AFTER = timedelta(days=1)
 _CLAIMED_AT_ONCE = 100
 _UNFINISHED = (CommitmentState.REQUESTED.value, CommitmentState.CHECKED.value)
+#: The transactions that a process works on, due again if it has ended.
+CLAIMS = Claims(
+    commitment,
+    commitment.c.process.is_not(None),
+    lambda now: {"process": None, "due_at": now},
+)
 
 
 class Commitments:
@@ -99,10 +104,14 @@ class Commitments:
         self._engine.transact(work)
 
     def finish(self, key: int, state: CommitmentState, *, attempts: int, comment: str = "") -> None:
-        """Record how a transaction ended."""
+        """Record how a transaction ended.
+
+        What was reported was so, whoever has the claim by now; whoever has lost it does not give up for others.
+        """
         now = datetime.now(UTC)
         self._update(
             key,
+            only_if_claimed=state is not CommitmentState.REPORTED,
             state=state.value,
             process=None,
             active_at=now,
@@ -128,8 +137,11 @@ class Commitments:
         now = datetime.now(UTC)
         self._update(key, process=None, active_at=now, due_at=now)
 
-    def _update(self, key: int, **values: Any) -> None:
+    def _update(self, key: int, *, only_if_claimed: bool = True, **values: Any) -> None:
+        """Change a row; nothing if another process has claimed it since, and this one had been taken for dead."""
         statement = _by_key(key).values(**values)
+        if only_if_claimed:
+            statement = statement.where(commitment.c.process == str(ProcessToken.own()))
         self._engine.transact(lambda connection: connection.execute(statement) and None)
 
     # Find work
@@ -169,23 +181,6 @@ class Commitments:
                 .limit(1)
             )
             return due
-
-    def release_ended(self) -> int:
-        """Take the claims from processes that have ended; return how many transactions are due again."""
-        now = datetime.now(UTC)
-        claimed = sa.select(commitment.c.id, commitment.c.process, commitment.c.active_at).where(
-            commitment.c.process.is_not(None)
-        )
-
-        def work(connection: sa.Connection) -> int:
-            ended = ids_of_ended(connection, claimed, now - _SILENT_AFTER)
-            free = sa.update(commitment).where(commitment.c.id == sa.bindparam("key"))
-            if ended:
-                rows = [{"key": key} for key in ended]
-                connection.execute(free.values(process=None, due_at=now), rows)
-            return len(ended)
-
-        return self._engine.transact(work)
 
     # Read
 

@@ -11,13 +11,14 @@ import sqlalchemy as sa
 
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dicom.identifier import Query
-from pacs.index import migrate, tables
+from pacs.index import commitments, journal, migrate, tables
 from pacs.index.associations import Associations
 from pacs.index.commitments import Commitments
 from pacs.index.engine import QUERY_TIMEOUT_SECONDS, Engine, create
 from pacs.index.group_commit import GroupCommit
 from pacs.index.ingest import Ingest
 from pacs.index.journal import Journal
+from pacs.index.leases import Leases
 from pacs.index.parent_rows import remove_empty
 from pacs.index.records import (
     DuplicatePolicy,
@@ -66,6 +67,8 @@ class Index:
         self.redo = RedoRows(engine)
         #: The recorded storage commitment transactions.
         self.commitments = Commitments(engine)
+        #: Which processes are still there, and what is taken from those that are not.
+        self.leases = Leases(engine, journal.CLAIMS, commitments.CLAIMS)
         #: The recorded associations.
         self.associations = Associations(engine)
 
@@ -265,10 +268,6 @@ class Index:
     def sub_operations(self, key: int) -> Iterator[SubOperationRecord]:
         """The recorded sub-operations of a retrieve in order, streamed."""
         return self._journal.sub_operations(key)
-
-    def mark_interrupted(self) -> int:
-        """Mark the unfinished retrieves whose process has ended; return how many."""
-        return self._journal.mark_interrupted()
 
     def prune_retrieves(self, before: datetime) -> int:
         """Remove the records of retrieves that began before ``before``; return how many."""

@@ -1,19 +1,20 @@
 """The recorded C-MOVE and C-GET operations and their sub-operations.
 
 A retrieve without an end is running, or was interrupted by the end of its process, whose token the record has:
-``mark_interrupted`` at start-up can tell.
+``pacs.index.leases`` can tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from pacs.index.engine import Engine
-from pacs.index.process_token import ProcessToken, ids_of_ended
+from pacs.index.leases import Claims
+from pacs.index.process_token import ProcessToken
 from pacs.index.records import (
     RetrieveOutcome,
     RetrieveRecord,
@@ -25,8 +26,13 @@ from pacs.index.records import (
 )
 from pacs.index.tables import retrieve, sub_operation
 
-_SILENT_AFTER = timedelta(days=1)
 _ROWS_IN_MEMORY = 500
+#: The retrieves that a process carries out, interrupted if it has ended.
+CLAIMS = Claims(
+    retrieve,
+    sa.and_(retrieve.c.finished_at.is_(None), retrieve.c.interrupted.is_(False)),
+    lambda _now: {"interrupted": True},
+)
 
 
 class Journal:
@@ -161,26 +167,6 @@ class Journal:
             with streaming.execute(statement) as rows:
                 for row in rows:
                     yield _sub_operation(row)
-
-    def mark_interrupted(self) -> int:
-        """Mark the unfinished retrieves whose process has ended; return how many.
-
-        Raises:
-            IndexUnavailable: none was marked.
-        """
-        unfinished = sa.select(retrieve.c.id, retrieve.c.process, retrieve.c.active_at).where(
-            retrieve.c.finished_at.is_(None), retrieve.c.interrupted.is_(False)
-        )
-        silent_since = datetime.now(UTC) - _SILENT_AFTER
-
-        def work(connection: sa.Connection) -> int:
-            ended = ids_of_ended(connection, unfinished, silent_since)
-            mark = sa.update(retrieve).where(retrieve.c.id == sa.bindparam("key"))
-            if ended:
-                connection.execute(mark.values(interrupted=True), [{"key": key} for key in ended])
-            return len(ended)
-
-        return self._engine.transact(work)
 
     def prune(self, before: datetime) -> int:
         """Remove the records of retrieves that began before ``before``; return how many.

@@ -1,7 +1,7 @@
 """Which process a record belongs to, and whether that one is still there.
 
-A record names its process by host, boot, process id and start time. Processes of another host cannot be seen from
-here: they count as gone when they have recorded nothing for long.
+A record names its process by host, boot, process id and start time. Processes of another host, or of another container
+on this one, cannot be seen from here: their lease tells (``pacs.index.leases``).
 """
 
 from __future__ import annotations
@@ -10,12 +10,8 @@ import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import sqlalchemy as sa
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +19,7 @@ class ProcessToken:
     """One process, told from every other that ever ran, as far as the system lets us."""
 
     host: str
+    #: The boot of the system and, after a colon, the namespace that process ids are of.
     boot: str
     pid: int
     #: Clock ticks from boot to the start of the process; empty where the system does not say.
@@ -32,7 +29,7 @@ class ProcessToken:
     def own(cls) -> ProcessToken:
         """The token of this process."""
         # Not remembered: a fork would inherit it.
-        return cls(socket.gethostname(), _boot_id(), os.getpid(), _start_of(os.getpid()) or "")
+        return cls(socket.gethostname(), _namespace(), os.getpid(), _start_of(os.getpid()) or "")
 
     @classmethod
     def parse(cls, text: str) -> ProcessToken:
@@ -44,10 +41,20 @@ class ProcessToken:
         return f"{self.host}/{self.boot}/{self.pid}/{self.started}"
 
     @property
+    def is_visible(self) -> bool:
+        """Whether the process, if it runs, can be seen from here."""
+        # Earlier releases wrote no namespace.
+        return self.host == socket.gethostname() and self.boot in (_namespace(), _boot_id())
+
+    @property
+    def is_of_an_earlier_boot(self) -> bool:
+        """Whether a host of this name has been started anew since; another one may have the same name."""
+        boot = self.boot.partition(":")[0]
+        return self.host == socket.gethostname() and boot != _boot_id()
+
+    @property
     def is_alive(self) -> bool:
-        """Whether the process runs; meaningful on its own host only."""
-        if self.boot != _boot_id():
-            return False
+        """Whether the process runs; meaningful only if it is visible."""
         started = _start_of(self.pid)
         if started is not None:
             return started == self.started
@@ -57,28 +64,19 @@ class ProcessToken:
         return False
 
 
-def ids_of_ended(
-    connection: sa.Connection, statement: sa.Select[Any], silent_since: datetime
-) -> list[int]:
-    """The ids among rows of (id, process, active_at) whose process has ended."""
-    return [
-        row.id
-        for row in connection.execute(statement)
-        if _has_ended(ProcessToken.parse(row.process), row.active_at < silent_since)
-    ]
-
-
-def _has_ended(process: ProcessToken, is_silent: bool) -> bool:
-    if process.host == socket.gethostname():
-        return not process.is_alive
-    return is_silent
-
-
 @lru_cache(maxsize=1)
 def _boot_id() -> str:
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return ""
+
+
+@lru_cache(maxsize=1)
+def _namespace() -> str:
+    # Process ids are counted in each container; to look for one of another would find a stranger, or nobody.
+    with suppress(OSError):
+        return f"{_boot_id()}:{Path('/proc/self/ns/pid').stat().st_ino}"
+    return _boot_id()
 
 
 def _start_of(pid: int) -> str | None:

@@ -100,7 +100,7 @@ def _row(remote: RemoteAE) -> dict[str, Any]:
         "destinations": None if destinations is None else json.dumps(sorted(destinations)),
         "tls": remote.tls,
         "parallel_associations": remote.parallel_associations,
-        "description": remote.description.replace("\0", ""),
+        "description": remote.description,
     }
 
 

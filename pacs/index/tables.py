@@ -16,13 +16,33 @@ from sqlalchemy.dialects import postgresql
 
 from pacs.dicom.attributes import Attribute, stored_at
 from pacs.dicom.levels import Level
+from pacs.foreign_text import visible
 
 #: Attribute values are text. In PostgreSQL the "C" collation orders and compares them by bytes, which for
 #: UTF-8 is by code point, as SQLite's BINARY does: a prefix is then a range on either backend.
 ValueText = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
+#: An Error Comment has 64 characters, a reason of ours a few hundred.
+_LONGEST_FOREIGN_TEXT = 1_024
+
 #: SQLite generates keys for the type INTEGER only.
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+class ForeignText(sa.types.TypeDecorator[str]):
+    """A text that a peer may have written, in a record: visible and of bounded length, also when compared."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        """Collate as the values do."""
+        is_postgresql = dialect.name == "postgresql"
+        return postgresql.TEXT(collation="C") if is_postgresql else sa.Text()
+
+    def process_bind_param(self, value: str | None, _dialect: sa.Dialect) -> str | None:
+        """Escape what no database, log or terminal is to be given."""
+        return None if value is None else visible(value, _LONGEST_FOREIGN_TEXT)
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -135,7 +155,7 @@ instance = sa.Table(
     sa.Column("data_set_size", sa.BigInteger, nullable=False),
     sa.Column("digest", ValueText, nullable=False),
     sa.Column("received_at", UtcDateTime, nullable=False),
-    sa.Column("source_ae", ValueText, nullable=False),
+    sa.Column("source_ae", ForeignText, nullable=False),
     *_attribute_columns(Level.IMAGE),
     sa.UniqueConstraint("sop_instance_uid"),
     sqlite_autoincrement=True,
@@ -189,27 +209,27 @@ remote_ae = sa.Table(
     "remote_ae",
     metadata,
     sa.Column("title", ValueText, primary_key=True),
-    sa.Column("host", ValueText, nullable=False),
+    sa.Column("host", ForeignText, nullable=False),
     sa.Column("port", sa.Integer, nullable=False),
     # JSON arrays: read and written whole, never searched.
     sa.Column("services", ValueText, nullable=False),
     sa.Column("destinations", ValueText),
     sa.Column("tls", sa.Boolean, nullable=False),
     sa.Column("parallel_associations", sa.Integer, nullable=False),
-    sa.Column("description", ValueText, nullable=False),
+    sa.Column("description", ForeignText, nullable=False),
 )
 
 retrieve = sa.Table(
     "retrieve",
     metadata,
     _key(),
-    sa.Column("calling_ae", ValueText, nullable=False),
-    sa.Column("calling_host", ValueText, nullable=False),
+    sa.Column("calling_ae", ForeignText, nullable=False),
+    sa.Column("calling_host", ForeignText, nullable=False),
     sa.Column("service", ValueText, nullable=False),
-    sa.Column("model", ValueText, nullable=False),
-    sa.Column("level", ValueText, nullable=False),
+    sa.Column("model", ForeignText, nullable=False),
+    sa.Column("level", ForeignText, nullable=False),
     sa.Column("identifier", ValueText, nullable=False),
-    sa.Column("destination", ValueText, nullable=False),
+    sa.Column("destination", ForeignText, nullable=False),
     sa.Column("message_id", sa.Integer, nullable=False),
     # Which process carries it out (pacs.index.process_token).
     sa.Column("process", ValueText, nullable=False),
@@ -223,7 +243,7 @@ retrieve = sa.Table(
     sa.Column("failed", sa.Integer),
     sa.Column("warning", sa.Integer),
     sa.Column("remaining", sa.Integer),
-    sa.Column("error_comment", ValueText, nullable=False),
+    sa.Column("error_comment", ForeignText, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -235,11 +255,11 @@ sub_operation = sa.Table(
         "retrieve_pk", Key, sa.ForeignKey("retrieve.id", ondelete="CASCADE"), primary_key=True
     ),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("sop_class_uid", ValueText, nullable=False),
-    sa.Column("sop_instance_uid", ValueText, nullable=False),
+    sa.Column("sop_class_uid", ForeignText, nullable=False),
+    sa.Column("sop_instance_uid", ForeignText, nullable=False),
     sa.Column("outcome", ValueText, nullable=False),
     sa.Column("status", sa.Integer),
-    sa.Column("error_comment", ValueText, nullable=False),
+    sa.Column("error_comment", ForeignText, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("duration_seconds", sa.Float, nullable=False),
 )
@@ -248,9 +268,9 @@ commitment = sa.Table(
     "commitment",
     metadata,
     _key(),
-    sa.Column("transaction_uid", ValueText, nullable=False, index=True),
-    sa.Column("calling_ae", ValueText, nullable=False),
-    sa.Column("calling_host", ValueText, nullable=False),
+    sa.Column("transaction_uid", ForeignText, nullable=False, index=True),
+    sa.Column("calling_ae", ForeignText, nullable=False),
+    sa.Column("calling_host", ForeignText, nullable=False),
     sa.Column("state", ValueText, nullable=False),
     # Which process is at work on it; none while it waits (pacs.index.commitments).
     sa.Column("process", ValueText),
@@ -262,7 +282,7 @@ commitment = sa.Table(
     # When the next attempt to report it is due; none once it is over.
     sa.Column("due_at", UtcDateTime, index=True),
     sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("comment", ValueText, nullable=False),
+    sa.Column("comment", ForeignText, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -273,8 +293,8 @@ commitment_reference = sa.Table(
         "commitment_pk", Key, sa.ForeignKey("commitment.id", ondelete="CASCADE"), primary_key=True
     ),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("sop_class_uid", ValueText, nullable=False),
-    sa.Column("sop_instance_uid", ValueText, nullable=False),
+    sa.Column("sop_class_uid", ForeignText, nullable=False),
+    sa.Column("sop_instance_uid", ForeignText, nullable=False),
     # PS3.3 C.14.1.1; none: committed, or not checked yet.
     sa.Column("failure_reason", sa.Integer),
 )
@@ -283,21 +303,31 @@ association = sa.Table(
     "association",
     metadata,
     _key(),
-    sa.Column("calling_ae", ValueText, nullable=False),
-    sa.Column("called_ae", ValueText, nullable=False),
-    sa.Column("calling_host", ValueText, nullable=False),
+    sa.Column("calling_ae", ForeignText, nullable=False),
+    sa.Column("called_ae", ForeignText, nullable=False),
+    sa.Column("calling_host", ForeignText, nullable=False),
     sa.Column("tls", sa.Boolean, nullable=False),
     sa.Column("started_at", UtcDateTime, nullable=False, index=True),
     sa.Column("finished_at", UtcDateTime, nullable=False),
     sa.Column("ending", ValueText, nullable=False),
     # JSON arrays, as "contexts" and "operations": read and written whole, never searched.
     sa.Column("codes", ValueText, nullable=False),
-    sa.Column("detail", ValueText, nullable=False),
+    sa.Column("detail", ForeignText, nullable=False),
     sa.Column("is_problem", sa.Boolean, nullable=False),
     sa.Column("contexts", ValueText, nullable=False),
     sa.Column("operations", ValueText, nullable=False),
     sqlite_autoincrement=True,
 )
+
+lease = sa.Table(
+    "lease",
+    metadata,
+    # See pacs.index.leases and pacs.index.process_token.
+    sa.Column("process", ValueText, primary_key=True),
+    # Seconds since 1970 by the database's clock: hosts may disagree about the time.
+    sa.Column("expires_at", sa.Double, nullable=False),
+)
+
 archive_state = sa.Table(
     "archive_state",
     metadata,

@@ -1,8 +1,8 @@
 """What the supervisor and a worker say to each other, over a pair of Unix sockets.
 
-To the worker: one byte for each connection, with its descriptor, and one that asks it to stop. From the worker: a
-line of JSON for each report. The end of the stream says that the other process has ended, however it did: the kernel
-closes what a killed process had open.
+To the worker: one byte for each connection, with its descriptor, one that asks whether it is there, and one that asks
+it to stop. From the worker: a line of JSON for each report. The end of the stream says that the other process has
+ended, however it did: the kernel closes what a killed process had open.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pacs.errors import (
 
 _CONNECTION = b"c"
 _STOP = b"s"
+_ASK = b"a"
 _RECEIVE_BYTES = 64 * 1024
 #: What may keep a worker from starting; each has an exit code of its own.
 _FAILURES = {
@@ -42,6 +43,11 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class There:
+    """The worker's main thread goes on: the answer to being asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The worker could not start."""
 
@@ -55,7 +61,7 @@ class Stopped:
     cut_off: int
 
 
-Report = Ready | Failed | Stopped
+Report = Ready | There | Failed | Stopped
 
 
 class WorkerEnd:
@@ -72,7 +78,10 @@ class WorkerEnd:
         """
         # One byte at a time, since each has its own descriptor.
         while (received := self._receive())[0] != _STOP:
-            _, descriptors = received
+            kind, descriptors = received
+            if kind == _ASK:
+                self.report(There())
+                continue
             if not descriptors:  # this process may not open any more files
                 yield None
                 continue
@@ -104,6 +113,8 @@ class WorkerEnd:
         match report:
             case Ready():
                 said: dict[str, object] = {"ready": True}
+            case There():
+                said = {"there": True}
             case Failed(error):
                 said = {"failed": type(error).__name__, "message": error.message}
             case Stopped(cut_off):
@@ -142,6 +153,11 @@ class SupervisorEnd:
             return False
         return True
 
+    def ask(self) -> None:
+        """Ask whether the worker is there; if it does not even read, no answer comes."""
+        with suppress(OSError):
+            self._socket.send(_ASK)
+
     def stop(self) -> None:
         """Ask the worker to stop; one that has ended need not be asked."""
         with suppress(OSError):
@@ -170,4 +186,4 @@ def _report(line: bytes) -> Report:
         return Failed(_FAILURES.get(said["failed"], PacsError)(said["message"]))
     if "cut_off" in said:
         return Stopped(int(said["cut_off"]))
-    return Ready()
+    return There() if "there" in said else Ready()

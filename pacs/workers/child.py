@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -10,12 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pacs.errors import PacsError
+from pacs.last_resort import EXIT_OUT_OF_MEMORY, end_out_of_memory
 from pacs.workers.channel import SupervisorEnd, WorkerEnd
 
 LOGGER = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
 
 #: The supervisor alone decides what these mean. A terminal and some service managers send them to every process.
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -37,6 +42,10 @@ class Child:
     end: str = ""
     #: When it was given a connection last.
     handed_at: float = 0.0
+    #: When it said last that it is there.
+    heard_at: float = 0.0
+    #: Since when it has been asked whether it is there, without an answer; None if it has answered.
+    asked_at: float | None = None
 
     @property
     def age_seconds(self) -> float:
@@ -54,9 +63,7 @@ class Child:
         _, status = os.waitpid(self.pid, 0)
         self.channel.close()
         code = os.waitstatus_to_exitcode(status)
-        self.end = (
-            f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
-        )
+        self.end = _ending(code)
 
 
 def fork(body: Callable[[WorkerEnd], int]) -> Child:
@@ -74,9 +81,11 @@ def fork(body: Callable[[WorkerEnd], int]) -> Child:
     sys.stderr.flush()
     # A signal in between would be handled in the child as the supervisor handles it.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    supervisor = os.getpid()
     try:
         pid = os.fork()
         if pid == 0:
+            _die_with(supervisor)
             _run(body, ours, theirs, blocked)
     except OSError:
         ours.close()
@@ -102,11 +111,27 @@ def _run(
         signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
         supervisors.close()
         status = body(WorkerEnd(own))
+    except MemoryError:
+        end_out_of_memory()
     except BaseException:
         LOGGER.exception("the worker failed")
     finally:
         # Not sys.exit: the exit handlers and open files of the supervisor are not this process's.
         os._exit(status)
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        return f"was killed by {_signal_name(-code)}"
+    return "ran out of memory" if code == EXIT_OUT_OF_MEMORY else f"ended with status {code}"
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process with the supervisor, also when it is stuck (prctl(2); Linux)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it has ended meanwhile
+        os._exit(1)
 
 
 def _signal_name(number: int) -> str:

@@ -22,9 +22,9 @@ from pacs.config import Settings
 from pacs.dimse.engine.ae import connection_limit, listening_socket
 from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.errors import PacsError
-from pacs.server import open_archive, prepare, refused_address, summary
+from pacs.server import HealthSocket, open_archive, prepare, refused_address, summary
 from pacs.workers import child
-from pacs.workers.channel import Failed, Ready, Stopped, WorkerEnd
+from pacs.workers.channel import Failed, Ready, Stopped, There, WorkerEnd
 from pacs.workers.child import Child
 from pacs.workers.tally import Seat, Tally
 from pacs.workers.worker import Duties, work
@@ -39,6 +39,8 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _ATTEMPTS = 5
 #: A system that cannot accept connections (no descriptors left) is asked again after this time.
 _ACCEPT_PAUSE_SECONDS = 0.1
+#: So often in ``worker_timeout_seconds`` a worker is asked whether it is there.
+_QUESTIONS = 4
 #: What a worker may take beyond ``drain_timeout_seconds`` to close its archive.
 _CLOSING_SECONDS = 15.0
 
@@ -90,6 +92,7 @@ class Supervisor:
         self._slots = [_Slot(number) for number in range(settings.workers)]
         self._selector = selectors.DefaultSelector()
         self._listening: socket.socket | None = None
+        self._health: HealthSocket | None = None
         self._is_accepting = False
         self._summary: list[tuple[str, str]] = []
         self._dropped = RepeatedLine(LOGGER, logging.WARNING)
@@ -113,6 +116,7 @@ class Supervisor:
         with refused_address(self.settings):
             self._listening = listening_socket(address)
         self._listening.setblocking(False)
+        self._health = HealthSocket(self.settings)
         self._summary = summary(self.settings, stats, self.port)
         # What there is now is shared with the workers for as long as nobody writes to it, as the collector would.
         gc.collect()
@@ -160,7 +164,9 @@ class Supervisor:
     def _serve_once(self, stop_signals: int) -> bool:
         """Wait for something to do, and do it; return whether to stop."""
         self._accept_only_if_served()
-        for key, _ in self._selector.select(self._seconds_until_due()):
+        began = time.monotonic()
+        ready = self._selector.select(self._seconds_until_due())
+        for key, _ in ready:
             if key.fileobj == stop_signals:
                 os.read(stop_signals, 1)
                 return True
@@ -168,7 +174,37 @@ class Supervisor:
                 self._accept(self._listening)
             else:
                 self._look_after(key.data)
+        self._ask_workers(began)
         return False
+
+    def _ask_workers(self, began: float) -> None:
+        """Ask the workers whether they are there, now and then, and end those whose main thread is stuck.
+
+        What they have answered was read before; a turn of the loop that took long, as when all were stopped, shows
+        nothing.
+        """
+        now = time.monotonic()
+        limit = self.settings.worker_timeout_seconds
+        was_held_up = now - began > limit / 2
+        for slot in self._slots:
+            process = slot.child
+            if process is None or not process.is_ready:
+                continue
+            if process.asked_at is None:
+                if now - process.heard_at >= limit / _QUESTIONS:
+                    process.asked_at = now
+                    process.channel.ask()
+            elif was_held_up:
+                process.asked_at = now
+            elif now - process.asked_at > limit:
+                LOGGER.error(
+                    "%s (process %d) has not answered for %g s and is killed",
+                    slot.name,
+                    process.pid,
+                    limit,
+                )
+                process.kill()  # its channel ends, and it is replaced
+                process.asked_at = now
 
     def stop(self) -> int:
         """Stop listening, let the workers finish (bounded); return how many associations were cut off."""
@@ -203,6 +239,8 @@ class Supervisor:
         for slot in self._slots:
             if slot.child is not None:
                 self._bury(slot)
+        if self._health is not None:
+            self._health.close()
         self._selector.close()
 
     # Connections
@@ -254,11 +292,13 @@ class Supervisor:
 
     def _fork(self, slot: _Slot, *, is_replacement: bool) -> None:
         assert self._listening is not None
+        assert self._health is not None
         duties = Duties(
             address=self._listening.getsockname(),
             census=Seat(self._tally, slot.number),
             is_replacement=is_replacement,
             keeps_house=slot.number == 0,
+            health=self._health,
         )
 
         def be_worker(channel: WorkerEnd) -> int:
@@ -291,8 +331,11 @@ class Supervisor:
         assert process is not None
         for report in process.channel.reports():
             match report:
+                case There():
+                    process.asked_at, process.heard_at = None, time.monotonic()
                 case Ready():
                     process.is_ready = True
+                    process.heard_at = time.monotonic()
                     slot.never_ready = 0
                 case Failed(error):
                     process.failure = error
@@ -340,10 +383,11 @@ class Supervisor:
                 except PacsError as error:
                     self._note_failed_start(slot, error)
 
-    def _seconds_until_due(self) -> float | None:
-        """How long there is nothing to do but to listen; None if that is not limited."""
+    def _seconds_until_due(self) -> float:
+        """How long there is nothing to do but to listen."""
         due = [slot.due_at for slot in self._slots if slot.child is None]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        until_asked = self.settings.worker_timeout_seconds / _QUESTIONS
+        return min(until_asked, max(0.0, min(due) - time.monotonic())) if due else until_asked
 
 
 def _start_failure(slot: _Slot, process: Child) -> PacsError:

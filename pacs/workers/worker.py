@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pacs.archive.archive import Archive
+from pacs.archive.examination import Examiner
 from pacs.config import Settings
 from pacs.dimse.engine.handed import Census, HandedServer, handed_server
 from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.errors import PacsError
-from pacs.server import Housekeeper, Scp, make_scp, open_archive, sweep_leftovers
+from pacs.server import HealthSocket, Housekeeper, Scp, make_scp, open_archive, sweep_leftovers
 from pacs.workers.channel import Failed, Ready, Stopped, SupervisorGone, WorkerEnd
 
 LOGGER = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class Duties:
     is_replacement: bool
     #: It does what only one process of an archive does.
     keeps_house: bool
+    #: Shared by all of them.
+    health: HealthSocket
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class _Running:
     scp: Scp
     server: HandedServer
     housekeeper: Housekeeper | None
+    examiner: Examiner | None
 
 
 def work(settings: Settings, duties: Duties, channel: WorkerEnd) -> int:
@@ -81,13 +85,15 @@ def _start(settings: Settings, duties: Duties) -> _Running:
         Housekeeper(archive, settings.retrieve_record_days) if duties.keeps_house else None
     )
     scp.start()
-    return _Running(archive, scp, server, housekeeper)
+    return _Running(archive, scp, server, housekeeper, duties.health.examiner(archive))
 
 
 def _stop(running: _Running, settings: Settings, channel: WorkerEnd) -> int:
     """Let running operations finish (bounded), close; return how many were cut off."""
     # A second signal ends the supervisor at once; this process must notice while it waits.
     threading.Thread(target=_end_with, args=(channel,), name="watcher", daemon=True).start()
+    if running.examiner is not None:
+        running.examiner.stop()
     cut_off = running.scp.ae.drain(settings.drain_timeout_seconds)
     running.scp.stop()
     if running.housekeeper is not None:

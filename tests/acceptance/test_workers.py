@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -21,6 +21,7 @@ from pydicom.uid import CTImageStorage
 from pacs.dicom.information_model import InformationModel
 from pacs.dimse import query_scu
 from pacs.dimse.ae import Options
+from pacs.errors import PacsError
 from tests.acceptance.peers import Destination, association, store
 from tests.acceptance.processes import (
     DEADLINE_SECONDS,
@@ -329,7 +330,7 @@ def test_retrieve_of_a_killed_worker_is_marked_interrupted(
         destination.may_answer.set()
         assert moving.exception(DEADLINE_SECONDS) is not None
 
-    assert "retrieves of an earlier process that were interrupted: 1" in serving.log
+    assert "retrieves of an ended process that were interrupted: 1" in serving.log
     listed = json.loads(succeeded(processes.run("retrieve", "list", "--json", *options)))
     assert [one["state"] for one in listed] == ["interrupted"]
 
@@ -582,3 +583,90 @@ def test_workers_on_a_port_in_use_are_refused(processes: Processes) -> None:
 
     assert completed.returncode == 2
     assert completed.stderr == f"pacs: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_worker_that_runs_out_of_memory_is_replaced(processes: Processes) -> None:
+    serving = processes.serve("--workers", "2", "--worker-timeout-seconds", "2")
+    full, other = workers(serving)
+    full.rlimit(psutil.RLIMIT_AS, (full.memory_info().vms, psutil.RLIM_INFINITY))
+
+    def is_replaced() -> object:
+        # Half of the calls come to the worker that has no room for the thread of another association.
+        with suppress(PacsError):
+            query_scu.echo(Options(acse_timeout_seconds=1), serving.peer)
+        # So short of memory that not even the hook for it could run, it is found stuck.
+        how = r"(ran out of memory|was killed by SIGKILL); it is replaced"
+        return re.search(rf"\(process {full.pid}\) {how}", serving.log)
+
+    wait_for(is_replaced)
+    wait_for_log(serving, "serves again")
+    assert other in workers(serving)
+    assert full.pid not in [one.pid for one in workers(serving)]
+    assert serving.stop() == 0
+
+
+def test_worker_that_is_stuck_is_killed_and_replaced(processes: Processes) -> None:
+    serving = processes.serve("--workers", "2", "--worker-timeout-seconds", "0.5")
+    stuck, other = workers(serving)
+    stuck.suspend()
+
+    line = wait_for_log(serving, "has not answered")
+    wait_for_log(serving, "serves again")
+
+    assert line.endswith(f"worker 1 (process {stuck.pid}) has not answered for 0.5 s and is killed")
+    assert other in workers(serving)
+    serving.echo()
+    assert serving.stop() == 0
+
+
+def test_workers_that_answer_are_left_alone_when_all_were_stopped(processes: Processes) -> None:
+    serving = processes.serve("--workers", "2", "--worker-timeout-seconds", "1")
+    before = workers(serving)
+    everybody = [psutil.Process(serving.process.pid), *before]
+    began = time.monotonic()
+
+    for one in everybody:
+        one.suspend()
+    wait_for(lambda: time.monotonic() - began > 1.5)
+    # The supervisor first: it must not judge by what it could not hear.
+    for one in everybody:
+        one.resume()
+    serving.echo()
+    wait_for(lambda: time.monotonic() - began > 3.5)
+
+    assert workers(serving) == before
+    assert "has not answered" not in serving.log
+
+
+def test_stuck_worker_does_not_outlive_its_supervisor(serving: Serving) -> None:
+    stuck, *_ = workers(serving)
+    stuck.suspend()
+
+    serving.kill()
+
+    wait_for(lambda: not stuck.is_running() or stuck.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_workers_answer_for_the_health_of_the_server(processes: Processes) -> None:
+    serving = processes.serve("--workers", "2", "--data-dir", "data")
+    health = ("health", "--data-dir", "data")
+
+    well = processes.run(*health)
+    workers(serving)[0].kill()
+    one_left = processes.run(*health, "--json")
+    serving.stop()
+    gone = processes.run(*health)
+
+    assert (well.returncode, well.stdout) == (0, "find and store work\n")
+    assert (one_left.returncode, json.loads(one_left.stdout)["ok"]) == (0, True)
+    assert (gone.returncode, gone.stdout) == (3, "")
+    assert gone.stderr == f"pacs: no server runs in {serving.log_path.parent / 'data'}\n"
+
+
+def test_health_finds_the_server_as_the_server_finds_its_data(processes: Processes) -> None:
+    """From the file or the environment, whatever else is in them."""
+    (processes.cwd / "pacs.toml").write_text('data_dir = "elsewhere"\ntls = "off"\n', "utf-8")
+    processes.serve(env={"PACS_LOG_LEVEL": "warning"})
+
+    assert processes.run("health", env={"PACS_LOG_LEVEL": "warning"}).returncode == 0
+    assert processes.run("health", env={"PACS_DATA_DIR": "nowhere"}).returncode == 3

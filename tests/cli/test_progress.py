@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pacs.cli import progress
-from pacs.cli.progress import ProgressDisplay, in_one_line
+from pacs.cli.progress import ProgressDisplay
 from pacs.errors import StorageUnavailable
 
 
@@ -103,10 +103,3 @@ def test_progress_over_before_the_count_ends_it(screen: io.StringIO) -> None:
         display.count(endless())
 
     assert display.total is None
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"), [("a b", "a b"), ("a\nb\tc", "a?b?c"), ("\x1b[2J", "?[2J"), ("\udcff", "?")]
-)
-def test_in_one_line_leaves_nothing_a_terminal_would_obey(text: str, shown: str) -> None:
-    assert in_one_line(text) == shown

@@ -141,9 +141,9 @@ def test_claim_of_a_process_that_has_ended_is_released(index: Index) -> None:
     other_host = ProcessToken("elsewhere", "b", 1, "1")
     _set_process(index, ended, gone, now)
     _set_process(index, elsewhere, other_host, now)
-    _set_process(index, silent, other_host, now - timedelta(days=2))
+    _set_process(index, silent, ProcessToken("elsewhere", "b", 2, "1"), now - timedelta(days=2))
 
-    assert index.commitments.release_ended() == 2
+    assert index.leases.sweep().commitments == 2
 
     claimed = {record.key for record in index.commitments.claim_due()}
     assert claimed == {ended, silent}

@@ -129,7 +129,7 @@ def test_mark_interrupted_leaves_those_of_live_processes(index: Index) -> None:
     finished = index.begin_retrieve(REQUEST)
     index.finish_retrieve(finished, OUTCOME)
 
-    assert index.mark_interrupted() == 0
+    assert index.leases.sweep().retrieves == 0
     assert index.retrieve(own).state is RetrieveState.RUNNING
     assert index.retrieve(finished).state is RetrieveState.FINISHED
 
@@ -145,14 +145,14 @@ def test_mark_interrupted_marks_those_of_a_killed_process(index: Index, database
     code = subprocess.run([sys.executable, "-c", script, database_url], check=False).returncode
 
     assert code == -9
-    assert index.mark_interrupted() == 1
+    assert index.leases.sweep().retrieves == 1
     [record] = index.retrieves()
     assert (record.state, record.finished_at, record.outcome) == (
         RetrieveState.INTERRUPTED,
         None,
         None,
     )
-    assert index.mark_interrupted() == 0
+    assert index.leases.sweep().retrieves == 0
 
 
 _REQUEST_IN_A_SCRIPT = """
@@ -169,7 +169,7 @@ def test_mark_interrupted_knows_a_reused_process_id(index: Index, change: dict) 
     key = index.begin_retrieve(REQUEST)
     set_process(index, key, replace(ProcessToken.own(), **change))
 
-    assert index.mark_interrupted() == 1
+    assert index.leases.sweep().retrieves == 1
     assert index.retrieve(key).state is RetrieveState.INTERRUPTED
 
 
@@ -179,15 +179,15 @@ def test_mark_interrupted_other_host_only_after_a_day_of_silence(index: Index) -
     now = datetime.now(UTC)
 
     set_process(index, key, elsewhere, now - timedelta(hours=23))
-    assert index.mark_interrupted() == 0
+    assert index.leases.sweep().retrieves == 0
     set_process(index, key, elsewhere, now - timedelta(hours=25))
-    assert index.mark_interrupted() == 1
+    assert index.leases.sweep().retrieves == 1
 
 
 def test_finish_after_being_marked_is_finished(index: Index) -> None:
     key = index.begin_retrieve(REQUEST)
     set_process(index, key, replace(ProcessToken.own(), pid=2**22 + 1))
-    index.mark_interrupted()
+    assert index.leases.sweep().retrieves == 1
 
     index.finish_retrieve(key, OUTCOME)
 
@@ -213,3 +213,26 @@ def test_prune_removes_old_retrieves_with_their_sub_operations(index: Index) -> 
     assert [record.key for record in index.retrieves()] == [new]
     assert list(index.sub_operations(old)) == []
     assert len(list(index.sub_operations(new))) == 1
+
+
+def test_texts_of_peers_are_recorded_whatever_they_hold(index: Index) -> None:
+    hostile = "A\0B\x1b[2J\ud800" + "x" * 2_000
+    shown = r"A\x00B\x1b[2J\ud800" + "x" * 1_004 + "…"
+    request = replace(REQUEST, calling_ae=hostile, calling_host="h\0", destination="D\x9b")
+    batch = [replace(sub_operation(1), error_comment=hostile, sop_instance_uid="1.2\0")]
+    outcome = RetrieveOutcome(
+        status=0xA702, completed=0, failed=1, warning=0, remaining=0, error_comment=hostile
+    )
+
+    key = index.begin_retrieve(request)
+    index.finish_retrieve(key, outcome, batch)
+
+    record = index.retrieve(key)
+    assert record is not None
+    assert record.request == replace(
+        request, calling_ae=shown, calling_host=r"h\x00", destination=r"D\x9b"
+    )
+    assert record.outcome == replace(outcome, error_comment=shown)
+    assert list(index.sub_operations(key)) == [
+        replace(batch[0], error_comment=shown, sop_instance_uid=r"1.2\x00")
+    ]

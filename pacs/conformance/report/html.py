@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterator
 
 from pacs.conformance.judgement import CheckResult, Report, Verdict
-from pacs.conformance.report.characters import writable
+from pacs.foreign_text import visible_lines
 
 _CLASSES = {
     Verdict.PASS: "pass",
@@ -47,7 +47,7 @@ def as_html(report: Report) -> str:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(writable(text))
+    return html.escape(visible_lines(text))
 
 
 def _page(report: Report) -> Iterator[str]:

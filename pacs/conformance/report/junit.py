@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from pacs.conformance.judgement import CheckResult, Report, Verdict
-from pacs.conformance.report.characters import writable
+from pacs.foreign_text import visible_lines
 
 
 def as_junit(report: Report) -> bytes:
@@ -13,7 +13,7 @@ def as_junit(report: Report) -> bytes:
     errors = int(not report.is_complete)
     suite = ET.Element(
         "testsuite",
-        name=writable(report.title),
+        name=visible_lines(report.title),
         tests=str(len(report.results) + errors),
         failures=str(report.count(Verdict.FAIL)),
         errors=str(errors),
@@ -23,7 +23,7 @@ def as_junit(report: Report) -> bytes:
     )
     properties = ET.SubElement(suite, "properties")
     for name, value in report.subject.items():
-        ET.SubElement(properties, "property", name=writable(name), value=writable(value))
+        ET.SubElement(properties, "property", name=visible_lines(name), value=visible_lines(value))
     for result in report.results:
         _add(suite, result)
     if not report.is_complete:
@@ -41,18 +41,18 @@ def _add(suite: ET.Element, result: CheckResult) -> None:
         suite,
         "testcase",
         classname=f"pacs.conformance.{service}",
-        name=writable(result.name),
+        name=visible_lines(result.name),
         time=f"{result.seconds:.3f}",
     )
     if result.verdict is Verdict.NOT_APPLICABLE:
-        ET.SubElement(case, "skipped", message=writable(result.received))
+        ET.SubElement(case, "skipped", message=visible_lines(result.received))
     elif result.verdict is Verdict.FAIL:
         failure = ET.SubElement(
-            case, "failure", type=result.clause, message=writable(result.received)
+            case, "failure", type=result.clause, message=visible_lines(result.received)
         )
-        failure.text = writable(_told(result))
+        failure.text = visible_lines(_told(result))
     elif result.verdict is Verdict.WARNING:
-        ET.SubElement(case, "system-out").text = writable(f"warning\n{_told(result)}")
+        ET.SubElement(case, "system-out").text = visible_lines(f"warning\n{_told(result)}")
 
 
 def _add_interruption(suite: ET.Element) -> None:

@@ -288,6 +288,8 @@ class EngineServer(ThreadedAssociationServer):
         #: Connections whose thread has not ended; the threads of a flood may not even have begun.
         self._connections = 0
         self._connections_lock = threading.Lock()
+        #: Since when the accept loop has been busy with one connection; None while it waits for one.
+        self.accepting_since: float | None = None
         self._dropped = RepeatedLine(LOGGER, logging.WARNING)
         self._not_accepted = RepeatedLine(LOGGER, logging.ERROR)
         super().__init__(*args, **kwargs)
@@ -410,7 +412,10 @@ class EngineServer(ThreadedAssociationServer):
                     self._not_accepted("cannot accept a connection: %s", error.strerror or error)
                     self._stopping.wait(_ACCEPT_PAUSE_SECONDS)
                 continue
+            # Starting a thread waits for it, for ever if it dies of MemoryError first.
+            self.accepting_since = time.monotonic()
             self._accepted(request, address)
+            self.accepting_since = None
         self._stopped.set()
 
     def _accepted(self, request: Any, address: Any) -> None:
