@@ -13,9 +13,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 from urllib.parse import quote
 
 from pydantic import (
@@ -395,6 +396,7 @@ class Settings(BaseModel):
     )
 
     _sources: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _load: Callable[[], Self] | None = PrivateAttr(default=None)
 
     @classmethod
     def load(
@@ -422,7 +424,9 @@ class Settings(BaseModel):
         problems = sources.problems
         texts = {name: one.text for name, one in given.items()}
         try:
-            settings = cls.model_validate(texts, context={"cwd": sources.cwd, "given": given})
+            again = partial(cls.load, overrides, config=config, environ=environ, cwd=sources.cwd)
+            context = {"cwd": sources.cwd, "given": given, "again": again}
+            settings = cls.model_validate(texts, context=context)
         except ValidationError as error:
             problems = problems + [
                 _bad_value(one, given) for one in error.errors() if one["type"] != _DERIVED
@@ -432,9 +436,18 @@ class Settings(BaseModel):
             raise InvalidSetting("\n".join(problems))
         return settings
 
-    def model_post_init(self, context: dict[str, dict[str, Given]] | None, /) -> None:
-        """Remember where ``load`` found each value."""
-        given = (context or {}).get("given", {})
+    def load_again(self) -> Self:
+        """Read the same sources again; files may say something else by now.
+
+        Raises:
+            InvalidSetting: as for ``load``.
+        """
+        return self if self._load is None else self._load()
+
+    def model_post_init(self, context: dict[str, Any] | None, /) -> None:
+        """Remember where ``load`` found each value, and how to find it again."""
+        given: dict[str, Given] = (context or {}).get("given", {})
+        self._load = (context or {}).get("again")
         self._sources = {name: one.source for name, one in given.items()}
 
     def sources(self) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ from pacs.index import engine, migrate
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy, RemoteAE, Stats
 from pacs.last_resort import LastingThread, end_stuck
+from pacs.reloading import Reloading, Running, tls_options_of
 from pacs.storage.durability import make_directories
 from pacs.storage.filesystem import storage_from_url
 from pacs.storage.spool import SpoolLimits
@@ -155,14 +157,7 @@ def options_of(settings: Settings) -> Options:
             settings.pending_interval_responses, settings.pending_interval_seconds
         ),
         commitment=RetryPolicy(settings.commitment_retries, settings.commitment_retry_seconds),
-        tls=TLSOptions(
-            certificate=settings.tls_certificate,
-            key=settings.tls_key,
-            key_password=settings.tls_key_password,
-            ca=settings.tls_ca,
-            require_client_certificate=settings.tls_require_client_certificate,
-            check_host_name=settings.tls_check_host_name,
-        ),
+        tls=tls_options_of(settings),
     )
 
 
@@ -223,6 +218,7 @@ class Scp:
     """The DIMSE edge over an open archive, ready for connections."""
 
     ae: EngineAE
+    remotes: RemoteAEs
     handlers: list[tuple[Any, Any, list[Any]]]
     open_sink: Any
     #: Not started.
@@ -237,6 +233,10 @@ class Scp:
         self.commitments.start()
         if self.recorder is not None:
             self.recorder.start()
+
+    def reloading(self, settings: Settings, server: EngineServer) -> Reloading:
+        """What takes over other certificates and remote AEs."""
+        return Reloading(settings, Running(self.ae, server, self.remotes, configured_remotes))
 
     def stop(self) -> None:
         """End that, when they are over."""
@@ -269,7 +269,7 @@ def make_scp(settings: Settings, archive: Archive) -> Scp:
     leases = LeaseKeeper(
         archive.index, settings.lease_seconds, on_swept=lambda _: commitments.look_now()
     )
-    return Scp(ae, bound, sink_opener(archive), commitments, recorder, leases)
+    return Scp(ae, remotes, bound, sink_opener(archive), commitments, recorder, leases)
 
 
 def _recorder(settings: Settings, archive: Archive) -> AssociationRecorder | None:
@@ -390,6 +390,7 @@ class _Running:
     housekeeper: Housekeeper
     health: HealthSocket
     examiner: Examiner | None
+    reloading: Reloading
 
 
 class Server:
@@ -422,7 +423,10 @@ class Server:
         scp.start()
         health_socket = HealthSocket(self.settings)
         examiner = health_socket.examiner(archive)
-        self._running = _Running(archive, scp, server, housekeeper, health_socket, examiner)
+        reloading = scp.reloading(self.settings, server)
+        self._running = _Running(
+            archive, scp, server, housekeeper, health_socket, examiner, reloading
+        )
 
     @property
     def archive(self) -> Archive:
@@ -440,15 +444,31 @@ class Server:
         """See :func:`summary`."""
         return summary(self.settings, self.archive.index.stats(), self.port)
 
-    def wait(self, stop_signals: int) -> None:
-        """Serve until there is a byte to read from this descriptor; end the process if it does not accept any more."""
+    def wait(self, signals: int) -> None:
+        """Serve until one of the bytes read from this descriptor is a signal to stop; reload at SIGHUP.
+
+        Ends the process if it does not accept any more.
+        """
+        while True:
+            if not select.select([signals], [], [], self.settings.worker_timeout_seconds / _LOOKS)[
+                0
+            ]:
+                self._look_after_itself()
+            elif os.read(signals, 1)[0] != signal.SIGHUP:
+                return
+            else:
+                self.reload()
+
+    def reload(self) -> None:
+        """Take over other certificates and remote AEs; nothing if something of them is bad."""
         assert self._running is not None
-        server, limit = self._running.server, self.settings.worker_timeout_seconds
-        while not select.select([stop_signals], [], [], limit / _LOOKS)[0]:
-            since = server.accepting_since
-            if since is not None and time.monotonic() - since > limit:
-                end_stuck(f"no connection has been accepted for {limit:g} s")
-        os.read(stop_signals, 1)
+        self._running.reloading.reload()
+
+    def _look_after_itself(self) -> None:
+        assert self._running is not None
+        since, limit = self._running.server.accepting_since, self.settings.worker_timeout_seconds
+        if since is not None and time.monotonic() - since > limit:
+            end_stuck(f"no connection has been accepted for {limit:g} s")
 
     def stop(self) -> int:
         """Stop listening, let running operations finish (bounded), close; return how many were cut off."""

@@ -30,15 +30,17 @@ def serve_command(settings: Settings) -> int:
     Without any configuration: AE title PACS on port 11112, everything under ./pacs-data.
     """
     end_when_out_of_memory()
+    # Not while there is nothing yet, or no more, that could be reloaded.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     server = _server(settings)
     server.start()
-    with _stop_signals() as stop_signals:
+    with _signals() as signals:
         # The summary is for people; a process that waits for the server reads its last line.
         for what, value in server.summary():
             console.print(f"{what} {value}", markup=False)
         if settings.allow_any:
             LOGGER.warning("allow_any is on: every host may read, write and move everything")
-        server.wait(stop_signals)
+        server.wait(signals)
     LOGGER.info("stopping: waiting for running operations")
     cut_off = server.stop()
     if cut_off:
@@ -59,8 +61,10 @@ def _server(settings: Settings) -> Server | Supervisor:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[int]:
-    """A descriptor to read a byte from for each SIGTERM or SIGINT; afterwards these end the process at once.
+def _signals() -> Iterator[int]:
+    """A descriptor to read a byte from, its number, for each SIGTERM, SIGINT or SIGHUP.
+
+    Afterwards the first two end the process at once.
 
     Not a handler that sets an Event which the main thread waits for: the kernel may give the signal to any
     thread, Python runs handlers in the main thread only, and what came to another thread does not wake that from
@@ -69,7 +73,7 @@ def _stop_signals() -> Iterator[int]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
-    for number in _STOP_SIGNALS:
+    for number in (*_STOP_SIGNALS, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     try:
         yield reader
@@ -77,6 +81,7 @@ def _stop_signals() -> Iterator[int]:
         # Whoever sends a second one does not want to wait for running operations.
         for number in _STOP_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         os.close(reader)
         os.close(writer)

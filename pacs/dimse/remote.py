@@ -55,6 +55,13 @@ class RemoteAEs:
         title = title.strip()
         return self._current().get(title) or self._current(_UNKNOWN_REFRESH_SECONDS).get(title)
 
+    def reconfigure(self, configured: Iterable[RemoteAE], tls: TLSOptions) -> None:
+        """Take over other settings; the next question reads the list anew."""
+        with self._lock:
+            self._configured = {remote.title: remote for remote in configured}
+            self._tls = tls
+            self._read_at = float("-inf")
+
     def titles(self) -> list[str]:
         """All known titles, sorted."""
         return sorted(self._current())

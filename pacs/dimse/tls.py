@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import ssl
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from pacs.errors import InvalidSetting
@@ -84,11 +83,31 @@ def acceptor_context(options: TLSOptions) -> ssl.SSLContext:
     return context
 
 
-@lru_cache(
-    maxsize=8
-)  # loading the system's CAs takes long, and a C-MOVE may open many associations
+#: Loading the system's CAs takes long, and a C-MOVE may open many associations.
+_requestor_contexts: dict[TLSOptions, ssl.SSLContext] = {}
+
+
 def requestor_context(options: TLSOptions) -> ssl.SSLContext:
     """The context for associations that we request: the peer's certificate is always verified.
+
+    It is made once; see ``use_requestor_context``.
+
+    Raises:
+        InvalidSetting: a file cannot be used.
+    """
+    context = _requestor_contexts.get(options)
+    if context is None:
+        context = _requestor_contexts[options] = new_requestor_context(options)
+    return context
+
+
+def use_requestor_context(options: TLSOptions, context: ssl.SSLContext) -> None:
+    """From now on use this context, made from files that have been renewed."""
+    _requestor_contexts[options] = context
+
+
+def new_requestor_context(options: TLSOptions) -> ssl.SSLContext:
+    """Read the files now.
 
     Raises:
         InvalidSetting: a file cannot be used.

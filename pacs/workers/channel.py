@@ -1,15 +1,15 @@
 """What the supervisor and a worker say to each other, over a pair of Unix sockets.
 
-To the worker: one byte for each connection, with its descriptor, one that asks whether it is there, and one that asks
-it to stop. From the worker: a line of JSON for each report. The end of the stream says that the other process has
-ended, however it did: the kernel closes what a killed process had open.
+To the worker: one byte for each connection, with its descriptor, one that asks whether it is there, one that has it
+read its settings again, and one that asks it to stop. From the worker: a line of JSON for each report. The end of the
+stream says that the other process has ended, however it did: the kernel closes what a killed process had open.
 """
 
 from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -25,6 +25,7 @@ from pacs.errors import (
 _CONNECTION = b"c"
 _STOP = b"s"
 _ASK = b"a"
+_RELOAD = b"r"
 _RECEIVE_BYTES = 64 * 1024
 #: What may keep a worker from starting; each has an exit code of its own.
 _FAILURES = {
@@ -70,8 +71,10 @@ class WorkerEnd:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
 
-    def connections(self) -> Iterator[socket.socket | None]:
+    def connections(self, reload: Callable[[], object]) -> Iterator[socket.socket | None]:
         """The connections to serve, until the worker is to stop; None is one that was lost on the way.
+
+        ``reload`` is called when settings are to be read again.
 
         Raises:
             SupervisorGone: there will be no more.
@@ -81,6 +84,9 @@ class WorkerEnd:
             kind, descriptors = received
             if kind == _ASK:
                 self.report(There())
+                continue
+            if kind == _RELOAD:
+                reload()
                 continue
             if not descriptors:  # this process may not open any more files
                 yield None
@@ -157,6 +163,11 @@ class SupervisorEnd:
         """Ask whether the worker is there; if it does not even read, no answer comes."""
         with suppress(OSError):
             self._socket.send(_ASK)
+
+    def reload(self) -> None:
+        """Have the worker read its settings again."""
+        with suppress(OSError):
+            self._socket.send(_RELOAD)
 
     def stop(self) -> None:
         """Ask the worker to stop; one that has ended need not be asked."""

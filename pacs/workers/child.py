@@ -23,7 +23,7 @@ LOGGER = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 
 #: The supervisor alone decides what these mean. A terminal and some service managers send them to every process.
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ def fork(body: Callable[[WorkerEnd], int]) -> Child:
     sys.stdout.flush()
     sys.stderr.flush()
     # A signal in between would be handled in the child as the supervisor handles it.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     supervisor = os.getpid()
     try:
         pid = os.fork()
@@ -106,7 +106,7 @@ def _run(
     status = 1
     try:
         signal.set_wakeup_fd(-1)
-        for number in _STOP_SIGNALS:
+        for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
         supervisors.close()

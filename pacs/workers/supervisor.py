@@ -22,6 +22,7 @@ from pacs.config import Settings
 from pacs.dimse.engine.ae import connection_limit, listening_socket
 from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.errors import PacsError
+from pacs.reloading import Reloading
 from pacs.server import HealthSocket, open_archive, prepare, refused_address, summary
 from pacs.workers import child
 from pacs.workers.channel import Failed, Ready, Stopped, There, WorkerEnd
@@ -91,6 +92,7 @@ class Supervisor:
         self._tally = Tally(settings.workers)
         self._slots = [_Slot(number) for number in range(settings.workers)]
         self._selector = selectors.DefaultSelector()
+        self._reloading = Reloading(settings)
         self._listening: socket.socket | None = None
         self._health: HealthSocket | None = None
         self._is_accepting = False
@@ -146,36 +148,46 @@ class Supervisor:
         """See ``pacs.server.summary``."""
         return self._summary
 
-    def wait(self, stop_signals: int) -> None:
-        """Serve until there is a byte to read from this descriptor.
+    def wait(self, signals: int) -> None:
+        """Serve until one of the bytes read from this descriptor is a signal to stop; reload at SIGHUP.
 
         Raises:
             PacsError: no worker can be started any more.
         """
-        self._selector.register(stop_signals, selectors.EVENT_READ)
+        self._selector.register(signals, selectors.EVENT_READ)
         try:
-            while not self._serve_once(stop_signals):
+            while not self._serve_once(signals):
                 self._fork_what_is_due()
         except BaseException:
             self._end_now()
             raise
-        self._selector.unregister(stop_signals)
+        self._selector.unregister(signals)
 
-    def _serve_once(self, stop_signals: int) -> bool:
+    def _serve_once(self, signals: int) -> bool:
         """Wait for something to do, and do it; return whether to stop."""
         self._accept_only_if_served()
         began = time.monotonic()
         ready = self._selector.select(self._seconds_until_due())
         for key, _ in ready:
-            if key.fileobj == stop_signals:
-                os.read(stop_signals, 1)
-                return True
-            if key.fileobj is self._listening:
+            if key.fileobj == signals:
+                if os.read(signals, 1)[0] != signal.SIGHUP:
+                    return True
+                self.reload()
+            elif key.fileobj is self._listening:
                 self._accept(self._listening)
             else:
                 self._look_after(key.data)
         self._ask_workers(began)
         return False
+
+    def reload(self) -> None:
+        """Have the workers, and those that replace them, take over other certificates and remote AEs."""
+        if not self._reloading.reload():
+            return
+        self.settings = self._reloading.settings
+        for slot in self._slots:
+            if slot.child is not None:
+                slot.child.channel.reload()
 
     def _ask_workers(self, began: float) -> None:
         """Ask the workers whether they are there, now and then, and end those whose main thread is stuck.

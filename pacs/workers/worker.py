@@ -54,7 +54,9 @@ def work(settings: Settings, duties: Duties, channel: WorkerEnd) -> int:
             return 1
         channel.report(Ready())
         lost = RepeatedLine(LOGGER, logging.ERROR)
-        for connection in channel.connections():
+        reloading = running.scp.reloading(settings, running.server)
+        # The supervisor has said what is new.
+        for connection in channel.connections(lambda: reloading.reload(says=False)):
             if connection is None:
                 lost("a connection is lost: this process has too many open files")
                 duties.census.ended()

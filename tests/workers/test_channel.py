@@ -41,7 +41,7 @@ def test_connections_arrive_in_order_and_work(ends: Ends) -> None:
     supervisor.stop()
 
     said = []
-    for connection in worker.connections():
+    for connection in worker.connections(lambda: None):
         assert connection is not None
         with connection:
             assert connection.getblocking()
@@ -59,7 +59,7 @@ def test_connection_that_finds_no_free_descriptor_is_reported_as_lost(ends: Ends
         # What is open stays open; nothing can be opened.
         resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno(), hard))
         try:
-            lost = next(worker.connections())
+            lost = next(worker.connections(lambda: None))
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -145,7 +145,7 @@ def test_worker_learns_that_the_supervisor_is_gone(ends: Ends) -> None:
     supervisor.close()
 
     with pytest.raises(SupervisorGone):
-        next(worker.connections())
+        next(worker.connections(lambda: None))
     with pytest.raises(SupervisorGone):
         worker.report(Ready())
     worker.wait_until_gone()

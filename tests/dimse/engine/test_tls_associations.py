@@ -21,7 +21,7 @@ from pacs.dimse.ae import Options
 from pacs.dimse.engine.ae import EngineAE
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.transport import Connection, ConnectionLost
-from pacs.dimse.tls import TLSOptions
+from pacs.dimse.tls import TLSOptions, new_requestor_context, use_requestor_context
 from pacs.errors import DestinationUnreachable
 from tests.certificates import Authority, Identity, client_context, server_context
 from tests.dimse.engine.wire import (
@@ -204,7 +204,7 @@ def test_our_scu_calls_our_scp(
     try:
         query_scu.echo(chosen, peer(running.port))
     finally:
-        query_scu.requestor_context.cache_clear()
+        use_requestor_context(chosen.tls, new_requestor_context(chosen.tls))
 
 
 @engine_on_sqlite
