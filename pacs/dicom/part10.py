@@ -152,7 +152,7 @@ def read_file_meta(stream: BinaryIO, *, is_ours: bool = False) -> FileMeta:
             is_dicom = has_preamble or source.read_at(0, 2) == _META_GROUP
             if is_dicom or is_data_set(source.read_at(0, HEAD_BYTES)):
                 raise
-            raise NotDicom from error
+            raise NotDicom("This is neither a DICOM file nor a bare data set") from error
 
 
 def _file_meta_of(stream: BinaryIO, source: ByteSource, start: int, *, is_ours: bool) -> FileMeta:
