@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 
 from pacs.archive.archive import Archive
+from pacs.archive.import_head import read_head
 from pacs.archive.import_sources import SOURCE_ERRORS, Candidate, Found, Reason, Refusal, Source
 from pacs.archive.store import Origin, StoreOutcome, store
 from pacs.dicom.dicomdir import MEDIA_STORAGE_DIRECTORY
@@ -25,6 +27,7 @@ from pacs.errors import (
     DuplicateInstance,
     IndexUnavailable,
     InvalidInstance,
+    NotDicom,
     PacsError,
     StorageFull,
     StorageUnavailable,
@@ -32,9 +35,6 @@ from pacs.errors import (
 from pacs.index.records import IngestOutcome
 from pacs.storage.base import Spooled
 
-# File Meta Information and the first elements are looked for in this much, so that no source has to be read
-# twice: going back in a zip member means to inflate it again.
-_HEAD_BYTES = 256 * 1024
 _CHUNK_BYTES = 1024 * 1024
 #: Files of one reason, or with one note, that a summary shows.
 _SHOWN_FILES = 3
@@ -206,12 +206,10 @@ def _read(stream: Source, size: int) -> bytes:
 def _spool(
     archive: Archive, candidate: Candidate, stream: Source, source_ae: str
 ) -> tuple[Spooled, Origin] | Refusal:
-    head = _read(stream, _HEAD_BYTES)
+    head = read_head(partial(_read, stream))
     try:
         meta = read_file_meta(BytesIO(head))
-    except InvalidInstance as error:
-        if head[128:132] == b"DICM":
-            raise
+    except NotDicom as error:
         is_harmless = not candidate.is_named
         return Refusal(candidate.name, Reason.NOT_DICOM, error.message, is_harmless=is_harmless)
     if meta.sop_class_uid == MEDIA_STORAGE_DIRECTORY:

@@ -47,10 +47,10 @@ def syntax_of(spooled: Spooled, declared: str) -> str:
     return actual_transfer_syntax(spooled.head[begin : begin + HEAD_BYTES], declared)
 
 
-def in_its_syntax(
+def under_its_own_names(
     spool: Spool, spooled: Spooled, header: InstanceHeader, source_ae: str
 ) -> Spooled:
-    """The same data set behind a File Meta Information that names the transfer syntax of ``header``.
+    """The same data set behind a File Meta Information that says what ``header`` does.
 
     The file given is gone afterwards, unless it raises.
 

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pacs.archive.archive import Archive
 from pacs.archive.condition import Condition, condition_of
 from pacs.archive.irregularities import (
-    in_its_syntax,
     notes_of,
     require_regular_uids,
     syntax_of,
+    under_its_own_names,
 )
 from pacs.archive.stored_files import size_at
 from pacs.dicom.instance import InstanceHeader
@@ -74,8 +74,8 @@ def store(archive: Archive, spooled: Spooled, origin: Origin) -> StoreOutcome:
     """
     try:
         header = _read(archive, spooled, origin)
-        if header.transfer_syntax_uid != origin.transfer_syntax_uid:
-            spooled = in_its_syntax(archive.storage.spool, spooled, header, origin.source_ae)
+        if not _is_as_announced(header, origin):
+            spooled = under_its_own_names(archive.storage.spool, spooled, header, origin.source_ae)
         content = spooled.content if archive.redo.has_room else None
         put = archive.storage.put if content is None else archive.storage.place
         location = put(spooled)
@@ -111,6 +111,14 @@ def _read(archive: Archive, spooled: Spooled, origin: Origin) -> InstanceHeader:
     if origin.sop_instance_uid is not None and origin.sop_class_uid is not None:
         check_identity(header, origin.sop_class_uid, origin.sop_instance_uid)
     return header
+
+
+def _is_as_announced(header: InstanceHeader, origin: Origin) -> bool:
+    # A longer UID than the Standard allows is announced cut.
+    return header.transfer_syntax_uid == origin.transfer_syntax_uid and origin.sop_instance_uid in (
+        None,
+        header.sop_instance_uid,
+    )
 
 
 def _index(archive: Archive, record: InstanceRecord) -> StoreOutcome:

@@ -39,7 +39,7 @@ from pacs.dicom.sop_classes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-from pacs.dicom.uids import is_regular_uid, is_uid, uid_text
+from pacs.dicom.uids import command_uid, is_regular_uid, is_uid, uid_text
 from pacs.dicom.values import index_value
 from pacs.errors import InstanceMismatch, InvalidInstance, NotDicom, StorageUnavailable
 
@@ -152,7 +152,7 @@ def read_file_meta(stream: BinaryIO, *, is_ours: bool = False) -> FileMeta:
             is_dicom = has_preamble or source.read_at(0, 2) == _META_GROUP
             if is_dicom or is_data_set(source.read_at(0, HEAD_BYTES)):
                 raise
-            raise NotDicom from error
+            raise NotDicom("This is neither a DICOM file nor a bare data set") from error
 
 
 def _file_meta_of(stream: BinaryIO, source: ByteSource, start: int, *, is_ours: bool) -> FileMeta:
@@ -282,13 +282,15 @@ def read_identifier(encoded: bytes, transfer_syntax_uid: str) -> Dataset:
 def check_identity(header: InstanceHeader, sop_class_uid: str, sop_instance_uid: str) -> None:
     """Check that a data set is the SOP Instance that its C-STORE request names (PS3.4 B.2.3).
 
+    The request may name a longer UID than the Standard allows by its first 64 characters.
+
     Raises:
         InstanceMismatch: it is not; ``offending`` has the tags that differ.
     """
     offending: tuple[int, ...] = ()
     if header.sop_class_uid != sop_class_uid:
         offending += (SOP_CLASS_UID,)
-    if header.sop_instance_uid != sop_instance_uid:
+    if sop_instance_uid not in {header.sop_instance_uid, command_uid(header.sop_instance_uid)}:
         offending += (SOP_INSTANCE_UID,)
     if offending:
         raise InstanceMismatch(offending=offending)

@@ -11,6 +11,8 @@ import re
 
 #: Twice what PS3.5 6.2 allows.
 MAX_UID_CHARACTERS = 128
+#: What a command set has room for: many implementations, DCMTK among them, abort for a longer one.
+_MAX_COMMAND_CHARACTERS = 64
 
 _UID = re.compile(rf"[!-\[\]-~](?:[ -\[\]-~]{{0,{MAX_UID_CHARACTERS - 2}}}[!-\[\]-~])?")
 # Leading zeros and empty components are common and harmless.
@@ -25,6 +27,11 @@ def is_uid(text: str) -> bool:
 def is_regular_uid(text: str) -> bool:
     """Whether this is digits and dots, at most 64: what every peer takes, though PS3.5 9.1 asks for more."""
     return _REGULAR_UID.fullmatch(text) is not None
+
+
+def command_uid(text: str) -> str:
+    """The UID as a command set names it: cut to what every peer reads there, as DCMTK does when it sends one."""
+    return text if len(text) <= _MAX_COMMAND_CHARACTERS else text[:_MAX_COMMAND_CHARACTERS].rstrip()
 
 
 def shown_uid(text: str) -> str:

@@ -13,7 +13,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from pacs.archive.retrieve import OutgoingInstance
 from pacs.archive.sub_operations import Outcome
-from pacs.dicom.uids import shown_uid
+from pacs.dicom.uids import command_uid, shown_uid
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.command import StoreRequests
 from pacs.dimse.engine.store_message import StoreMessage
@@ -138,7 +138,7 @@ class StorageLink:
         if context is None or context.context_id is None:
             return Outcome.failed(_not_accepted(instance, self._who))
         request = self._requests.encode(
-            instance.sop_class_uid, instance.sop_instance_uid, self._next_message_id()
+            instance.sop_class_uid, command_uid(instance.sop_instance_uid), self._next_message_id()
         )
         try:
             stream, size_bytes = _data_set(instance, str(context.transfer_syntax[0]))

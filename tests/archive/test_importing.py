@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from struct import pack
 
 import pydicom
 import pytest
@@ -135,6 +136,28 @@ def test_import_records_the_transfer_syntax_that_the_data_set_is_in(
     note = f"the data set is in {actual.name}, and was said to be in {declared.name}"
     assert (summary.notes, summary.noted) == ({note: 1}, {note: [str(path)]})
     assert (findings(archive), spooled_files(archive)) == ({Finding.SOUND: 1}, [])
+
+
+@pytest.mark.parametrize("size", [1000, 120_000, 300_000, 3_000_000])
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_import_private_information_of_any_length_in_the_meta_is_passed_over(
+    archive: Archive, tmp_path: Path, size: int, is_counted: bool
+) -> None:
+    data = part10(make_slice(1))
+    meta = data[144 : len(data) - len(data_set_of(data))]
+    meta += pack("<HH2sH", 2, 0x100, b"UI", 6) + b"1.2.3\0"
+    # What it holds looks like the end of the group.
+    private = b"\x08\0\x16\0UI\0\0" * (size // 8)
+    meta += pack("<HH2sHL", 2, 0x102, b"OB", 0, len(private)) + private
+    length = pack("<HH2sHL", 2, 0, b"UL", 4, len(meta)) if is_counted else b""
+    path = write(tmp_path / "a", bytes(128) + b"DICM" + length + meta + data_set_of(data))
+
+    summary = run(archive, path)
+
+    assert (summary.outcomes, summary.refused) == ({IngestOutcome.STORED: 1}, {})
+    before, stored = stored_file(archive, UID)
+    assert stored == data_set_of(data)
+    assert len(before) < 500
 
 
 def test_import_writes_the_file_meta_information_anew(archive: Archive, tmp_path: Path) -> None:
@@ -276,6 +299,33 @@ def test_import_what_cannot_be_an_instance_is_refused_and_leaves_nothing(
     (example,) = summary.examples[reason]
     assert example.name.endswith("in/bad")
     assert len(stored_locations(archive)) == 1
+    assert spooled_files(archive) == []
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "detail"),
+    [
+        ("SOPClassUID", None, "The data set has no SOPClassUID"),
+        ("SOPInstanceUID", None, "The data set has no SOPInstanceUID"),
+        ("StudyInstanceUID", None, "The data set has no StudyInstanceUID"),
+        ("SOPInstanceUID", "1.2\x7f", "SOPInstanceUID is not a UID: '1.2\\x7f'"),
+        ("SeriesInstanceUID", "1" * 130, f"SeriesInstanceUID is not a UID: '{'1' * 64}'"),
+    ],
+)
+@pytest.mark.parametrize("is_bare", [True, False])
+@pytest.mark.filterwarnings("ignore:.*VR UI:UserWarning")
+def test_import_names_the_uid_that_is_missing_or_wrong(
+    archive: Archive, tmp_path: Path, keyword: str, value: str | None, detail: str, is_bare: bool
+) -> None:
+    data_set = data_set_of(part10(make_slice(1, **{keyword: value})))
+    meta = pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.1\0"
+    head = b"" if is_bare else bytes(128) + b"DICM" + meta
+    write(tmp_path / "in" / "a", head + data_set)
+
+    summary = run(archive, tmp_path / "in")
+
+    assert summary.refused == {Reason.INVALID: 1}
+    assert [one.detail for one in summary.examples[Reason.INVALID]] == [detail]
     assert spooled_files(archive) == []
 
 

@@ -704,6 +704,17 @@ def test_any_bytes_give_a_header_or_an_invalid_instance(data: bytes, transfer_sy
 # check_identity
 
 
+def test_check_identity_longer_uid_may_be_named_by_its_first_64_characters() -> None:
+    uid = "1.2.3." + "4" * 80
+    header = InstanceHeader("1.1", uid, "1.3", "1.4", EXPLICIT, {})
+
+    check_identity(header, "1.1", uid)
+    check_identity(header, "1.1", uid[:64])
+    for other in (uid[:63], uid[:65], uid[:63] + "5"):
+        with pytest.raises(InstanceMismatch):
+            check_identity(header, "1.1", other)
+
+
 @pytest.mark.parametrize(
     ("sop_class", "sop_instance", "offending"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -142,6 +142,29 @@ def test_irregular_uid_is_stored_found_and_moved_as_it_is(
         assert stored is not None
         meta = dcmread(archive.storage.path(stored.location)).file_meta
         assert meta.MediaStorageSOPInstanceUID == instance.SOPInstanceUID
+
+
+@engine_on_sqlite
+@pytest.mark.parametrize("uid", IRREGULAR.values(), ids=IRREGULAR)
+def test_irregular_uid_is_moved_to_a_stock_destination(
+    service: RunningArchive, start_destination: Callable[..., Destination], uid: str
+) -> None:
+    instance = make_irregular(uid)
+    study = {"StudyInstanceUID": instance.StudyInstanceUID}
+    others = [make_instance(**study), make_instance(**study)]
+    deposit(service.archive, others[0], instance, others[1])
+    destination = start_destination()
+    register(service.archive, "DEST", destination.port)
+
+    with associated(service) as association:
+        last = ask(association, STUDY_ROOT_MOVE, Level.STUDY, **study)[-1]
+
+    assert last.status == 0x0000, last.comment
+    # A command set has no room for more than 64 characters; the data set has them all.
+    assert sorted(destination.uids) == sorted(
+        [*(one.SOPInstanceUID for one in others), instance.SOPInstanceUID[:64]]
+    )
+    assert data_set_bytes(instance) in [one.data for one in destination.received]
 
 
 @engine_only
