@@ -70,6 +70,7 @@ class InstanceLocation:
     data_set_offset: int
     data_set_size: int
     digest: str
+    transfer_syntax_uid: str
 
 
 class DuplicatePolicy(Enum):
