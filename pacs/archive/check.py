@@ -2,12 +2,15 @@
 
 What can be found, and what a repair does:
 
-* a row whose file is missing: the bytes are lost; the row is removed so that no query promises them;
+* a row whose file is missing: the bytes are lost; the row is removed so that no query promises them. That is done at
+  the end, once the volume has been seen to be there, and only if not many are missing: many are more likely
+  a volume that went away than files that did;
 * a file no row points at, an orphan, as a crash between storing and indexing leaves it: it is indexed. If its
   instance is indexed already, the indexed file stays, provided its bytes are verified to be good: an identical
   orphan is removed, a different one is moved into quarantine. If the indexed file is lost or damaged, the
   orphan takes its place. An orphan that cannot be read goes into quarantine;
-* a file whose size, or SHA-256 when looking deeply, is not that of its row: reported, never touched.
+* a file whose size, or SHA-256 when looking deeply, is not that of its row, or that was cut off before it was
+  received: reported, never touched.
 
 The server may run meanwhile. A file that is not indexed yet may be on its way to being so and is left alone
 until it is older than the grace period; and whatever looks missing is looked at again before it is reported.
@@ -21,10 +24,10 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from pacs.archive.archive import Archive
-from pacs.archive.condition import Condition, condition_of
+from pacs.archive.condition import NO_GOOD, condition_of, missing_end
 from pacs.archive.mounted import require_files, require_own_storage
 from pacs.archive.stored_files import Entry, digest_of, entries, read_record, size_at
-from pacs.errors import InvalidInstance, StorageUnavailable
+from pacs.errors import IncompleteInstance, InvalidInstance, StorageUnavailable
 from pacs.index.records import (
     DuplicatePolicy,
     IngestOutcome,
@@ -32,9 +35,16 @@ from pacs.index.records import (
     InstanceRecord,
 )
 from pacs.storage.base import StoredFile
+from pacs.storage.faults import is_missing
 from pacs.storage.quarantine import quarantine
 
 DEFAULT_GRACE = timedelta(minutes=10)
+#: More missing files than this, and than this share, are more likely a volume that is not there.
+_FEW = 10
+_PERCENT = 1
+#: Rows removed in one transaction; others may write before the next one.
+_REMOVED_AT_ONCE = 100
+_TOO_MANY = "the file is missing; its row stays, for too many are missing"
 
 
 class Finding(Enum):
@@ -46,6 +56,8 @@ class Finding(Enum):
     MISSING = "missing"
     ORPHAN = "orphan"
     DAMAGED = "damaged"
+    #: Missing or damaged, but the index has the bytes and the next start, or a repair, writes them again.
+    KEPT = "kept in the index"
 
 
 class Repair(Enum):
@@ -79,27 +91,80 @@ class Options:
     deep: bool = False
     #: Younger files that are not indexed are left alone.
     grace: timedelta = DEFAULT_GRACE
+    #: Remove the rows of missing files however many there are.
+    remove_many: bool = False
 
 
 def check(archive: Archive, options: Options) -> Iterator[Checked]:
     """Check every location in the order of receipt, and repair it if asked to, before it is yielded.
 
-    What a power loss took and the index kept is written again first, also without being asked to repair.
+    Without a repair nothing is changed. With one, what a power loss took and the index kept is written again first; and
+    what is missing is yielded last, when it has been removed, or has not because it is too much.
 
     Raises:
         IndexUnavailable: the index cannot be read or written.
         StorageUnavailable: the storage cannot be listed or written, is not that of the index, or a repair would
-            empty the index because the storage holds nothing at all.
+            empty the index because the storage holds nothing at all, or any more.
     """
     require_own_storage(archive.storage, archive.index)
     if options.repair:
         require_files(archive.storage, archive.index)
-    # What a power loss took and the index kept is neither missing nor damaged.
-    archive.redo.recover()
+        archive.redo.recover()
+    missing = _Missing(archive, options)
     for entry in entries(archive):
         checked = _check(archive, entry, options)
-        if checked is not None:
+        if checked is None:
+            continue
+        if checked.finding is Finding.MISSING and options.repair:
+            yield from missing.add(checked)
+        else:
             yield checked
+    yield from missing.finish()
+
+
+class _Missing:
+    """The rows without a file that a repair has found: how many they are decides what is done."""
+
+    def __init__(self, archive: Archive, options: Options) -> None:
+        self._archive = archive
+        self._is_any_number = options.remove_many
+        self._most = most_removed(archive.index.stats().instances)
+        self._waiting: list[Checked] = []
+
+    def add(self, checked: Checked) -> Iterator[Checked]:
+        """Note one; yield what is decided."""
+        self._waiting.append(checked)
+        if self._is_any_number:
+            if len(self._waiting) == _REMOVED_AT_ONCE:
+                yield from self.finish()
+        elif len(self._waiting) > self._most + 1:
+            # One more than may be removed is kept, as a mark.
+            yield replace(self._waiting.pop(), detail=_TOO_MANY)
+
+    def finish(self) -> Iterator[Checked]:
+        """Remove those that wait, or leave them all."""
+        waiting, self._waiting = self._waiting, []
+        if not self._is_any_number and len(waiting) > self._most:
+            yield from (replace(one, detail=_TOO_MANY) for one in waiting)
+            return
+        for first in range(0, len(waiting), _REMOVED_AT_ONCE):
+            yield from _remove_rows(self._archive, waiting[first : first + _REMOVED_AT_ONCE])
+
+
+def most_removed(instances: int) -> int:
+    """So many rows of missing files a repair removes without being told that it may be more."""
+    return max(_FEW, instances * _PERCENT // 100)
+
+
+def _remove_rows(archive: Archive, missing: list[Checked]) -> Iterator[Checked]:
+    """Remove rows whose files are missing, after another look at them and then at the volume."""
+    still = [one for one in missing if size_at(archive.storage, one.location) is None]
+    # In this order: if the volume is there now, it was there when the files were not.
+    require_own_storage(archive.storage, archive.index)
+    require_files(archive.storage, archive.index)
+    archive.index.remove_all([(one.sop_instance_uid, one.location) for one in still])
+    for one in still:
+        yield replace(one, repair=Repair.ROW_REMOVED)
 
 
 def _check(archive: Archive, entry: Entry, options: Options) -> Checked | None:
@@ -107,8 +172,16 @@ def _check(archive: Archive, entry: Entry, options: Options) -> Checked | None:
         assert entry.file is not None
         return _check_orphan(archive, entry.file, options)
     if entry.file is None:
-        return _check_row(archive, entry.row, options)
-    return _compare(archive, entry.row, entry.file.size_bytes, options)
+        checked = _check_row(archive, entry.row, options)
+    else:
+        checked = _compare(archive, entry.row, entry.file.size_bytes, options)
+    if (
+        checked is not None
+        and checked.finding in (Finding.MISSING, Finding.DAMAGED)
+        and archive.index.redo.read([checked.location])
+    ):
+        return replace(checked, finding=Finding.KEPT)
+    return checked
 
 
 def _check_row(archive: Archive, row: InstanceLocation, options: Options) -> Checked | None:
@@ -124,11 +197,7 @@ def _check_row(archive: Archive, row: InstanceLocation, options: Options) -> Che
         # Replaced or removed since the row was read: its bytes went after it did. Bytes come before their row
         # and go after it, so a row read *after* they were found missing is proof.
         return None
-    repair = None
-    if options.repair:
-        archive.index.remove(row.sop_instance_uid, location=row.location)
-        repair = Repair.ROW_REMOVED
-    return _about(row, Finding.MISSING, "the file is missing", repair=repair)
+    return _about(row, Finding.MISSING, "the file is missing")
 
 
 def _compare(
@@ -141,8 +210,11 @@ def _compare(
         try:
             with archive.storage.open(row.location) as stream:
                 digest = digest_of(stream, row.data_set_offset)
+                missing_end(stream, row)
+        except IncompleteInstance as error:
+            return _about(row, Finding.DAMAGED, error.message, size_bytes)
         except StorageUnavailable as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+            if is_missing(error):
                 return _check_row(archive, row, options)
             return _about(row, Finding.DAMAGED, str(error), size_bytes)
         if digest != row.digest:
@@ -157,7 +229,6 @@ def _about(
     finding: Finding,
     detail: str = "",
     size_bytes: int = 0,
-    repair: Repair | None = None,
 ) -> Checked:
     return Checked(
         finding=finding,
@@ -165,7 +236,6 @@ def _about(
         size_bytes=size_bytes,
         sop_instance_uid=row.sop_instance_uid,
         detail=detail,
-        repair=repair,
     )
 
 
@@ -211,7 +281,7 @@ def _settle(archive: Archive, file: StoredFile) -> tuple[str, str, Repair | None
     indexed = archive.index.find_by_uid(uid)
     if (
         indexed is not None
-        and condition_of(archive.storage, indexed) is not Condition.SOUND
+        and condition_of(archive.storage, indexed) in NO_GOOD
         and not archive.redo.restore(indexed.location)
     ):
         outcome = _adopt(archive, replace(record, in_place_of=indexed.location))

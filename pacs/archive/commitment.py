@@ -11,9 +11,10 @@ import hashlib
 from collections.abc import Generator, Iterator
 
 from pacs.archive.archive import Archive
+from pacs.archive.condition import missing_end
 from pacs.dicom.sop_classes import is_storage_sop_class
 from pacs.dicom.storage_commitment import FailureReason, Reference, Result
-from pacs.errors import StorageFull, StorageUnavailable
+from pacs.errors import IncompleteInstance, StorageFull, StorageUnavailable
 from pacs.index.records import CommitmentReference, StoredInstance
 from pacs.storage.faults import is_missing, storage_faults
 
@@ -100,4 +101,11 @@ def _is_sound(archive: Archive, stored: StoredInstance) -> Generator[None, None,
             digest.update(piece)
             size += len(piece)
             yield
-    return size == stored.data_set_size and digest.hexdigest() == stored.digest
+        if size != stored.data_set_size or digest.hexdigest() != stored.digest:
+            return False
+        try:
+            missing_end(stream, stored)
+        except IncompleteInstance:
+            # Received before that was looked at.
+            return False
+    return True

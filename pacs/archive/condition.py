@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 from enum import Enum
+from typing import BinaryIO
 
 from pacs.archive.stored_files import digest_of
-from pacs.errors import StorageUnavailable
+from pacs.dicom.completeness import check_complete
+from pacs.errors import IncompleteInstance, InvalidInstance, StorageUnavailable
 from pacs.index.records import InstanceLocation, StoredInstance
 from pacs.storage.faults import is_missing
 from pacs.storage.filesystem import FilesystemStorage
@@ -22,6 +24,14 @@ class Condition(Enum):
     LOST = "lost"
     #: It cannot be read, or has another size or SHA-256 than its row says.
     DAMAGED = "damaged"
+    #: It is what was received, but that was cut off.
+    INCOMPLETE = "incomplete"
+    #: As ``SOUND``, but for the delimiter behind its last fragment.
+    LACKING = "without its last delimiter"
+
+
+#: What an orphan, or an instance received, takes the place of.
+NO_GOOD = frozenset({Condition.LOST, Condition.DAMAGED, Condition.INCOMPLETE})
 
 
 def condition_of(
@@ -34,10 +44,30 @@ def condition_of(
     """
     try:
         with storage.open(stored.location) as stream:
-            is_same = digest_of(stream, stored.data_set_offset) == stored.digest
+            if digest_of(stream, stored.data_set_offset) != stored.digest:
+                return Condition.DAMAGED
+            lacking = missing_end(stream, stored)
     except StorageUnavailable as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in _OUR_OWN:
             raise
         return Condition.LOST if is_missing(error) else Condition.DAMAGED
-    return Condition.SOUND if is_same else Condition.DAMAGED
+    except IncompleteInstance:
+        return Condition.INCOMPLETE
+    return Condition.LACKING if lacking else Condition.SOUND
+
+
+def missing_end(stream: BinaryIO, stored: StoredInstance | InstanceLocation) -> str | None:
+    """What little a stored data set lacks (``check_complete``); None if nothing.
+
+    Raises:
+        IncompleteInstance: it was cut off when it was received.
+        StorageUnavailable: the file cannot be read.
+    """
+    try:
+        return check_complete(stream, stored.transfer_syntax_uid, stored.data_set_offset)
+    except IncompleteInstance:
+        raise
+    except InvalidInstance:
+        # It was received so, and may be whole all the same.
+        return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Protocol
 
 from pacs.archive.archive import Archive
+from pacs.archive.condition import missing_end
 from pacs.archive.sub_operations import Outcome, SubOperations
 from pacs.dicom.identifier import Query
 from pacs.errors import PacsError, StorageUnavailable
@@ -123,6 +124,15 @@ class OutgoingInstance:
         stream = self.open_file()
         stream.seek(self.stored.data_set_offset)
         return stream
+
+    def fault(self) -> str | None:
+        """What is wrong with the data set, if that may be why a destination gave no answer."""
+        try:
+            with self.open_file() as stream:
+                missing_end(stream, self.stored)
+        except PacsError as error:
+            return error.message
+        return None
 
     def _renew(self) -> None:
         now = self.look_up()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pacs.archive.archive import Archive
-from pacs.archive.condition import Condition, condition_of
+from pacs.archive.condition import NO_GOOD, Condition, condition_of
 from pacs.archive.irregularities import (
     notes_of,
     require_regular_uids,
@@ -154,7 +154,7 @@ def _ingest(archive: Archive, record: InstanceRecord) -> IngestResult:
         result = archive.index.ingest(record, archive.duplicates)
         if result.outcome not in _STAYS:
             break
-        bad = _no_good(archive, record.header.sop_instance_uid)
+        bad = _no_good(archive, record, _is_worse(archive, record, result.outcome))
         if bad is None:
             break
         record = replace(record, in_place_of=bad)
@@ -169,15 +169,25 @@ def _ingest(archive: Archive, record: InstanceRecord) -> IngestResult:
     return result
 
 
-def _no_good(archive: Archive, sop_instance_uid: str) -> str | None:
-    """Where the stored file of an instance should be, if it is no good; empty if the instance is gone meanwhile."""
-    suspect = None
+def _is_worse(
+    archive: Archive, record: InstanceRecord, outcome: IngestOutcome
+) -> frozenset[Condition]:
+    """What has to give way to an instance received."""
+    is_latest_wanted = archive.duplicates is DuplicatePolicy.REPLACE
+    if outcome is not IngestOutcome.IDENTICAL and (is_latest_wanted or not record.header.lacking):
+        return NO_GOOD | {Condition.LACKING}
+    return NO_GOOD
+
+
+def _no_good(archive: Archive, record: InstanceRecord, worse: frozenset[Condition]) -> str | None:
+    """Where the stored file of an instance should be, if it is worse; empty if the instance is gone meanwhile."""
+    suspect, sop_instance_uid = None, record.header.sop_instance_uid
     for _ in range(_LOOKS):
         stored = archive.index.find_by_uid(sop_instance_uid)
         if stored is None:
             return ""
         condition = condition_of(archive.storage, stored)
-        if condition is Condition.SOUND:
+        if condition not in worse:
             return None
         if stored.location == suspect:
             LOGGER.warning(
@@ -186,9 +196,10 @@ def _no_good(archive: Archive, sop_instance_uid: str) -> str | None:
                 condition.value,
             )
             return suspect
-        # Bytes that the index has are as good as a file. Without them look twice: another writer may have replaced
-        # the instance, or written its file again, since its row was read.
-        if not archive.redo.restore(stored.location):
+        # Bytes that the index has are as good as a file, if they are all there. Without them look twice: another
+        # writer may have replaced the instance, or written its file again, since its row was read.
+        is_whole = condition in (Condition.LOST, Condition.DAMAGED)
+        if not (is_whole and archive.redo.restore(stored.location)):
             suspect = stored.location
     return ""
 

@@ -21,7 +21,7 @@ from pacs.dicom.uids import shown_uid
 from pacs.foreign_text import visible
 from pacs.server import has_files, open_archive
 
-_WELL = frozenset({check.Finding.SOUND, check.Finding.IN_FLIGHT})
+_WELL = frozenset({check.Finding.SOUND, check.Finding.IN_FLIGHT, check.Finding.KEPT})
 #: After these an orphan is as it should be; one in quarantine waits for a person.
 _MENDED = frozenset({check.Repair.ADOPTED, check.Repair.DUPLICATE_REMOVED})
 _REINDEXED = frozenset(
@@ -42,26 +42,41 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the findings
 
 @click.command("check")
 @click.option("--repair", is_flag=True, help="Mend what can be mended.")
+@click.option(
+    "--remove-many",
+    is_flag=True,
+    help="With --repair, remove the rows of missing files also if they are more than 10 and 1 %.",
+)
 @click.option("--deep", is_flag=True, help="Read every data set and compare its SHA-256.")
 @_grace
 @_quiet
 @_json
 @with_settings(*ARCHIVE_SETTINGS, default_log_level="warning")
 def check_command(
-    settings: Settings, repair: bool, deep: bool, grace: int, quiet: bool, as_json: bool
+    settings: Settings,
+    repair: bool,
+    remove_many: bool,
+    deep: bool,
+    grace: int,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Compare the index with the storage: missing, unindexed and damaged files.
 
     The server may run meanwhile. Exit code 1 means that something is wrong and was not put right.
     """
-    options = check.Options(repair=repair, deep=deep, grace=timedelta(seconds=grace))
+    options = check.Options(
+        repair=repair, deep=deep, grace=timedelta(seconds=grace), remove_many=remove_many
+    )
     # As for reindex.
     archive = open_archive(settings, make=has_files(settings))
     listing = _Listing(as_json=as_json, quiet=quiet)
     is_well = True
+    left = 0
 
     def tell(checked: check.Checked) -> None:
-        nonlocal is_well
+        nonlocal is_well, left
+        left += repair and checked.finding is check.Finding.MISSING and checked.repair is None
         if checked.finding not in _WELL:
             is_well = is_well and checked.repair in _MENDED
             listing.add(checked, checked.repair.value if checked.repair else "")
@@ -74,6 +89,13 @@ def check_command(
         listing.finish()
         archive.close()
     _warn_of_loss(listing.counts[check.Finding.MISSING])
+    if left:
+        errors.print(
+            f"{left:,} rows of missing files were not removed: that many are rather a volume that is not "
+            "there, or part of it. If the files are lost for good: pacs check --repair --remove-many",
+            style="bold red",
+            markup=False,
+        )
     return _exit_code(is_complete=is_complete, is_well=is_well)
 
 

@@ -64,7 +64,7 @@ class GetDestination:
         outcome = self._link.receive()
         if outcome is None and self._assoc.is_usable:
             self._assoc.abort()
-        return [Completed(instance, outcome or Outcome.failed("No C-STORE response"))]
+        return [Completed(instance, outcome or _unanswered(instance, "No C-STORE response"))]
 
     def withdraw(self) -> None:
         """What was taken is on its way."""
@@ -194,7 +194,7 @@ class MoveDestination:
         self._silent_instances = self._silent_instances + 1 if was_silent else 0
         if self._silent_instances >= _SILENT_INSTANCES:
             self._rest()
-        return Outcome.failed(f"{self.title} did not answer the C-STORE request")
+        return _unanswered(instance, f"{self.title} did not answer the C-STORE request")
 
     def _prepare(
         self, instance: OutgoingInstance, group: int
@@ -251,6 +251,11 @@ class MoveDestination:
         was_silent = link.is_usable or link.waited_seconds > _REST_SECONDS
         link.abort()
         return was_silent
+
+
+def _unanswered(instance: OutgoingInstance, comment: str) -> Outcome:
+    # A peer that meets the end of a data set too early often says nothing more.
+    return Outcome.failed(instance.fault() or comment)
 
 
 def _why_not(title: str, assoc: EngineAssociation) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -143,22 +144,28 @@ class Index:
 
         With ``location`` it is removed only if it is still there: another file may have replaced it.
         """
-        instance = tables.instance.c
-        statement = (
-            sa.delete(tables.instance)
-            .where(instance.sop_instance_uid == sop_instance_uid)
-            .returning(instance.location, instance.series_pk)
-        )
-        if location is not None:
-            statement = statement.where(instance.location == location)
+        removed = self.remove_all([(sop_instance_uid, location)])
+        return removed[0] if removed else None
 
-        def work(connection: sa.Connection) -> str | None:
-            row = connection.execute(statement).one_or_none()
-            if row is None:
-                return None
-            remove_empty(connection, series=[row.series_pk])
-            delete_redo(connection, [row.location])
-            return str(row.location)
+    def remove_all(self, instances: Sequence[tuple[str, str | None]]) -> list[str]:
+        """Remove instances as ``remove`` does, in one transaction; return their locations."""
+        instance = tables.instance.c
+
+        def work(connection: sa.Connection) -> list[str]:
+            removed: list[Any] = []
+            for sop_instance_uid, location in instances:
+                statement = sa.delete(tables.instance).where(
+                    instance.sop_instance_uid == sop_instance_uid
+                )
+                if location is not None:
+                    statement = statement.where(instance.location == location)
+                removed += connection.execute(
+                    statement.returning(instance.location, instance.series_pk)
+                ).all()
+            remove_empty(connection, series={row.series_pk for row in removed})
+            if removed:
+                delete_redo(connection, [row.location for row in removed])
+            return [str(row.location) for row in removed]
 
         return self._engine.transact(work)
 

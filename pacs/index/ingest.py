@@ -177,6 +177,9 @@ class _Batch:
         if policy is DuplicatePolicy.LATEST:
             is_later = record.location > existing.location
             policy = DuplicatePolicy.REPLACE if is_later else DuplicatePolicy.KEEP
+        if policy is DuplicatePolicy.REPLACE and record.header.lacking:
+            # Better than nothing, but not than what is stored.
+            policy = DuplicatePolicy.KEEP
         outcome = _ON_CONFLICT[policy]
         return outcome, outcome is IngestOutcome.REPLACED
 

@@ -7,22 +7,39 @@ from pathlib import Path
 
 import pytest
 
+from pacs.archive import check as check_module
+from pacs.archive import redo as redo_module
 from pacs.archive import stored_files
 from pacs.archive.archive import Archive
-from pacs.archive.check import DEFAULT_GRACE, Checked, Finding, Options, Repair, check
+from pacs.archive.check import (
+    DEFAULT_GRACE,
+    Checked,
+    Finding,
+    Options,
+    Repair,
+    check,
+    most_removed,
+)
+from pacs.archive.mounted import learn_storage
+from pacs.archive.store import Origin, store
 from pacs.errors import StorageUnavailable
+from pacs.index.engine import Engine
 from pacs.index.index import Index
 from pacs.index.records import InstanceLocation
 from pacs.storage.base import StoredFile
 from pacs.storage.filesystem import FilesystemStorage
+from pacs.storage.spool import Spool
 from tests.archive.holdings import (
+    EXPLICIT,
     contents,
     findings,
     keep,
     location_of,
     look,
     make_slice,
+    put_cut_off,
     put_orphan,
+    spool,
     stored_locations,
 )
 from tests.factories import part10
@@ -99,7 +116,8 @@ def test_check_repair_removes_the_row_of_a_missing_file(archive: Archive) -> Non
 
     checked = look(archive, repair=True)
 
-    assert [one.repair for one in checked] == [Repair.ROW_REMOVED, None]
+    # What is missing is decided when all of it is known.
+    assert [one.repair for one in checked] == [None, Repair.ROW_REMOVED]
     assert archive.index.find_by_uid(UID) is None
     assert findings(archive) == {Finding.SOUND: 1}
 
@@ -380,3 +398,90 @@ def test_check_unreadable_file_is_damage_and_the_rest_is_checked(
     monkeypatch.setattr(FilesystemStorage, "open", fail_once)
 
     assert [one.finding for one in look(archive)] == [Finding.DAMAGED, Finding.SOUND]
+
+
+@pytest.mark.parametrize("remove_many", [False, True])
+def test_check_repair_removes_many_rows_only_if_told_to(
+    archive: Archive, remove_many: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 12 of 14: part of a volume is away, which the other files say nothing of.
+    monkeypatch.setattr(check_module, "_REMOVED_AT_ONCE", 5)
+    for number in range(14):
+        keep(archive, make_slice(number))
+    for number in range(12):
+        path_of(archive, f"1.2.3.1.{number}").unlink()
+
+    checked = look(archive, repair=True, remove_many=remove_many)
+
+    missing = [one for one in checked if one.finding is Finding.MISSING]
+    assert len(missing) == 12
+    assert len(contents(archive.index)) == (2 if remove_many else 14)
+    if remove_many:
+        assert {one.repair for one in missing} == {Repair.ROW_REMOVED}
+    else:
+        assert {(one.repair, one.detail) for one in missing} == {
+            (None, "the file is missing; its row stays, for too many are missing")
+        }
+
+
+@pytest.mark.parametrize(
+    ("instances", "most"), [(0, 10), (14, 10), (1000, 10), (1100, 11), (1_000_000, 10_000)]
+)
+def test_check_repair_removes_one_percent_or_ten(instances: int, most: int) -> None:
+    assert most_removed(instances) == most
+
+
+@pytest.mark.parametrize("remove_many", [False, True])
+def test_check_repair_removes_no_row_once_the_volume_is_away(
+    archive: Archive, tmp_path: Path, remove_many: bool
+) -> None:
+    learn_storage(archive.storage, archive.index)
+    for number in range(3):
+        keep(archive, make_slice(number))
+    path_of(archive).unlink()
+    checking = check(archive, Options(repair=True, remove_many=remove_many))
+    # In the middle: the first file was there, and what is missing has been found so.
+    assert next(checking).finding is Finding.SOUND
+    archive.storage.root.rename(tmp_path / "away")
+
+    with pytest.raises(StorageUnavailable, match="mounted"):
+        list(checking)
+
+    (tmp_path / "away").rename(archive.storage.root)
+    assert len(contents(archive.index)) == 3
+    assert findings(archive) == {Finding.SOUND: 2, Finding.MISSING: 1}
+
+
+def test_check_without_repair_writes_nothing(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redo_module, "_GATHER_SECONDS", 3600)
+    for number in (1, 2):
+        instance = make_slice(number)
+        store(archive, spool(archive, part10(instance)), Origin("CT1", EXPLICIT))
+    lost, spoilt = path_of(archive, "1.2.3.1.1"), path_of(archive, "1.2.3.1.2")
+    lost.unlink()
+    spoil(spoilt)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "create", refuse)
+        patch.setattr(Engine, "transact", refuse)
+        found = look(archive)
+
+    # Neither is lost: the index has the bytes.
+    assert [one.finding for one in found] == [Finding.KEPT] * 2
+    assert not lost.exists()
+    assert {one.finding for one in look(archive, repair=True)} == {Finding.SOUND}
+
+
+def test_check_deep_finds_what_was_cut_off_before_it_was_received(archive: Archive) -> None:
+    location = put_cut_off(archive)
+
+    assert [one.finding for one in look(archive, deep=False)] == [Finding.SOUND]
+    checked = only(look(archive))
+
+    assert (checked.finding, checked.location) == (Finding.DAMAGED, location)
+    assert "(7FE0,0010)" in checked.detail

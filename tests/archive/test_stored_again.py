@@ -24,12 +24,14 @@ from tests.archive.holdings import (
     findings,
     location_of,
     make_slice,
+    put_cut_off,
     spool,
     stored_locations,
 )
 from tests.factories import part10
 
 UID = "1.2.3.1.1"
+JPEG = "1.2.840.10008.1.2.4.50"
 
 
 def path_of(archive: Archive) -> Path:
@@ -233,3 +235,60 @@ def test_crash_while_a_bad_file_is_replaced_leaves_what_a_repair_mends(
     send(archive, size)
     assert findings(archive)[Finding.SOUND] == 1
     assert findings(archive)[Finding.DAMAGED] == 0
+
+
+@pytest.mark.parametrize(
+    "policy", [DuplicatePolicy.REPLACE, DuplicatePolicy.KEEP, DuplicatePolicy.REFUSE]
+)
+def test_complete_instance_takes_the_place_of_one_that_was_cut_off(
+    archive: Archive, policy: DuplicatePolicy
+) -> None:
+    archive = dataclasses.replace(archive, duplicates=policy)
+    put_cut_off(archive)
+    assert findings(archive) == {Finding.DAMAGED: 1}
+
+    assert send(archive).outcome is IngestOutcome.REPLACED
+
+    assert findings(archive) == {Finding.SOUND: 1}
+    assert len(stored_locations(archive)) == 1
+
+
+def encapsulated(comment: str, *, whole: bool) -> bytes:
+    instance = make_slice(ImageComments=comment)
+    instance.PixelData = b"\xff\xd8" + bytes(300) + b"\xff\xd9"
+    data = part10(instance, JPEG)
+    return data if whole else data[:-8]
+
+
+def send_encapsulated(archive: Archive, comment: str, *, whole: bool) -> IngestOutcome:
+    spooled = spool(archive, encapsulated(comment, whole=whole))
+    return store(archive, spooled, Origin("CT1", JPEG)).outcome
+
+
+@pytest.mark.parametrize(
+    ("policy", "first", "second", "outcome"),
+    [
+        (DuplicatePolicy.REPLACE, True, False, IngestOutcome.KEPT),
+        (DuplicatePolicy.KEEP, True, False, IngestOutcome.KEPT),
+        (DuplicatePolicy.REPLACE, False, True, IngestOutcome.REPLACED),
+        (DuplicatePolicy.KEEP, False, True, IngestOutcome.REPLACED),
+        (DuplicatePolicy.REFUSE, False, True, IngestOutcome.REPLACED),
+        (DuplicatePolicy.REPLACE, False, False, IngestOutcome.REPLACED),
+        (DuplicatePolicy.KEEP, False, False, IngestOutcome.KEPT),
+    ],
+)
+def test_instance_without_its_last_delimiter_never_takes_the_place_of_a_whole_one(
+    archive: Archive, policy: DuplicatePolicy, first: bool, second: bool, outcome: IngestOutcome
+) -> None:
+    archive = dataclasses.replace(archive, duplicates=policy)
+    assert send_encapsulated(archive, "first", whole=first) is IngestOutcome.STORED
+
+    assert send_encapsulated(archive, "second", whole=second) is outcome
+
+    kept = "second" if outcome is IngestOutcome.REPLACED else "first"
+    assert kept.encode() in path_of(archive).read_bytes()
+    assert (
+        send_encapsulated(archive, kept, whole=second if kept == "second" else first)
+        is IngestOutcome.IDENTICAL
+    )
+    assert findings(archive) == {Finding.SOUND: 1}
