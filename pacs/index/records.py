@@ -71,7 +71,6 @@ class InstanceLocation:
     data_set_offset: int
     data_set_size: int
     digest: str
-    transfer_syntax_uid: str
 
     @property
     def size(self) -> int:

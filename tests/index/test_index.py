@@ -54,7 +54,6 @@ def test_locations_are_streamed_in_order(index: Index, make_record) -> None:
         data_set_offset=344,
         data_set_size=1000,
         digest="d" * 64,
-        transfer_syntax_uid=records[1].header.transfer_syntax_uid,
     )
 
 
