@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from pynetdicom.presentation import PresentationContext
 
 from pacs.archive.retrieve import Completed, OutgoingInstance
 from pacs.archive.sub_operations import Outcome
 from pacs.dimse.engine.association import EngineAssociation
-from pacs.dimse.storage_scu import MoveOriginator, StorageLink
+from pacs.dimse.storage_scu import MoveOriginator, StorageLink, by_association
 from pacs.errors import DestinationUnreachable
 
-MAX_CONTEXTS = 128
 #: After a destination was lost and could not be reached again, or was silent, sub-operations fail at once for
 #: this long: each of thousands would otherwise wait for the time-outs.
 _REST_SECONDS = 10.0
@@ -84,7 +83,7 @@ class MoveDestination:
     #: Requests an association with these contexts (``EngineAE.associate`` with the address filled in).
     associate: Callable[[list[PresentationContext]], EngineAssociation]
     title: str
-    contexts: list[PresentationContext]
+    contexts: InitVar[list[PresentationContext]]
     originator: MoveOriginator | None
     priority: int
     #: How often an instance whose association was lost is sent again.
@@ -93,6 +92,7 @@ class MoveDestination:
     is_cancelled: Callable[[], bool]
     #: Asked when the destination is lost for good: whether somebody else takes over what is under way.
     may_give_up: Callable[[], bool] = _never
+    _associations: list[list[PresentationContext]] = field(init=False)
     _links: dict[int, StorageLink] = field(default_factory=dict)
     _groups: dict[tuple[str, str], int] = field(default_factory=dict)
     _sent: tuple[OutgoingInstance, int] | None = None
@@ -100,6 +100,9 @@ class MoveDestination:
     _reached: bool = False
     _silent_instances: int = 0
     _resting_until: float = 0.0
+
+    def __post_init__(self, contexts: list[PresentationContext]) -> None:
+        self._associations = by_association(contexts)
 
     def connect(self) -> None:
         """Open the association that most instances need.
@@ -224,20 +227,23 @@ class MoveDestination:
         """The number of the association whose contexts include those of the instance's SOP Class."""
         pair = (instance.sop_class_uid, instance.transfer_syntax_uid)
         if pair not in self._groups:
-            positions = (
-                position
-                for position, context in enumerate(self.contexts)
+            numbers = (
+                number
+                for number, contexts in enumerate(self._associations)
+                for context in contexts
                 if context.abstract_syntax == pair[0] and pair[1] in context.transfer_syntax
             )
-            self._groups[pair] = next(positions, 0) // MAX_CONTEXTS
+            # One that nothing could be proposed for fails on whichever there is.
+            self._groups[pair] = next(numbers, 0)
         return self._groups[pair]
 
     def _link(self, group: int) -> StorageLink:
         link = self._links.get(group)
         if link is not None and link.is_usable:
             return link
-        first = group * MAX_CONTEXTS
-        assoc = self.associate(self.contexts[first : first + MAX_CONTEXTS])
+        if not self._associations:
+            raise DestinationUnreachable("No SOP Class of the instances can be proposed")
+        assoc = self.associate(self._associations[group])
         if not assoc.is_established:
             raise DestinationUnreachable(_why_not(self.title, assoc))
         self._reached = True

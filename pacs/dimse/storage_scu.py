@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import groupby
 from typing import BinaryIO, NamedTuple
 
 from pydicom import config
@@ -13,7 +14,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from pacs.archive.retrieve import OutgoingInstance
 from pacs.archive.sub_operations import Outcome
-from pacs.dicom.uids import command_uid, shown_uid
+from pacs.dicom.uids import command_uid, is_regular_uid, shown_uid
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.command import StoreRequests
 from pacs.dimse.engine.store_message import StoreMessage
@@ -21,7 +22,8 @@ from pacs.dimse.transcode import FALLBACK_TRANSFER_SYNTAXES, NotTranscodable, tr
 from pacs.errors import PacsError
 from pacs.index.records import SubOperationOutcome
 
-_MOST_SYNTAX_CHARACTERS = 64
+#: A request for an association has room for so many presentation contexts (PS3.8 7.1.1.13).
+MAX_CONTEXTS = 128
 
 
 def outcome_of_status(
@@ -40,20 +42,38 @@ def outcome_of_status(
 
 
 def contexts_for(stored: Mapping[tuple[str, str], int]) -> list[PresentationContext]:
-    """What to propose for instances stored as (SOP Class, transfer syntax) pairs, most frequent first.
+    """What to propose for instances stored as (SOP Class, transfer syntax) pairs, the most frequent SOP Class first.
 
     One context for each pair, so that each can be accepted or refused alone, and one for each SOP Class with
-    the uncompressed syntaxes, in case the stored one is refused.
+    the uncompressed syntaxes that are not proposed alone, in case the stored one is refused. A context without any
+    transfer syntax, or with what is no UID, would break the whole request (PS3.8 9.3.2.2): there is none.
     """
-    # A longer name than PS3.8 9.3.2 has room for cannot be proposed; its instances fail, and no others.
-    proposable = [pair for pair in stored if len(pair[0]) <= _MOST_SYNTAX_CHARACTERS]
-    pairs = sorted(proposable, key=lambda pair: -stored[pair])
-    contexts = [build_context(sop_class, syntax) for sop_class, syntax in pairs]
-    for sop_class in dict.fromkeys(sop_class for sop_class, _ in pairs):
-        offered = {syntax for other, syntax in pairs if other == sop_class}
-        fallback = [uid for uid in FALLBACK_TRANSFER_SYNTAXES if uid not in offered]
-        contexts.append(build_context(sop_class, fallback))
+    syntaxes: dict[str, list[str]] = {}
+    for sop_class, syntax in sorted(stored, key=lambda pair: -stored[pair]):
+        if is_regular_uid(sop_class) and is_regular_uid(syntax):
+            syntaxes.setdefault(sop_class, []).append(syntax)
+    contexts: list[PresentationContext] = []
+    for sop_class, alone in syntaxes.items():
+        contexts += [build_context(sop_class, syntax) for syntax in alone]
+        if fallback := [uid for uid in FALLBACK_TRANSFER_SYNTAXES if uid not in alone]:
+            contexts.append(build_context(sop_class, fallback))
     return contexts
+
+
+def by_association(contexts: Sequence[PresentationContext]) -> list[list[PresentationContext]]:
+    """Spread contexts over as few associations as have room for them, those of one SOP Class together.
+
+    An instance whose stored transfer syntax is refused needs the other contexts of its SOP Class.
+    """
+    associations: list[list[PresentationContext]] = []
+    for _, grouped in groupby(contexts, key=lambda context: context.abstract_syntax):
+        of_class = list(grouped)
+        for first in range(0, len(of_class), MAX_CONTEXTS):
+            some = of_class[first : first + MAX_CONTEXTS]
+            if not associations or len(associations[-1]) + len(some) > MAX_CONTEXTS:
+                associations.append([])
+            associations[-1] += some
+    return associations
 
 
 class MoveOriginator(NamedTuple):
