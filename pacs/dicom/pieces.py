@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, BinaryIO, Protocol, cast
+from typing import IO, Any, BinaryIO, Protocol, cast
 
 #: Bits are shifted as one large number, which has to stay small to be quick.
 _SHIFTED_BYTES = 8 * 1024
@@ -58,6 +58,47 @@ class Range:
         return source.read(min(size, self.size - position))
 
 
+def swapped(data: bytes, unit: int) -> bytes:
+    """Numbers of ``unit`` bytes in the other byte order; what is left at the end, too short for one, stays."""
+    whole = len(data) - len(data) % unit
+    turned = bytearray(data)
+    for position in range(unit):
+        turned[position:whole:unit] = data[unit - 1 - position : whole : unit]
+    return bytes(turned)
+
+
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """Bytes of the source in the other byte order: numbers of ``unit`` bytes."""
+
+    begin: int
+    size: int
+    unit: int
+
+    def read(self, source: BinaryIO, position: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``position``."""
+        first = position - position % self.unit
+        end = min(position + size, self.size)
+        end += -end % self.unit
+        source.seek(self.begin + first)
+        data = swapped(source.read(min(end, self.size) - first), self.unit)
+        return data[position - first : position - first + size]
+
+
+@dataclass(frozen=True, slots=True)
+class FileBytes:
+    """Bytes of another file than the source, such as one with pixels that were decoded."""
+
+    stream: BinaryIO
+    begin: int
+    size: int
+
+    def read(self, source: BinaryIO, position: int, size: int) -> bytes:  # noqa: ARG002 - see Piece
+        """Up to ``size`` bytes from ``position``."""
+        self.stream.seek(self.begin + position)
+        return self.stream.read(min(size, self.size - position))
+
+
 @dataclass(frozen=True, slots=True)
 class PackedBits:
     """Frames whose ends are not those of a byte, packed anew, lowest bit first (PS3.5 8.1.1)."""
@@ -98,10 +139,13 @@ def total_size(pieces: Sequence[Piece]) -> int:
 
 
 class _PiecewiseFile(io.RawIOBase):
-    """The file, read-only and seekable; closing it closes the source."""
+    """The file, read-only and seekable; closing it closes the source and what else was opened for it."""
 
-    def __init__(self, source: BinaryIO, pieces: Sequence[Piece]) -> None:
+    def __init__(
+        self, source: BinaryIO, pieces: Sequence[Piece], others: Sequence[IO[bytes]]
+    ) -> None:
         self._source = source
+        self._others = others
         self._pieces = [piece for piece in pieces if piece.size]
         self._ends = list(accumulate(piece.size for piece in self._pieces))
         self._position = 0
@@ -143,9 +187,13 @@ class _PiecewiseFile(io.RawIOBase):
 
     def close(self) -> None:
         self._source.close()
+        for other in self._others:
+            other.close()
         super().close()
 
 
-def open_pieces(source: BinaryIO, pieces: Sequence[Piece]) -> BinaryIO:
-    """Open a file made of pieces for reading; it takes ``source`` over and closes it."""
-    return cast("BinaryIO", _PiecewiseFile(source, pieces))
+def open_pieces(
+    source: BinaryIO, pieces: Sequence[Piece], others: Sequence[IO[bytes]] = ()
+) -> BinaryIO:
+    """Open a file made of pieces for reading; it takes ``source`` and ``others`` over and closes them."""
+    return cast("BinaryIO", _PiecewiseFile(source, pieces, others))
