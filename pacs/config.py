@@ -354,11 +354,20 @@ class Settings(BaseModel):
         default=25, description="Sub-operations between two pending responses of C-MOVE and C-GET."
     )
     pending_interval_seconds: Seconds = Field(
-        default=1, description="Most seconds between two pending responses of C-MOVE and C-GET."
+        default=0.1,
+        description="Most seconds between two pending responses of C-MOVE and C-GET.",
     )
     destination_retries: Annotated[int, Field(ge=0, le=100)] = Field(
         default=2,
         description="How often a C-MOVE re-establishes a lost association with its destination.",
+    )
+    conversion_limit_bytes: Annotated[int, Field(ge=1_024, le=4_294_967_294)] = Field(
+        default=1_073_741_824,
+        description="Most bytes that an instance is inflated or decompressed to for a destination.",
+    )
+    conversion_timeout_seconds: Seconds = Field(
+        default=120,
+        description="Longest conversion of one instance for a destination, in seconds.",
     )
     commitment_retries: Annotated[int, Field(ge=0, le=1_000)] = Field(
         default=12,

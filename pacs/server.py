@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from pacs.dimse.tls import (
     certificate_problem,
     requestor_context,
 )
+from pacs.dimse.transcode import Conversions
 from pacs.errors import IndexUnavailable, InvalidSetting, PacsError, StorageFull, StorageUnavailable
 from pacs.index import engine, migrate
 from pacs.index.index import Index
@@ -153,12 +154,22 @@ def options_of(settings: Settings) -> Options:
         timezone=settings.timezone,
         extended_negotiation=QueryOptions.of(settings.extended_negotiation),
         destination_retries=settings.destination_retries,
+        conversions=Conversions(
+            settings.conversion_limit_bytes, settings.conversion_timeout_seconds
+        ),
         pending=PendingCadence(
             settings.pending_interval_responses, settings.pending_interval_seconds
         ),
         commitment=RetryPolicy(settings.commitment_retries, settings.commitment_retry_seconds),
         tls=tls_options_of(settings),
     )
+
+
+def retrieve_options_of(settings: Settings, archive: Archive) -> Options:
+    """As ``options_of``, for who sends instances: the scratch files of conversions are in the spool."""
+    options = options_of(settings)
+    scratch = archive.storage.spool.scratch_directory
+    return replace(options, conversions=replace(options.conversions, scratch_directory=scratch))
 
 
 def sweep_leftovers(archive: Archive) -> None:
@@ -252,7 +263,7 @@ def make_scp(settings: Settings, archive: Archive) -> Scp:
     Raises:
         InvalidSetting: a file that TLS needs cannot be used.
     """
-    options = options_of(settings)
+    options = retrieve_options_of(settings, archive)
     remotes = RemoteAEs(archive.index, configured_remotes(settings), options.tls)
     access = AccessPolicy(
         remotes,

@@ -17,7 +17,7 @@ from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.retry_scu import RetrySCU
 from pacs.errors import InvalidSetting
 from pacs.index.records import RetrieveRecord, SubOperationOutcome, SubOperationRecord
-from pacs.server import configured_remotes, open_archive, options_of
+from pacs.server import configured_remotes, open_archive, retrieve_options_of
 
 
 @click.group("retrieve")
@@ -95,6 +95,8 @@ def retrieve_show(settings: Settings, number: int, only_failed: bool, as_json: b
     *SCU_SETTINGS,
     "remote_aes",
     "destination_retries",
+    "conversion_limit_bytes",
+    "conversion_timeout_seconds",
     default_log_level="warning",
 )
 def retrieve_retry(settings: Settings, number: int, as_json: bool) -> int:
@@ -109,7 +111,7 @@ def retrieve_retry(settings: Settings, number: int, as_json: bool) -> int:
             if as_json:
                 print_json(None)
             return 0
-        options = options_of(settings)
+        options = retrieve_options_of(settings, archive)
         remotes = RemoteAEs(archive.index, configured_remotes(settings), options.tls)
         scu = RetrySCU(archive, options, remotes, retry)
         leases = LeaseKeeper(archive.index, settings.lease_seconds, on_swept=lambda _: None)

@@ -29,6 +29,10 @@ _ITEM_HEADER = Struct("<HHL")
 _ITEM = (ITEM >> 16, ITEM & 0xFFFF)
 _MAX_OFFSET = 0xFFFFFFFF
 _JPEG_END = b"\xff\xd9"
+#: How a codestream of JPEG and JPEG-LS, or of JPEG 2000, begins: in the first fragment of a frame only.
+_BEGINNINGS = frozenset(
+    [b"\xff\x4f\xff\x51", *(b"\xff\xd8\xff" + bytes([marker]) for marker in range(0xC0, 0xFF))]
+)
 #: Two thirds of the samples are stored (PS3.3 C.7.6.3.1.2).
 _HALF_CHROMINANCE = ("YBR_FULL_422", "YBR_PARTIAL_422")
 _ROWS, _COLUMNS, _SAMPLES, _BITS, _PHOTOMETRIC = (
@@ -60,6 +64,26 @@ def extract_pixels(
     if entry.tag != PIXEL_DATA or layout.encoding.is_implicit or layout.encoding.is_big_endian:
         raise FramesNotExtractable("Pixel Data has no length")
     return _Encapsulated(layout, entry, count).extract(frames)
+
+
+def encapsulated_frames(
+    layout: Layout, transfer_syntax_uid: str, count: int
+) -> list[list[tuple[int, int]]]:
+    """Where the fragments of each of ``count`` frames are, without their headers; positions in the data set.
+
+    An offset table that is wrong counts for nothing where each fragment is a frame, as other readers have it.
+
+    Raises:
+        FramesNotExtractable: the frames cannot be told apart, are not all there, or are more.
+    """
+    if _BETWEEN_FRAMES.fullmatch(transfer_syntax_uid):
+        raise FramesNotExtractable("Frames of this transfer syntax need each other to be decoded")
+    entry = layout.entries[-1]
+    if entry.tag != PIXEL_DATA or entry.header.length != UNDEFINED_LENGTH:
+        raise FramesNotExtractable("Pixel Data is not encapsulated")
+    if not 0 < count <= MAX_FRAMES:
+        raise FramesNotExtractable(f"Number of Frames is not between 1 and {MAX_FRAMES}")
+    return _Encapsulated(layout, entry, count).fragments()
 
 
 def _native(layout: Layout, entry: Entry, count: int, frames: Sequence[int]) -> list[Piece]:
@@ -146,6 +170,28 @@ class _Encapsulated:
         ]
         return found
 
+    def fragments(self) -> list[list[tuple[int, int]]]:
+        """The contents of the fragments of each frame."""
+        frames = range(1, self._count + 1)
+        try:
+            extended = self._layout.entry(EXTENDED_OFFSET_TABLE) is not None
+            ranges = self._by_extended_table(frames) if extended else self._ranges(frames)
+        except FramesNotExtractable:
+            ranges = self._all_fragments()
+            if len(ranges) != self._count:
+                raise
+        return [self._contents(begin, end) for begin, end in ranges]
+
+    def _contents(self, begin: int, end: int) -> list[tuple[int, int]]:
+        contents: list[tuple[int, int]] = []
+        while begin < end:
+            content, begin = self._item_at(begin)
+            assert content is not None
+            if contents and self._read(content[0], min(4, content[1] - content[0])) in _BEGINNINGS:
+                raise FramesNotExtractable("Pixel Data has more frames than Number of Frames")
+            contents.append(content)
+        return contents
+
     def _ranges(self, frames: Sequence[int]) -> list[tuple[int, int]]:
         begin, end = self._table
         if end > begin:
@@ -201,19 +247,22 @@ class _Encapsulated:
         return Struct(f"<{self._count}Q").unpack(data)
 
     def _by_fragments(self, frames: Sequence[int]) -> list[tuple[int, int]]:
-        fragments: list[tuple[int, int]] = []
-        position = self._first
-        while True:
-            fragment, following = self._item_at(position)
-            if fragment is None:
-                break
-            fragments.append((position, following))
-            position = following
+        fragments = self._all_fragments()
         if len(fragments) != self._count:
             fragments = self._joined(fragments)
         if len(fragments) != self._count:
             raise FramesNotExtractable("There is no offset table and no one fragment for a frame")
         return [fragments[frame - 1] for frame in frames]
+
+    def _all_fragments(self) -> list[tuple[int, int]]:
+        fragments: list[tuple[int, int]] = []
+        position = self._first
+        while True:
+            fragment, following = self._item_at(position)
+            if fragment is None:
+                return fragments
+            fragments.append((position, following))
+            position = following
 
     def _joined(self, fragments: list[tuple[int, int]]) -> list[tuple[int, int]]:
         # Most JPEG streams that were cut into fragments end with the marker EOI, padded to an even length.

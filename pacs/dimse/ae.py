@@ -31,6 +31,7 @@ from pacs.dimse.retrieve_scp import handle_get, handle_move
 from pacs.dimse.storage_scp import handle_store, open_sink
 from pacs.dimse.storage_scu import MoveOriginator
 from pacs.dimse.tls import TLSOptions
+from pacs.dimse.transcode import Conversions
 from pacs.dimse.verification_scp import handle_echo
 
 LOGGER = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Options:
     #: What is agreed to when a peer proposes it.
     extended_negotiation: QueryOptions = SUPPORTED
     destination_retries: int = 2
+    conversions: Conversions = field(default_factory=Conversions)
     commitment: RetryPolicy = field(default_factory=RetryPolicy)
     pending: PendingCadence = field(default_factory=PendingCadence)
     tls: TLSOptions = field(default_factory=TLSOptions)
@@ -120,7 +122,7 @@ def _open_destination(
     ae: EngineAE, options: Options, assoc: EngineAssociation, request: Any, address: Any
 ) -> Destination:
     if address is None:
-        return GetDestination(assoc, int(request.MessageID), request.Priority)
+        return GetDestination(assoc, int(request.MessageID), request.Priority, options.conversions)
     host, port, *rest = address
     kwargs: dict[str, Any] = {"ae_title": str(request.MoveDestination)}
     kwargs |= rest[0] if rest else {}
@@ -132,8 +134,14 @@ def _open_destination(
         originator=originator,
         priority=request.Priority,
         retries=options.destination_retries,
-        is_cancelled=partial(assoc.is_cancelled, originator.message_id),
+        is_cancelled=partial(_is_over, assoc, originator.message_id),
+        conversions=options.conversions,
     )
+
+
+def _is_over(assoc: EngineAssociation, message_id: int) -> bool:
+    # Nobody waits for the rest of a C-MOVE whose requester has gone.
+    return assoc.is_cancelled(message_id) or assoc.peer_is_gone
 
 
 def move_destination(
@@ -144,6 +152,7 @@ def move_destination(
     priority: int,
     retries: int,
     is_cancelled: Callable[[], bool],
+    conversions: Conversions,
 ) -> Destination:
     """The Move Destination at an address as a C-MOVE handler yields it; see ``MoveDestination`` for the others."""
     host, port, given = address
@@ -166,6 +175,7 @@ def move_destination(
             priority,
             retries,
             is_cancelled,
+            conversions=conversions,
             **more,
         )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
+from functools import partial
 
 from pynetdicom.presentation import PresentationContext
 
@@ -19,6 +20,7 @@ from pacs.archive.retrieve import Completed, OutgoingInstance
 from pacs.archive.sub_operations import Outcome
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.storage_scu import MoveOriginator, StorageLink, by_association
+from pacs.dimse.transcode import Conversions
 from pacs.errors import DestinationUnreachable
 
 #: After a destination was lost and could not be reached again, or was silent, sub-operations fail at once for
@@ -31,12 +33,23 @@ _SILENT_INSTANCES = 2
 class GetDestination:
     """The sub-operations of a C-GET: on the association that asked (PS3.4 C.4.3)."""
 
-    def __init__(self, assoc: EngineAssociation, request_message_id: int, priority: int) -> None:
+    def __init__(
+        self,
+        assoc: EngineAssociation,
+        request_message_id: int,
+        priority: int,
+        conversions: Conversions | None = None,
+    ) -> None:
         """Send to the requester of the C-GET whose Message ID and priority these are."""
         self._assoc = assoc
         self._message_id = request_message_id
         self._link = StorageLink(
-            assoc, "The requester", priority, reserved_message_id=request_message_id
+            assoc,
+            "The requester",
+            priority,
+            reserved_message_id=request_message_id,
+            conversions=conversions or Conversions(),
+            is_cancelled=partial(assoc.is_cancelled, request_message_id),
         )
         self._sent: OutgoingInstance | None = None
 
@@ -88,10 +101,11 @@ class MoveDestination:
     priority: int
     #: How often an instance whose association was lost is sent again.
     retries: int
-    #: Whether the C-MOVE is cancelled: what is not on its way then is not sent.
+    #: Whether the C-MOVE is cancelled or its requester gone: what is not on its way then is not sent.
     is_cancelled: Callable[[], bool]
     #: Asked when the destination is lost for good: whether somebody else takes over what is under way.
     may_give_up: Callable[[], bool] = _never
+    conversions: Conversions = field(default_factory=Conversions)
     _associations: list[list[PresentationContext]] = field(init=False)
     _links: dict[int, StorageLink] = field(default_factory=dict)
     _groups: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -247,7 +261,14 @@ class MoveDestination:
         if not assoc.is_established:
             raise DestinationUnreachable(_why_not(self.title, assoc))
         self._reached = True
-        self._links[group] = StorageLink(assoc, self.title, self.priority, self.originator)
+        self._links[group] = StorageLink(
+            assoc,
+            self.title,
+            self.priority,
+            self.originator,
+            conversions=self.conversions,
+            is_cancelled=self.is_cancelled,
+        )
         return self._links[group]
 
     def _drop(self, group: int) -> bool:

@@ -47,6 +47,7 @@ class RetrySCU:
             priority=_MEDIUM,
             retries=options.destination_retries,
             is_cancelled=lambda: False,
+            conversions=options.conversions,
         )
         self.journal = Journal(archive, retry.request(options.ae_title), len(retry.plan.keys))
         self.status: int = Status.CANCEL

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from io import BytesIO
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import BinaryIO, NamedTuple
 
@@ -18,12 +17,17 @@ from pacs.dicom.uids import command_uid, is_regular_uid, shown_uid
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.command import StoreRequests
 from pacs.dimse.engine.store_message import StoreMessage
-from pacs.dimse.transcode import FALLBACK_TRANSFER_SYNTAXES, NotTranscodable, transcode
+from pacs.dimse.transcode import FALLBACK_TRANSFER_SYNTAXES, Conversions, NotTranscodable
 from pacs.errors import PacsError
 from pacs.index.records import SubOperationOutcome
 
 #: A request for an association has room for so many presentation contexts (PS3.8 7.1.1.13).
 MAX_CONTEXTS = 128
+_DEFAULT_CONVERSIONS = Conversions()
+
+
+def _never() -> bool:
+    return False
 
 
 def outcome_of_status(
@@ -83,14 +87,6 @@ class MoveOriginator(NamedTuple):
     message_id: int
 
 
-def _data_set(instance: OutgoingInstance, transfer_syntax: str) -> tuple[BinaryIO, int]:
-    if transfer_syntax == instance.transfer_syntax_uid:
-        return instance.open_data_set(), instance.data_set_size
-    with instance.open_file() as stream:
-        converted = transcode(stream, transfer_syntax)
-    return BytesIO(converted), len(converted)
-
-
 def choose_context(
     contexts: list[PresentationContext], instance: OutgoingInstance
 ) -> PresentationContext | None:
@@ -120,13 +116,20 @@ class StorageLink:
         priority: int,
         originator: MoveOriginator | None = None,
         reserved_message_id: int | None = None,
+        conversions: Conversions = _DEFAULT_CONVERSIONS,
+        is_cancelled: Callable[[], bool] = _never,
     ) -> None:
-        """Send over ``assoc`` to ``who``; ``reserved_message_id`` is that of the operation it serves."""
+        """Send over ``assoc`` to ``who``; ``reserved_message_id`` is that of the operation it serves.
+
+        ``is_cancelled`` is asked while an instance is converted: then nobody waits for it.
+        """
         self._assoc = assoc
         self._who = who
         # The priority of a sub-operation is that of the retrieve (PS3.4 C.4.2.1.2, C.4.3.1.2).
         self._requests = StoreRequests(priority, originator)
         self._reserved_message_id = reserved_message_id
+        self._conversions = conversions
+        self._is_cancelled = is_cancelled
         self._message = StoreMessage(assoc)
         if assoc.dul.socket is not None:
             assoc.dul.socket.enlarge_send_buffer()
@@ -161,7 +164,7 @@ class StorageLink:
             instance.sop_class_uid, command_uid(instance.sop_instance_uid), self._next_message_id()
         )
         try:
-            stream, size_bytes = _data_set(instance, str(context.transfer_syntax[0]))
+            stream, size_bytes = self._data_set(instance, str(context.transfer_syntax[0]))
             self._message.prepare(request, context.context_id, stream, size_bytes)
         except (PacsError, NotTranscodable) as error:
             return Outcome.failed(str(error))
@@ -207,6 +210,22 @@ class StorageLink:
         self._message.discard()
         self._assoc.abort()
 
+    def _data_set(self, instance: OutgoingInstance, transfer_syntax: str) -> tuple[BinaryIO, int]:
+        if transfer_syntax == instance.transfer_syntax_uid:
+            return instance.open_data_set(), instance.data_set_size
+        return self._conversions.open(
+            instance.open_file(),
+            instance.stored.data_set_offset,
+            instance.transfer_syntax_uid,
+            transfer_syntax,
+            self._is_wanted,
+        )
+
+    def _is_wanted(self) -> bool:
+        # An abort is noticed by reading; the response to the instance before stays in the queue.
+        self._assoc.poll_peer()
+        return self._assoc.is_usable and not self._is_cancelled()
+
     def _context_for(self, instance: OutgoingInstance) -> PresentationContext | None:
         pair = (instance.sop_class_uid, instance.transfer_syntax_uid)
         if pair not in self._contexts:
@@ -224,7 +243,7 @@ class StorageLink:
 def _not_accepted(instance: OutgoingInstance, who: str) -> str:
     sop_class = _name(instance.sop_class_uid)
     syntax = _name(instance.transfer_syntax_uid)
-    return f"{who} accepts no presentation context for {sop_class} in {syntax}"
+    return f"{sop_class} in {syntax}: {who} accepts no presentation context"
 
 
 def _name(uid: str) -> str:
@@ -234,4 +253,5 @@ def _name(uid: str) -> str:
 
 
 def _broken_off(error: Exception) -> Outcome:
-    return Outcome.failed(f"The stored file broke off: {error}")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return Outcome.failed(f"The stored file broke off: {reason}")

@@ -130,6 +130,15 @@ class Spool:
         self._space.take(len(meta))
         return SpoolWriter(self._next_path(directory), meta, self._limits, self._space)
 
+    def scratch_directory(self) -> str:
+        """A directory for files without a name, on the file system of the spool.
+
+        Raises:
+            StorageFull, StorageUnavailable: there is none.
+        """
+        with storage_faults("write to the spool"):
+            return str(self._own_directory())
+
     def discard(self, spooled: Spooled) -> None:
         """Remove a finished file that was refused; one that is gone is no error."""
         with storage_faults("remove from the spool"):

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
+import warnings
+import zlib
+from collections.abc import Callable
 from io import BytesIO
+from itertools import accumulate
+from pathlib import Path
+from struct import pack
+from typing import Any, BinaryIO
 
+import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import dcmread, dcmwrite
+from pydicom.data import data_manager
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.tag import BaseTag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
+    RLELossless,
 )
 
-from pacs.dimse.transcode import NotTranscodable, transcode
+from pacs.dicom.part10 import read_file_meta
+from pacs.dicom.pixel_decoding import FrameDecoder
+from pacs.dimse.transcode import Conversions, NotTranscodable, transcode
 from tests.factories import make_instance, part10
 
 NATIVE = [
@@ -77,3 +95,342 @@ def _file(data_set: bytes, syntax: str) -> bytes:
 def test_transcode_of_what_cannot_be_decoded_is_one_error(stored: bytes) -> None:
     with pytest.raises(NotTranscodable, match=r"Cannot convert from .* to Implicit VR"):
         transcode(BytesIO(stored), ImplicitVRLittleEndian)
+
+
+# Decompression
+
+
+def _shipped(name: str) -> bytes:
+    return (Path(data_manager.DATA_ROOT) / "test_files" / name).read_bytes()
+
+
+def _changed(before: bytes, after: bytes, target: str) -> set[str]:
+    """The keywords of what is not the same in both data sets."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one, other = dcmread(BytesIO(before)), dcmread(BytesIO(_file(after, target)))
+        return {
+            keyword_for_tag(tag) or str(tag)
+            for tag in one.keys() | other.keys()
+            if tag.element and _bytes(one, tag) != _bytes(other, tag)
+        }
+
+
+def _bytes(instance: Dataset, tag: BaseTag) -> object:
+    element = instance.get_item(tag)
+    if element is None or not element.value:
+        return element is not None
+    if instance[tag].VR == "SQ":
+        return [str(item) for item in instance[tag].value]
+    # The few that pydicom has looked at already are no bytes any more.
+    return element.value if isinstance(element, RawDataElement) else str(element)
+
+
+@pytest.mark.parametrize("target", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("MR_small_RLE.dcm", set()),
+        ("SC_rgb_rle_2frame.dcm", set()),
+        ("J2K_pixelrep_mismatch.dcm", set()),
+        ("examples_jpeg2k.dcm", {"PhotometricInterpretation"}),
+        ("examples_ybr_color.dcm", {"PhotometricInterpretation"}),
+        ("MR_small_jpeg_ls_lossless.dcm", set()),
+        ("JPGExtended.dcm", set()),
+    ],
+)
+def test_decompression_changes_nothing_but_the_pixels_and_what_describes_them(
+    name: str, changed: set[str], target: str
+) -> None:
+    pytest.importorskip("gdcm", reason="the decoders of mini-pacs[codecs]")
+    stored = _shipped(name)
+
+    converted = transcode(BytesIO(stored), target)
+
+    assert _changed(stored, converted, target) == changed | {"PixelData"}
+
+
+def test_twelve_bits_of_jpeg_extended_are_decoded_by_gdcm() -> None:
+    pytest.importorskip("gdcm", reason="the decoders of mini-pacs[codecs]")
+    stored = _shipped("JPGExtended.dcm")
+
+    converted = transcode(BytesIO(stored), ExplicitVRLittleEndian)
+
+    read = dcmread(BytesIO(_file(converted, ExplicitVRLittleEndian)))
+    # What dcmdjpeg and gdcmconv make of it as well (tests/interop/test_decompression.py).
+    pixels = np.frombuffer(read.PixelData, "<u2")
+    assert (read.Rows, read.Columns, len(pixels)) == (1024, 256, 1024 * 256)
+    assert (int(pixels.min()), int(pixels.max())) == (0, 264)
+
+
+def test_jpeg_2000_whose_signedness_differs_is_decoded_as_pixel_representation_says() -> None:
+    pytest.importorskip("gdcm", reason="the decoders of mini-pacs[codecs]")
+    stored = _shipped("J2K_pixelrep_mismatch.dcm")
+
+    converted = transcode(BytesIO(stored), ExplicitVRLittleEndian)
+
+    read = dcmread(BytesIO(_file(converted, ExplicitVRLittleEndian)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = dcmread(BytesIO(stored)).pixel_array
+    assert read.PixelRepresentation == 1
+    assert int(expected.min()) == -2000
+    assert (read.pixel_array == expected).all()
+
+
+# Frames
+
+
+def _rle(count: int = 4) -> tuple[Dataset, list[bytes]]:
+    """An instance in RLE Lossless of frames of which no two are alike, and its frames as they were."""
+    instance = make_instance(Rows=8, Columns=8, NumberOfFrames=count)
+    frames = [bytes(range(64 * number, 64 * number + 64)) for number in range(count)]
+    instance.PixelData = b"".join(frames)
+    instance.compress(RLELossless, generate_instance_uid=False)
+    instance["PixelData"].VR = "OB"
+    return instance, frames
+
+
+def _written(instance: Dataset) -> bytes:
+    file = BytesIO()
+    dcmwrite(file, instance, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _encapsulated(instance: Dataset, table: list[int], fragments: list[bytes]) -> bytes:
+    items = [pack(f"<{len(table)}L", *table), *fragments]
+    instance.PixelData = b"".join(pack("<HHL", 0xFFFE, 0xE000, len(one)) + one for one in items)
+    instance["PixelData"].VR = "OB"
+    instance["PixelData"].is_undefined_length = True
+    return _written(instance)
+
+
+def _offsets(fragments: list[bytes]) -> list[int]:
+    return [0, *accumulate(len(one) + 8 for one in fragments)][:-1]
+
+
+def test_a_wrong_offset_table_loses_no_frame() -> None:
+    instance, frames = _rle()
+    fragments = list(generate_frames(instance.PixelData, number_of_frames=4))
+    table = _offsets(fragments)
+    table[2] += 1
+
+    converted = transcode(
+        BytesIO(_encapsulated(instance, table, fragments)), ImplicitVRLittleEndian
+    )
+
+    read = dcmread(BytesIO(_file(converted, ImplicitVRLittleEndian)))
+    assert read.NumberOfFrames == 4
+    assert read.PixelData == b"".join(frames)
+
+
+@pytest.mark.parametrize(
+    ("stated", "kept", "reason"),
+    [
+        (4, 3, "no offset table and no one fragment for a frame"),
+        (5, 4, "no offset table and no one fragment for a frame"),
+        (0, 4, "Number of Frames is not between"),
+    ],
+)
+def test_frames_that_are_not_all_there_fail_with_the_reason(
+    stated: int, kept: int, reason: str
+) -> None:
+    instance, _ = _rle()
+    fragments = list(generate_frames(instance.PixelData, number_of_frames=4))
+    instance.NumberOfFrames = stated
+
+    with pytest.raises(NotTranscodable, match=reason):
+        transcode(BytesIO(_encapsulated(instance, [], fragments[:kept])), ImplicitVRLittleEndian)
+
+
+def test_frames_beyond_number_of_frames_fail_and_are_not_dropped() -> None:
+    pytest.importorskip("gdcm", reason="the decoders of mini-pacs[codecs]")
+    original = dcmread(BytesIO(_shipped("examples_ybr_color.dcm")))
+    fragments = list(generate_frames(original.PixelData, number_of_frames=30))[:2]
+    del original.NumberOfFrames
+    stored = BytesIO()
+    original.PixelData = b"\xfe\xff\x00\xe0\0\0\0\0" + b"".join(
+        pack("<HHL", 0xFFFE, 0xE000, len(one)) + one for one in fragments
+    )
+    original["PixelData"].is_undefined_length = True
+    original.save_as(stored)
+
+    with pytest.raises(NotTranscodable, match="more frames than Number of Frames"):
+        transcode(BytesIO(stored.getvalue()), ImplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("Rows", 9), ("Columns", 4), ("SamplesPerPixel", 3)]
+)
+def test_rle_frame_of_another_size_fails_with_the_reason(keyword: str, value: int) -> None:
+    instance, _ = _rle()
+    fragments = list(generate_frames(instance.PixelData, number_of_frames=4))
+    setattr(instance, keyword, value)
+    if keyword == "SamplesPerPixel":
+        instance.PhotometricInterpretation = "RGB"
+        instance.PlanarConfiguration = 0
+
+    with pytest.raises(NotTranscodable, match=r"cannot be decoded|decodes to"):
+        transcode(
+            BytesIO(_encapsulated(instance, _offsets(fragments), fragments)),
+            ImplicitVRLittleEndian,
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("JPEG2000.dcm", "1024 x 256 x 1"), ("JPGExtended.dcm", "1024 x 256 x 1")]
+)
+def test_codestream_of_another_size_fails_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch, name: str, size: str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        instance = dcmread(BytesIO(_shipped(name)))
+        # The same number of bytes.
+        instance.Rows, instance.Columns = instance.Columns, instance.Rows
+        stored = BytesIO()
+        instance.save_as(stored)
+    monkeypatch.setattr(FrameDecoder, "_by_plugin", None)
+
+    with pytest.raises(NotTranscodable, match=f"encoded as {size}, not 256 x 1024 x 1"):
+        transcode(BytesIO(stored.getvalue()), ImplicitVRLittleEndian)
+
+
+def test_compressed_syntax_without_pixel_data_is_encoded_as_it_is() -> None:
+    instance = make_instance()
+    del instance.PixelData
+    stored = part10(instance, RLELossless)
+
+    converted = transcode(BytesIO(stored), ImplicitVRLittleEndian)
+
+    assert _changed(stored, converted, ImplicitVRLittleEndian) == set()
+
+
+def test_what_no_decoder_is_installed_for_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance, _ = _rle()
+    monkeypatch.setitem(sys.modules, "numpy", None)
+
+    with pytest.raises(NotTranscodable, match="No decoder for it is installed"):
+        transcode(BytesIO(_written(instance)), ImplicitVRLittleEndian)
+
+
+def test_reason_of_a_decoder_is_one_line() -> None:
+    pytest.importorskip("gdcm", reason="the decoders of mini-pacs[codecs]")
+    instance, _ = _rle()
+    fragments = [b"\x00" * 64 for _ in range(4)]
+
+    with pytest.raises(NotTranscodable) as raised:
+        transcode(
+            BytesIO(_encapsulated(instance, _offsets(fragments), fragments)),
+            ImplicitVRLittleEndian,
+        )
+
+    assert "\n" not in str(raised.value)
+    assert "A frame cannot be decoded: " in str(raised.value)
+
+
+# Bounds
+
+
+def _open(
+    stored: bytes, conversions: Conversions, is_wanted: Callable[[], bool] = lambda: True
+) -> tuple[BinaryIO, BinaryIO, int]:
+    stream = BytesIO(stored)
+    meta = read_file_meta(stream)
+    opened, size = conversions.open(
+        stream,
+        meta.data_set_offset,
+        meta.transfer_syntax_uid,
+        ImplicitVRLittleEndian,
+        is_wanted,
+    )
+    return stream, opened, size
+
+
+def _deflated(zeros: int) -> bytes:
+    """A file whose deflated Pixel Data are ``zeros`` bytes of nothing, without having them in memory."""
+    instance = make_instance()
+    del instance.PixelData
+    head = part10(instance, ExplicitVRLittleEndian)
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    at = 144 + int.from_bytes(head[140:144], "little")
+    data = deflater.compress(head[at:] + b"\xe0\x7f\x10\x00OB\0\0" + pack("<L", zeros))
+    block = bytes(1 << 20)
+    for _ in range(zeros >> 20):
+        data += deflater.compress(block)
+    data += deflater.flush()
+    meta = part10(instance, DeflatedExplicitVRLittleEndian)
+    return meta[: 144 + int.from_bytes(meta[140:144], "little")] + data
+
+
+def test_deflate_bomb_is_inflated_in_little_memory(tmp_path: Path) -> None:
+    stored = _deflated(64 << 20)
+    assert len(stored) < 80_000
+    tracemalloc.start()
+    try:
+        _, opened, size = _open(stored, Conversions(scratch_directory=lambda: str(tmp_path)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    opened.close()
+
+    assert size > 64 << 20
+    assert peak < 8 << 20
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_deflate_bomb_over_the_limit_is_refused_with_the_name_of_the_setting() -> None:
+    with pytest.raises(
+        NotTranscodable, match=r"More than 1048576 bytes \(conversion_limit_bytes\)"
+    ):
+        _open(_deflated(8 << 20), Conversions(limit_bytes=1 << 20))
+
+
+def test_decompression_over_the_limit_is_refused_before_a_frame_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    instance, _ = _rle()
+    monkeypatch.setattr(FrameDecoder, "decode", None)
+
+    with pytest.raises(NotTranscodable, match="conversion_limit_bytes"):
+        _open(_written(instance), Conversions(limit_bytes=255))
+
+
+def test_conversion_that_takes_too_long_is_refused_with_the_name_of_the_setting() -> None:
+    with pytest.raises(NotTranscodable, match=r"More than 0 s \(conversion_timeout_seconds\)"):
+        _open(_deflated(8 << 20), Conversions(limit_seconds=0))
+
+
+@pytest.mark.parametrize(
+    "stored", [pytest.param(_rle, id="frames"), pytest.param(_deflated, id="deflated")]
+)
+def test_conversion_that_nobody_waits_for_any_more_ends(stored: Callable[..., Any]) -> None:
+    data = _deflated(8 << 20) if stored is _deflated else _written(_rle()[0])
+    asked: list[int] = []
+
+    def is_wanted() -> bool:
+        asked.append(1)
+        return len(asked) < 3
+
+    with pytest.raises(NotTranscodable, match="The peer went away"):
+        _open(data, Conversions(), is_wanted)
+
+    assert len(asked) == 3
+
+
+def test_conversion_closes_what_it_opened() -> None:
+    instance, _ = _rle()
+    stream, opened, _ = _open(_written(instance), Conversions())
+    assert not stream.closed
+    opened.close()
+    assert stream.closed
+
+    broken = BytesIO(part10(make_instance(), JPEGBaseline8Bit))
+    with pytest.raises(NotTranscodable):
+        Conversions().open(broken, 0, RLELossless, ImplicitVRLittleEndian)
+    assert broken.closed
+
+
+def test_deflated_data_set_that_ends_early_fails_before_anything_is_sent() -> None:
+    with pytest.raises(NotTranscodable, match="The deflated data set ends early"):
+        _open(_deflated(1 << 20)[:-40], Conversions())

@@ -51,7 +51,7 @@ class PendingCadence:
     """How often a retrieve answers Pending: after so many sub-operations or so much time."""
 
     sub_operations: int = 25
-    seconds: float = 1.0
+    seconds: float = 0.1
 
 
 class EngineAE(ApplicationEntity):
