@@ -35,6 +35,8 @@ class SubOperations:
     warning: int = 0
     #: Failed SOP Instance UID List (0008,0058), in the order of failing.
     failed_uids: list[str] = field(default_factory=list)
+    #: Why they failed, no more than two that differ: more than one is no reason for all.
+    _reasons: set[str] = field(default_factory=set)
 
     @property
     def remaining(self) -> int:
@@ -50,9 +52,21 @@ class SubOperations:
             self.warning += 1
         else:
             self.failed += 1
+            self._failed_because(outcome.comment)
             if sop_instance_uid:
                 self.failed_uids.append(sop_instance_uid)
 
     def fail_remaining(self) -> None:
         """Count what was never tried as failed: their UIDs were never learned."""
+        if self.remaining:
+            self._failed_because("")
         self.failed += self.remaining
+
+    @property
+    def reason(self) -> str:
+        """Why sub-operations failed, if it is the same for all that did; else empty."""
+        return next(iter(self._reasons)) if len(self._reasons) == 1 else ""
+
+    def _failed_because(self, reason: str) -> None:
+        if len(self._reasons) < 2:
+            self._reasons.add(reason)

@@ -136,8 +136,13 @@ def status_dataset(status: int, comment: str = "", offending: tuple[int, ...] = 
 def concluding_status(operations: SubOperations) -> tuple[Status, str]:
     """Status and Error Comment of a retrieve none of whose sub-operations remain (PS3.4 C.4.2.3.1, C.4.3.3.1)."""
     failed, warning, total = operations.failed, operations.warning, operations.total
+    reason = operations.reason
     if failed and failed == total:
-        return Status.UNABLE_TO_PERFORM_SUB_OPERATIONS, "All sub-operations failed"
+        comment = reason or "All sub-operations failed"
+        return Status.UNABLE_TO_PERFORM_SUB_OPERATIONS, comment
+    if failed and reason:
+        # The counters are in the response beside it.
+        return Status.WARNING_SUB_OPERATIONS, f"{failed} of {total} failed: {reason}"
     if failed or warning:
         return Status.WARNING_SUB_OPERATIONS, f"{failed} failed, {warning} warned, of {total}"
     return Status.SUCCESS, ""
@@ -156,8 +161,13 @@ def failed_list(uids: Sequence[str]) -> Dataset | None:
 
 
 def error_comment(text: str) -> str:
-    """What of ``text`` fits Error Comment (0000,0902): LO, 64 characters of the default repertoire."""
+    """What of ``text`` fits Error Comment (0000,0902): LO, 64 characters of the default repertoire.
+
+    Of a sentence that is too long, what stands before its colons goes: the reason is behind them.
+    """
     plain = visible(text).encode("ascii", "replace").decode("ascii").replace("\\", "/")
+    while len(plain) > MAX_COMMENT_CHARACTERS and ": " in plain:
+        plain = plain.split(": ", 1)[1]
     if len(plain) > MAX_COMMENT_CHARACTERS:
         plain = plain[: MAX_COMMENT_CHARACTERS - 3].rstrip() + "..."
     return plain

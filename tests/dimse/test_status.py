@@ -71,3 +71,25 @@ def test_comment_fits_its_vr_whatever_the_text(text: str) -> None:
     assert len(comment) <= 64
     assert comment.isascii()
     assert "\\" not in comment
+
+
+@pytest.mark.parametrize(
+    ("text", "comment"),
+    [
+        ("short enough: as it is", "short enough: as it is"),
+        (
+            "Cannot convert from JPEG Baseline (Process 1) to Implicit VR Little Endian: a frame: no",
+            "a frame: no",
+        ),
+        (
+            "CT Image Storage in Explicit VR Little Endian: DEST accepts no presentation context",
+            "DEST accepts no presentation context",
+        ),
+        ("a" * 70, "a" * 61 + "..."),
+        ("x" * 70 + ": " + "b" * 70, "b" * 61 + "..."),
+        ("two\r\nlines", "two/x0d/x0alines"),
+        ("Gr\u00f6\u00dfe \\ 1", "Gr??e / 1"),
+    ],
+)
+def test_comment_that_is_too_long_keeps_the_reason(text: str, comment: str) -> None:
+    assert error_comment(text) == comment

@@ -59,6 +59,13 @@ def serve(assoc: EngineAssociation, request: Any, context: Any) -> None:
         _LOOPS[type(request)](assoc, request, context)
     else:
         _discard_received(request)
+        LOGGER.warning(
+            "%s: %s answered %04X: %s",
+            assoc.label,
+            _name_of(request),
+            int(problem.Status),
+            problem.ErrorComment,
+        )
         respond(assoc, response_to(request), context, problem)
 
 
