@@ -263,6 +263,8 @@ def move_command(
 ) -> int:
     r"""Send a C-MOVE: have the remote AE send instances to a third one that it knows.
 
+    Ends with 1 if not everything has arrived, and if nothing matched.
+
     KEY=VALUE names the unique keys, several UIDs separated by a backslash. Ctrl-C asks the remote AE to stop
     (C-CANCEL) and waits for its answer; a second one ends the association at once.
 
@@ -288,7 +290,7 @@ def move_command(
         _report(final, destination)
     if cancellation.was_sent:
         return INTERRUPTED
-    return 0 if final.status == 0x0000 else 1
+    return 0 if final.status == 0x0000 and final.matched is not False else 1
 
 
 @contextmanager
@@ -329,6 +331,8 @@ def _report(final: query_scu.Progress, destination: str) -> None:
         f"{final.warning} warning, to {destination}",
         markup=False,
     )
+    if final.status == 0x0000 and final.matched is False:
+        console.print("nothing matched, so nothing was sent", markup=False)
     if final.comment:
         console.print(final.comment, markup=False)
     for uid in final.failed_uids:

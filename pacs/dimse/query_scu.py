@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydicom import config
@@ -79,6 +79,8 @@ class Progress:
     failed: int
     warning: int
     failed_uids: tuple[str, ...] = ()
+    #: Whether anything matched; None as long as the peer has not said.
+    matched: bool | None = None
 
 
 def identifier(level: str, keys: Mapping[str, str]) -> Dataset:
@@ -236,13 +238,16 @@ def move(
     uid = sop_class_uid(model, Operation.MOVE)
     assoc = _associate(options, peer, uid, extended)
     try:
+        matched: bool | None = None
         responses = assoc.send_c_move(query, destination, uid)
         if cancellation is not None:
             cancellation.applies_to(assoc, uid)
         for status, failed in responses:
             if "Status" not in status:
                 raise PeerAborted(f"{peer} gave no final response")
-            yield _progress(status, failed)
+            progress = _progress(status, failed)
+            matched = matched or progress.matched
+            yield replace(progress, matched=matched)
     except KeyboardInterrupt:
         # The request may be half sent, and nobody would wait for the rest of its responses.
         assoc.abort()
@@ -258,14 +263,20 @@ def _progress(status: Dataset, failed: Dataset | None) -> Progress:
     if isinstance(uids, bytes):  # UN, as a long list of them is in explicit VR (PS3.5 6.2.2)
         uids = uids.rstrip(b"\0").decode("ascii", "replace").split("\\")
     listed = () if not uids else (uids,) if isinstance(uids, str) else tuple(uids)
+    remaining, completed, failed_ones, warning = (
+        status.get(f"NumberOf{name}Suboperations")
+        for name in ("Remaining", "Completed", "Failed", "Warning")
+    )
+    counts = [count for count in (remaining, completed, failed_ones, warning) if count is not None]
     return Progress(
         status=int(status.Status),
         comment=str(status.get("ErrorComment") or ""),
-        remaining=status.get("NumberOfRemainingSuboperations"),
-        completed=int(status.get("NumberOfCompletedSuboperations") or 0),
-        failed=int(status.get("NumberOfFailedSuboperations") or 0),
-        warning=int(status.get("NumberOfWarningSuboperations") or 0),
+        remaining=remaining,
+        completed=int(completed or 0),
+        failed=int(failed_ones or 0),
+        warning=int(warning or 0),
         failed_uids=tuple(map(str, listed)),
+        matched=any(counts) if counts else None,
     )
 
 
