@@ -296,10 +296,16 @@ def _masks(layout: Layout, choice: Choice) -> Edits:
 
 def _keep_mask(item: Dataset, choice: Choice) -> bool:
     masks = _numbers(item, "MaskFrameNumbers")
-    if any(choice.number(frame) is None for frame in masks):
+    # A number that is of no frame of the source, often 0, names no mask that could be missing now.
+    real = [frame for frame in masks if 1 <= frame <= choice.count]
+    if all(choice.number(frame) is not None for frame in real):
+        if real:
+            item.MaskFrameNumbers = [choice.number(frame) or frame for frame in masks]
+    elif str(item.get("MaskOperation") or "").strip() == "NONE":
+        # Nothing is subtracted: the numbers mean nothing, and must not mean another frame.
+        del item.MaskFrameNumbers
+    else:
         return False
-    if masks:
-        item.MaskFrameNumbers = [choice.number(frame) for frame in masks]
     ranges = _numbers(item, "ApplicableFrameRange")
     if not ranges:
         return True

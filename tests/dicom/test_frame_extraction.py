@@ -216,6 +216,46 @@ def test_masks_follow_their_frames() -> None:
 
 
 @pytest.mark.parametrize(
+    ("operation", "masks", "kept"),
+    [
+        ("AVG_SUB", [0], 0),
+        ("AVG_SUB", [7], 7),
+        ("NONE", [0], 0),
+        ("NONE", [3], None),
+        ("NONE", [4], 1),
+        ("NONE", None, None),
+        ("TID", None, None),
+    ],
+)
+def test_mask_item_without_a_real_mask_frame_stays(
+    operation: str, masks: list[int] | None, kept: int | None
+) -> None:
+    item = Dataset()
+    item.MaskOperation = operation
+    if masks is not None:
+        item.MaskFrameNumbers = masks
+    source = make_multiframe(6, RecommendedViewingMode="SUB")
+    source.MaskSubtractionSequence = [item]
+
+    extracted = extract(part10(source), 4, 5)
+
+    [found] = extracted.MaskSubtractionSequence
+    assert found.MaskOperation == operation
+    assert found.get("MaskFrameNumbers") == kept
+    assert extracted.RecommendedViewingMode == "SUB"
+
+
+def test_mask_item_with_a_real_mask_frame_that_is_left_out_goes() -> None:
+    item = Dataset()
+    item.MaskOperation = "AVG_SUB"
+    item.MaskFrameNumbers = [0, 3]
+    source = make_multiframe(6)
+    source.MaskSubtractionSequence = [item]
+
+    assert "MaskSubtractionSequence" not in extract(part10(source), 4, 5)
+
+
+@pytest.mark.parametrize(
     "keywords",
     [
         {"DimensionOrganizationType": "TILED_FULL"},
