@@ -481,7 +481,7 @@ def test_move_answers_pending_while_the_destination_is_slow(
     uids = store_study(service, 3)
 
     def sleep(_event: Any) -> int:
-        time.sleep(0.15)
+        time.sleep(0.3)  # what was done before is recorded and answered meanwhile
         return 0x0000
 
     destination.answers = dict.fromkeys(uids, sleep)
