@@ -21,9 +21,9 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR, private_dictiona
 
 from pacs.dicom import element_writer
 from pacs.dicom.byte_source import StreamBytes
-from pacs.dicom.element_reader import ElementHeader, ElementReader
+from pacs.dicom.element_headers import ElementHeader, ends_within
+from pacs.dicom.element_reader import ElementReader
 from pacs.dicom.encoding import (
-    IMPLICIT_LITTLE,
     ITEM,
     ITEM_DELIMITER,
     SEQUENCE_DELIMITER,
@@ -92,6 +92,14 @@ class _Walk(ElementReader):
     def count(self) -> None:
         """One header more was read."""
         self._count()
+
+    def behind_filler(self, position: int) -> int:
+        """Where the bytes end that some writers fill up a data set with."""
+        return self._behind_filler(position)
+
+    def is_over(self, position: int, encoding: Encoding) -> bool:
+        """Whether the data set has no more elements."""
+        return not self._has_element(position, None, encoding)
 
     def _count(self) -> None:
         self._elements += 1
@@ -189,9 +197,12 @@ class _Reencoder:
                 self._leave(level)
             elif level.sequence is not None:
                 position = self._item(level, level.sequence, position)
-            elif len(self._levels) == 1 and self._is_over(position):
-                return self._output.pieces()
+            elif len(self._levels) > 1:
+                position = self._element(level, position)
             else:
+                position = self._walk.behind_filler(position)
+                if self._walk.is_over(position, level.encoding):
+                    return self._output.pieces()
                 position = self._element(level, position)
 
     def _signedness(self, encoding: Encoding) -> bool:
@@ -203,10 +214,6 @@ class _Reencoder:
     def _is_signed(self, header: ElementHeader, encoding: Encoding) -> bool:
         value = self._walk.source.read_at(header.value_at, min(header.length, 2))
         return int.from_bytes(value, "big" if encoding.is_big_endian else "little") == 1
-
-    def _is_over(self, position: int) -> bool:
-        # Some writers pad the data set with NUL.
-        return not any(self._walk.source.read_at(position, _HEADER_BYTES))
 
     def _leave(self, level: _Level) -> None:
         if level.slot is not None:
@@ -246,7 +253,7 @@ class _Reencoder:
             encoding = self._walk.encoding_at(begin, encoding)
         end = None if length == UNDEFINED_LENGTH else begin + length
         if end is not None and end > level.limit:
-            raise _ends_within(sequence or level.sequence or ITEM, length)
+            raise ends_within(ElementHeader(sequence or ITEM, "", length, begin), level.limit)
         opened = _Level(sequence, encoding, end, level.limit if end is None else end)
         opened.slot = None if end is None else self._output.slot()
         opened.is_signed = level.is_signed
@@ -267,7 +274,7 @@ class _Reencoder:
         if tag >> 16 == ITEM >> 16:
             raise InvalidInstance(f"{_tag(tag)} is where no Item or sequence begins or ends")
         if length != UNDEFINED_LENGTH and header.value_at + length > level.limit:
-            raise _ends_within(tag, length)
+            raise ends_within(header, level.limit)
         if len(self._levels) == 1 and tag in self._replacements:
             self._replace(header)
             return self._walk.skip(header, level.encoding)
@@ -290,10 +297,9 @@ class _Reencoder:
         encoding = level.encoding
         if vr == "UN" and header.vr:
             # What is in it is implicit VR little endian by rule (PS3.5 6.2.2), though not by habit.
-            encoding = IMPLICIT_LITTLE
+            encoding = self._walk.within_un(header.value_at)
             end = self._walk.skip(header, level.encoding)
-            inner = self._walk.encoding_at(header.value_at + _HEADER_BYTES, IMPLICIT_LITTLE)
-            if inner.is_implicit or not self._target.is_implicit:
+            if encoding.is_implicit or not self._target.is_implicit:
                 head = element_writer.element_header(tag, "UN", length, self._target)
                 self._output.write(head)
                 self._output.append(Range(self._offset + header.value_at, end - header.value_at))
@@ -372,10 +378,6 @@ def _private_vr(tag: int, creator: str, length: int) -> str:
     if len(vr) != 2 or vr == "SQ" or length % _UNITS.get(vr, 1):
         return "UN"
     return vr
-
-
-def _ends_within(tag: int, length: int) -> InvalidInstance:
-    return InvalidInstance(f"It ends within {_tag(tag)}, which claims {length} bytes")
 
 
 def _name(level: _Level) -> str:

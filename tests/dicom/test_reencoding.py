@@ -388,10 +388,10 @@ def test_swapped_bytes_are_the_same_from_any_position() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (explicit(0x7FE00010, "OW", bytes(10), 4096), r"ends within \(7FE0,0010\).*4096"),
-        (explicit(0x0040A730, "SQ", item(explicit(0x00100020, "LO", b"ID", 40))), "ends within"),
-        (explicit(0x0040A730, "SQ", pack("<HHL", 0xFFFE, 0xE000, 90)), "ends within"),
-        (explicit(0x00100020, "LO", b"ID") + b"\x10\x00\x30", "ends within an element header"),
+        (explicit(0x7FE00010, "OW", bytes(10), 4096), r"\(7FE0,0010\) lacks 4086 of 4096 bytes"),
+        (explicit(0x0040A730, "SQ", item(explicit(0x00100020, "LO", b"ID", 40))), "lacks 38 of 40"),
+        (explicit(0x0040A730, "SQ", pack("<HHL", 0xFFFE, 0xE000, 90)), "lacks 90 of 90"),
+        (explicit(0x00100020, "LO", b"ID") + b"\x10\x00\x30", "ends within a tag"),
         (explicit(0x0040A730, "SQ", b"", UNDEFINED), r"ends within \(0040,A730\)"),
         (explicit(0x7FE00010, "OB", ITEM, UNDEFINED), "in fragments"),
         (explicit(0x0040A730, "SQ", b"\x10\x00\x20\x00\0\0\0\0"), "in place of an Item"),
