@@ -21,7 +21,7 @@ from pacs.conformance.scu.judge import judge
 from pacs.conformance.scu.scenario import Scenario, load, ready_made
 from pacs.conformance.scu.server import ProgrammableSCP
 from pacs.conformance.scu.session import Session
-from pacs.dimse.query_scu import Peer
+from pacs.dimse.peer import Peer
 from pacs.errors import DestinationUnreachable, InvalidSetting
 
 _ANY = "0.0.0.0"  # noqa: S104 - SCUs call from wherever they are

@@ -13,14 +13,16 @@ from pacs.cli.options import ARCHIVE_SETTINGS, SCU_SETTINGS, with_settings
 from pacs.cli.output import console, print_json
 from pacs.config import Settings
 from pacs.dimse import query_scu
-from pacs.errors import InvalidSetting, PacsError
+from pacs.dimse.peer import Peer
+from pacs.errors import InvalidSetting, NoArchive, PacsError
 from pacs.explain.advice import SERVICES
 from pacs.explain.cases import explain_status
 from pacs.explain.explanation import Case, Explanation, Site
 from pacs.explain.problems import Problem, Problems
 from pacs.explain.traces import explain_trace, read_traces
 from pacs.index.records import RemoteAE
-from pacs.server import configured_remotes, open_archive, options_of
+from pacs.remotes import configured_remotes
+from pacs.server import open_archive, options_of
 
 _HIGHEST_STATUS = 0xFFFF
 
@@ -69,7 +71,7 @@ def explain_command(
         else:
             found = [explain_status(_case(str(status), service, destination), site)]
         return _print_all(found, as_json=as_json)
-    with closing(open_archive(settings)) as archive:
+    with closing(open_archive(settings, make=False)) as archive:
         problems = Problems(archive.index, _site(settings, archive, probe=probe))
         shown = _chosen(problems, association, retrieve, last, calling_ae)
     return _print_problems(shown, as_json=as_json)
@@ -106,11 +108,13 @@ def _case(status: str, service: str | None, destination: str) -> Case:
 
 @contextmanager
 def _archive_if_any(settings: Settings) -> Iterator[Archive | None]:
-    """The archive, but none is made for a question that needs none."""
-    if not settings.data_dir.is_dir():
+    """The archive, if there is one: a question that needs none is answered without."""
+    try:
+        archive = open_archive(settings, make=False)
+    except NoArchive:
         yield None
         return
-    with closing(open_archive(settings)) as archive:
+    with closing(archive):
         yield archive
 
 
@@ -120,7 +124,7 @@ def _site(settings: Settings, archive: Archive | None, *, probe: bool) -> Site:
         known |= {remote.title: remote for remote in archive.index.remote_aes()}
 
     def ask(remote: RemoteAE) -> str:
-        peer = query_scu.Peer(remote.title, remote.host, remote.port, remote.tls)
+        peer = Peer(remote.title, remote.host, remote.port, remote.tls)
         try:
             query_scu.echo(options_of(settings), peer)
         except PacsError as error:

@@ -69,7 +69,10 @@ def in_process(
 def command_paths(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     yield path
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
             yield from command_paths(child, (*path, name))
 
 
@@ -77,10 +80,11 @@ def command_paths(command: click.Command, path: tuple[str, ...] = ()) -> Iterato
 def test_help_of_every_command_describes_it_and_its_options(path: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*path, "--help"], prog_name="pacs")
 
-    command: click.Command = app
+    command: click.Command | None = app
     for name in path:
         assert isinstance(command, click.Group)
-        command = command.commands[name]
+        command = command.get_command(click.Context(command), name)
+    assert command is not None
     assert result.exit_code == 0
     assert result.stdout.startswith(" ".join(("Usage: pacs", *path)))
     assert command.help
@@ -157,11 +161,15 @@ def test_db_upgrade_brings_an_empty_index_to_the_newest_revision(
     options = ("--database-url", empty_database_url)
 
     before = processes.run("db", "current", *options, "--json")
-    upgraded = succeeded(processes.run("db", "upgrade", *options))
+    refused = failed(processes.run("db", "upgrade", *options), 2)
+    untouched = processes.run("db", "current", *options, "--json")
+    upgraded = succeeded(processes.run("db", "upgrade", "--make", *options))
     again = succeeded(processes.run("db", "upgrade", *options))
     after = json.loads(succeeded(processes.run("db", "current", *options, "--json")))
 
     assert before.returncode == 1
+    assert refused.endswith("To make one: pacs serve, pacs import or pacs db upgrade --make")
+    assert untouched.stdout == before.stdout
     assert json.loads(before.stdout)["current"] is None
     assert upgraded == f"index is at revision {after['newest']}, was empty\n"
     assert again == f"index is at revision {after['newest']}\n"
@@ -177,8 +185,9 @@ def test_db_upgrade_brings_an_empty_index_to_the_newest_revision(
         (["nonsense"], "No such command 'nonsense'"),
         (["serve", "--prot", "1"], "No such option '--prot'"),
         (["serve", "--port", "many"], "port: expected a whole number"),
-        (["find"], "TITLE@HOST:PORT"),
-        (["find", "PACS"], "expected TITLE@HOST:PORT, got 'PACS'"),
+        (["find"], "TITLE[@HOST:PORT]"),
+        (["find", "PACS@"], "expected TITLE@HOST:PORT, got 'PACS@'"),
+        (["find", "PACS"], "a registered AE title, got 'PACS'; there is no archive: sqlite:///"),
         (["find", "PACS@127.0.0.1:1", "PatientNmae=X"], "'PatientNmae'"),
         (["find", "PACS@127.0.0.1:1", "--level", "ROOM"], "'ROOM'"),
         (["find", "PACS@127.0.0.1:1", "Rows=many"], "Rows: "),
@@ -214,7 +223,7 @@ def test_unreachable_index_is_one_line_and_exit_code_3(
 
 
 def test_debug_shows_the_traceback(processes: Processes) -> None:
-    completed = processes.run("--debug", "find", "PACS")
+    completed = processes.run("--debug", "find", "PACS@")
 
     assert completed.returncode == 1
     assert "Traceback" in completed.stderr
@@ -251,7 +260,11 @@ def test_ctrl_c_is_one_line_and_exit_code_130(
         ("check", "--repair"),
         ("reindex",),
         ("ae", "list"),
+        ("ae", "add", "DEST", "10.0.0.7", "104"),
+        ("ae", "set", "DEST", "--tls"),
         ("ae", "remove", "DEST"),
+        ("explain",),
+        ("db", "upgrade"),
         ("retrieve", "list"),
         ("retrieve", "show", "1"),
         ("retrieve", "retry", "1"),
