@@ -203,6 +203,8 @@ def prepare(settings: Settings, archive: Archive) -> None:
     with _only_reading("the index does not know its storage yet"):
         learn_storage(archive.storage, archive.index)
     _look_for_lost_index(archive)
+    for line in archive.index.close_to_others():
+        LOGGER.warning("%s", line)
     _look_at_certificate(settings)
     if archive.index.attribute_set_version() != ATTRIBUTE_SET_VERSION:
         LOGGER.warning(

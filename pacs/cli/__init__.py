@@ -8,6 +8,7 @@ storage or the peer cannot be reached; 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
@@ -40,6 +41,9 @@ _EXIT_CODES: dict[type[PacsError], int] = {
     DestinationUnreachable: 3,
 }
 
+#: For the archive's user, and to read for a group that an operator may give to a backup.
+_NOT_FOR_OTHERS = 0o027
+
 
 @click.group(
     cls=LazyGroup,
@@ -55,6 +59,8 @@ def app(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    # Index, stored files, reports and traces hold patient data, wherever a user has them made.
+    os.umask(os.umask(_NOT_FOR_OTHERS) | _NOT_FOR_OTHERS)
     if not sys.warnoptions:
         # What pydicom has to say of a peer's data is in our log lines, in our words.
         warnings.simplefilter("ignore")

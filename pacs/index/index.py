@@ -119,6 +119,10 @@ class Index:
         """The database URL without its password."""
         return self._engine.description
 
+    def close_to_others(self) -> list[str]:
+        """Keep other local users from reading it; a line for each file of which that was not so."""
+        return self._engine.close_to_others()
+
     # Instances
 
     def ingest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import tomllib
@@ -57,7 +58,10 @@ def in_process(
     handlers = list(root.handlers)
     for name in ("pacs", "pynetdicom", "pydicom", "alembic", "sqlalchemy"):
         levels[name] = logging.getLogger(name).level
+    umask = os.umask(0)
+    os.umask(umask)
     yield Main(capsys, monkeypatch)
+    os.umask(umask)
     root.handlers = handlers
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)

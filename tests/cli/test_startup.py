@@ -170,6 +170,8 @@ def test_command_that_does_not_exist_is_answered_with_the_one_that_may_be_meant(
 ) -> None:
     with pytest.raises(click.UsageError, match=r"No such command 'improt'\. Did you mean import\?"):
         app.main(["improt"], standalone_mode=False)
-    with pytest.raises(click.UsageError, match=r"No such command 'lst'\. Did you mean list\?"):
+    with pytest.raises(
+        click.UsageError, match=r"No such command 'lst'\. Did you mean list or set\?"
+    ):
         app.main(["ae", "lst"], standalone_mode=False)
     assert did_you_mean("zzz", ["echo", "find"]) == ""
