@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pacs.cli.conformance_reports import WantedReports, deliver, report_options
 from pacs.cli.options import with_settings
-from pacs.cli.output import errors, print_table
+from pacs.cli.output import errors, print_json, print_table
 from pacs.cli.peers import PEER_SETTINGS, peer_named
 from pacs.config import Settings
 from pacs.conformance.judgement import CheckResult, Report
@@ -80,9 +80,7 @@ def scp_command(
     if not checks:
         raise click.UsageError("no check has that name and clause; --list shows all")
     if list_only:
-        rows = ((one.name, one.clause, one.requirement.value, one.title) for one in checks)
-        print_table("", ("check", "clause", "requirement", "the SCP ..."), rows)
-        return 0
+        return _list(checks, as_json=wanted.as_json)
     if peer is None:
         raise click.UsageError("say which SCP: TITLE@HOST:PORT, or a registered TITLE")
     called = peer_named(settings, peer)
@@ -94,6 +92,16 @@ def scp_command(
     except AssociationEnded as error:
         raise DestinationUnreachable(f"{peer}: {error}") from error
     return deliver(report, wanted)
+
+
+def _list(checks: Sequence[Check], *, as_json: bool) -> int:
+    headings = ("check", "clause", "requirement", "title")
+    rows = [(one.name, one.clause, one.requirement.value, one.title) for one in checks]
+    if as_json:
+        print_json([dict(zip(headings, row, strict=True)) for row in rows])
+    else:
+        print_table("", (*headings[:3], "the SCP ..."), rows)
+    return 0
 
 
 def _tested(

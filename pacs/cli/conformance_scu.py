@@ -85,8 +85,11 @@ def scu_command(
     when a check failed. Example: pacs conformance scu --scenario move-destination-unknown
     """
     if list_only:
-        rows = ((name, one.title) for name, one in ready_made().items())
-        print_table("", ("scenario", "what it does"), rows)
+        rows = [(name, one.title) for name, one in ready_made().items()]
+        if wanted.as_json:
+            print_json([{"scenario": name, "title": title} for name, title in rows])
+        else:
+            print_table("", ("scenario", "what it does"), rows)
         return 0
     watch = _Watch(trace_dir)
     scp = ProgrammableSCP(

@@ -58,7 +58,8 @@ def explain_command(
 ) -> int:
     """Say what went wrong, why, and what to change.
 
-    Without arguments: the latest recorded problem. With STATUS, such as 0xA801: what that means.
+    Without arguments: the latest recorded problem. With STATUS, such as 0xA801: what that means. Exit code 1 means
+    that something went wrong, 0 that nothing did, or that a STATUS was explained.
     """
     chosen = [one for one in (status, association, retrieve, trace) if one is not None]
     if len(chosen) > 1:
@@ -68,9 +69,12 @@ def explain_command(
             site = _site(settings, archive, probe=probe)
         if trace is not None:
             found = [one for each in read_traces(trace) for one in explain_trace(each, site)]
-        else:
-            found = [explain_status(_case(str(status), service, destination), site)]
-        return _print_all(found, as_json=as_json)
+            _print_all(found, as_json=as_json)
+            return 1 if found else 0
+        _print_all(
+            [explain_status(_case(str(status), service, destination), site)], as_json=as_json
+        )
+        return 0
     with closing(open_archive(settings, make=False)) as archive:
         problems = Problems(archive.index, _site(settings, archive, probe=probe))
         shown = _chosen(problems, association, retrieve, last, calling_ae)
@@ -139,21 +143,20 @@ def _site(settings: Settings, archive: Archive | None, *, probe: bool) -> Site:
     )
 
 
-def _print_all(explanations: list[Explanation], *, as_json: bool) -> int:
+def _print_all(explanations: list[Explanation], *, as_json: bool) -> None:
     if as_json:
         print_json([one.as_dict() for one in explanations])
-        return 0
-    if not explanations:
+    elif not explanations:
         console.print("nothing in it went wrong")
-    for one in explanations:
-        _print(one)
-    return 0
+    else:
+        for one in explanations:
+            _print(one)
 
 
 def _print_problems(problems: list[Problem], *, as_json: bool) -> int:
     if as_json:
         print_json([one.as_dict() for one in problems])
-        return 0
+        return _exit_code(problems)
     if not problems:
         console.print("nothing that went wrong is recorded")
     for problem in problems:
@@ -162,7 +165,11 @@ def _print_problems(problems: list[Problem], *, as_json: bool) -> int:
         _line(f"{problem.kind} {problem.number}: {who}, {when}, {problem.ended}")
         for one in problem.explanations:
             _print(one, indent="  ")
-    return 0
+    return _exit_code(problems)
+
+
+def _exit_code(problems: list[Problem]) -> int:
+    return 1 if any(one.explanations for one in problems) else 0
 
 
 def _print(explanation: Explanation, indent: str = "") -> None:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from pydicom import config
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_dict, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
@@ -113,7 +114,10 @@ def keyword_of(key: str) -> str:
         return f"{tag.group:04X},{tag.element:04X}"
     keyword = keyword_for_tag(tag) if match else key
     if not keyword or tag_for_keyword(keyword) is None:
-        raise InvalidIdentifier(f"{key!r} is not an Attribute of the data dictionary")
+        folded = {known.casefold(): known for known in keyword_dict}
+        near = get_close_matches(key.casefold(), folded, n=3, cutoff=0.8)
+        hint = f"; did you mean {' or '.join(folded[one] for one in near)}?" if near else ""
+        raise InvalidIdentifier(f"{key!r} is not an Attribute of the data dictionary{hint}")
     return keyword
 
 

@@ -95,6 +95,13 @@ def test_help_of_every_command_describes_it_and_its_options(path: tuple[str, ...
     assert all(option.help for option in command.params if isinstance(option, click.Option))
 
 
+def test_help_shows_the_choices_of_settings() -> None:
+    shown = CliRunner().invoke(app, ["serve", "--help"], prog_name="pacs").stdout
+
+    for choices in ("[off|optional|required]", "[replace|keep|refuse]", "[problems|all|none]"):
+        assert choices in shown
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["db", "--help"], ["nonsense"]])
 def test_installed_command_equals_the_module(processes: Processes, arguments: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -192,7 +199,12 @@ def test_db_upgrade_brings_an_empty_index_to_the_newest_revision(
         (["find"], "TITLE[@HOST:PORT]"),
         (["find", "PACS@"], "expected TITLE@HOST:PORT, got 'PACS@'"),
         (["find", "PACS"], "a registered AE title, got 'PACS'; there is no archive: sqlite:///"),
-        (["find", "PACS@127.0.0.1:1", "PatientNmae=X"], "'PatientNmae'"),
+        (
+            ["find", "PACS@127.0.0.1:1", "PatientNmae=X"],
+            "data dictionary; did you mean PatientName",
+        ),
+        (["ae", "set"], "TITLE"),
+        (["echoo"], "Did you mean echo?"),
         (["find", "PACS@127.0.0.1:1", "--level", "ROOM"], "'ROOM'"),
         (["find", "PACS@127.0.0.1:1", "Rows=many"], "Rows: "),
         (["find", "PACS@127.0.0.1:1", "Rows=70000"], "Rows cannot have the value '70000'"),

@@ -314,6 +314,21 @@ def test_the_scenarios_are_listed() -> None:
     assert "move-destination-unknown" in done.output
 
 
+@pytest.mark.parametrize(
+    ("command", "keys", "one"),
+    [
+        ("scu", {"scenario", "title"}, ("scenario", "move-destination-unknown")),
+        ("scp", {"check", "clause", "requirement", "title"}, ("check", "verification.echo")),
+    ],
+)
+def test_lists_are_json_when_asked(command: str, keys: set[str], one: tuple[str, str]) -> None:
+    done = CliRunner().invoke(app, ["conformance", command, "--list", "--json"])
+
+    listed = json.loads(done.output)
+    assert {frozenset(row) for row in listed} == {frozenset(keys)}
+    assert one[1] in [row[one[0]] for row in listed]
+
+
 def test_the_command_ends_with_traces_and_a_report(tmp_path: Path) -> None:
     options = "--host 127.0.0.1 --port 0 --scenario find-duplicates --associations 1 --json"
     command = ["-m", "pacs", "conformance", "scu", *options.split(), "--trace-dir", str(tmp_path)]

@@ -189,14 +189,13 @@ def test_explanations_are_whole_sentences_of_printable_text() -> None:
 # What the facts of the installation change
 
 
-def test_a_registered_ae_keeps_what_it_has_when_it_is_registered_again() -> None:
+def test_command_for_a_registered_ae_names_what_it_changes() -> None:
     case = Case(service="C-FIND", status=0x0124, calling_ae="CT1")
 
     (advice,) = explain_status(case, SITES[1]).change
 
     assert advice.command_line == (
-        "pacs ae add CT1 10.0.0.7 104 --allow store --allow find --allow move --destination RESEARCH"
-        """ --tls --parallel-associations 4 --description 'the CT '"'"'next door'"'"''"""
+        "pacs ae add CT1 10.0.0.7 104 --allow store --allow find --allow move --tls"
     )
 
 
