@@ -41,16 +41,21 @@ class Pacs(Archive):
         place = ["--data-dir", str(directory / "data")]
         if self._databases is not None:
             place += ["--database-url", self._databases.create()]
+        _run([*pacs, "db", "upgrade", "--make", *place])
         for title, where in destinations.items():
             add = [*pacs, "ae", "add", title, "127.0.0.1", str(where), *place]
             if self.parallel > 1:
                 add += ["--parallel-associations", str(self.parallel)]
-            done = subprocess.run(add, capture_output=True, check=False, text=True)
-            if done.returncode:
-                raise WorkFailed(" ".join((done.stdout + done.stderr).split())[-300:])
+            _run(add)
         command = [*pacs, "serve", "--host", "127.0.0.1", "--port", str(port), *place]
         command += ["--maximum-associations", str(MAXIMUM_ASSOCIATIONS), "--log-level", "warning"]
         return [*command, "--workers", str(self._workers)] if self._workers > 1 else command
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    if done.returncode:
+        raise WorkFailed(" ".join((done.stdout + done.stderr).split())[-300:])
 
 
 class Orthanc(Archive):

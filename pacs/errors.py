@@ -38,6 +38,10 @@ class InvalidSetting(PacsError):
     """A setting is unknown or has a value that cannot be used."""
 
 
+class NoArchive(InvalidSetting):
+    """There is no archive where the settings say."""
+
+
 class InvalidIdentifier(PacsError):
     """The Identifier breaks a rule of the information model."""
 

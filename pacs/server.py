@@ -41,9 +41,10 @@ from pacs.dimse.transcode import Conversions
 from pacs.errors import IndexUnavailable, InvalidSetting, PacsError, StorageFull, StorageUnavailable
 from pacs.index import engine, migrate
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy, RemoteAE, Stats
+from pacs.index.records import DuplicatePolicy, Stats
 from pacs.last_resort import LastingThread, end_stuck
 from pacs.reloading import Reloading, Running, tls_options_of
+from pacs.remotes import configured_remotes
 from pacs.storage.durability import make_directories
 from pacs.storage.filesystem import storage_from_url
 from pacs.storage.spool import SpoolLimits
@@ -60,7 +61,8 @@ def open_archive(settings: Settings, *, upgrade: bool = True, make: bool = True)
     """Open storage and index as the settings say, migrating them if need be, and making them unless told not to.
 
     Raises:
-        InvalidSetting: a place cannot be used, there is no index, or it belongs to a newer release.
+        NoArchive: there is no index, and none is to be made.
+        InvalidSetting: a place cannot be used, or the index belongs to a newer release.
         IndexUnavailable: the database cannot be reached.
         StorageUnavailable: the storage cannot be written.
     """
@@ -97,15 +99,18 @@ def has_files(settings: Settings) -> bool:
     return next(storage_from_url(settings.storage_url).files(), None) is not None
 
 
-def upgrade_index(settings: Settings) -> tuple[str | None, str]:
-    """Migrate the index; return its revision before and after.
+def upgrade_index(settings: Settings, *, make: bool) -> tuple[str | None, str]:
+    """Migrate the index, or ``make`` one; return its revision before and after.
 
     Raises:
         InvalidSetting, IndexUnavailable: as for :func:`open_archive`.
     """
-    make_directory(settings.data_dir)
+    if make:
+        make_directory(settings.data_dir)
     before, newest = current_revision(settings)
     with closing(engine.create(settings.database_url)) as database:
+        if not make:
+            migrate.require_existing(database)
         migrate.upgrade(database)
     return before, newest
 
@@ -126,14 +131,6 @@ def make_directory(path: Path) -> None:
         make_directories(path)
     except OSError as error:
         raise InvalidSetting(f"data_dir: cannot make {path}: {error.strerror}") from error
-
-
-def configured_remotes(settings: Settings) -> list[RemoteAE]:
-    """The remote AEs named by the ``remote_aes`` setting."""
-    return [
-        RemoteAE(title=remote.title, host=remote.host, port=remote.port, tls=remote.tls)
-        for remote in settings.remote_aes
-    ]
 
 
 def options_of(settings: Settings) -> Options:
@@ -217,6 +214,8 @@ def prepare(settings: Settings, archive: Archive) -> None:
     with _only_reading("the index does not know its storage yet"):
         learn_storage(archive.storage, archive.index)
     _look_for_lost_index(archive)
+    for line in archive.index.close_to_others():
+        LOGGER.warning("%s", line)
     _look_at_certificate(settings)
     if archive.index.attribute_set_version() != ATTRIBUTE_SET_VERSION:
         LOGGER.warning(

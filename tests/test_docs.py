@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,7 +15,7 @@ from click import Option
 
 from pacs.cli.serving import serve_command
 from pacs.config import Settings, is_secret, names
-from pacs.config_sources import environment_variable, flag
+from pacs.config_sources import CONFIG_VARIABLE, environment_variable, flag
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -238,3 +239,22 @@ def test_changelog_has_an_unreleased_part_with_known_headings() -> None:
         "Fixed",
         "Security",
     }
+
+
+def test_systemd_unit_sets_settings_and_is_valid(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    found = re.search(r"<!-- systemd -->\n```ini\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    unit = (
+        found[1].replace("/opt/pacs/bin/pacs", "/bin/true").replace("User=pacs\nGroup=pacs\n", "")
+    )
+    (tmp_path / "pacs.service").write_text(unit, "utf-8")
+
+    assigned = re.findall(r"\b(PACS_\w+)=", found[1])
+    assert set(assigned) == {environment_variable("data_dir"), CONFIG_VARIABLE}
+    assert "ExecStart=/opt/pacs/bin/pacs serve\n" in found[1]
+    assert "ExecReload=/bin/kill -HUP $MAINPID\n" in found[1]
+    if shutil.which("systemd-analyze"):
+        verify = ["systemd-analyze", "verify", str(tmp_path / "pacs.service")]
+        judged = subprocess.run(verify, capture_output=True, text=True, check=False)
+        assert "pacs.service" not in judged.stderr, judged.stderr

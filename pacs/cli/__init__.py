@@ -1,34 +1,29 @@
 """The command line: one command, ``pacs``, with a module for each group of subcommands.
 
+This module and ``commands`` import none of them: see ``lazy``.
+
 Exit codes: 0 done; 1 done, but something failed or was refused; 2 bad arguments or settings; 3 the index, the
 storage or the peer cannot be reached; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
 import click
 
 from pacs import __version__
-from pacs.cli.administration import config_group, db_group, stats_command
-from pacs.cli.checking import check_command, reindex_command
-from pacs.cli.commitments import commitment_group
-from pacs.cli.conformance import conformance_group
-from pacs.cli.explaining import explain_command
-from pacs.cli.health import health_command
-from pacs.cli.importing import import_command
+from pacs.cli.commands import COMMANDS
+from pacs.cli.lazy import LazyGroup
 from pacs.cli.output import INTERRUPTED
-from pacs.cli.query import echo_command, find_command, move_command
-from pacs.cli.remote import ae_group
-from pacs.cli.retrieves import retrieve_group
-from pacs.cli.serving import serve_command
 from pacs.errors import (
     DestinationUnreachable,
     IndexUnavailable,
     InvalidIdentifier,
     InvalidSetting,
+    NoArchive,
     PacsError,
     StorageFull,
     StorageUnavailable,
@@ -38,6 +33,7 @@ from pacs.last_resort import end_out_of_memory
 
 _EXIT_CODES: dict[type[PacsError], int] = {
     InvalidSetting: 2,
+    NoArchive: 2,
     InvalidIdentifier: 2,
     IndexUnavailable: 3,
     StorageUnavailable: 3,
@@ -45,8 +41,13 @@ _EXIT_CODES: dict[type[PacsError], int] = {
     DestinationUnreachable: 3,
 }
 
+#: For the archive's user, and to read for a group that an operator may give to a backup.
+_NOT_FOR_OTHERS = 0o027
+
 
 @click.group(
+    cls=LazyGroup,
+    members=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Every setting can also be given in the environment as PACS_NAME or in pacs.toml.",
 )
@@ -56,29 +57,10 @@ def app(debug: bool) -> None:
     """A database-backed DICOM archive: C-STORE, C-FIND, C-MOVE and C-GET over a SQL index."""
 
 
-for command in (
-    serve_command,
-    import_command,
-    find_command,
-    move_command,
-    echo_command,
-    health_command,
-    ae_group,
-    retrieve_group,
-    commitment_group,
-    explain_command,
-    check_command,
-    reindex_command,
-    db_group,
-    stats_command,
-    conformance_group,
-    config_group,
-):
-    app.add_command(command)
-
-
 def main() -> None:
     """Run the command line and exit."""
+    # Index, stored files, reports and traces hold patient data, wherever a user has them made.
+    os.umask(os.umask(_NOT_FOR_OTHERS) | _NOT_FOR_OTHERS)
     if not sys.warnoptions:
         # What pydicom has to say of a peer's data is in our log lines, in our words.
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""``pacs db``, ``pacs stats``, ``pacs config``."""
+"""``pacs db`` and ``pacs stats``."""
 
 from __future__ import annotations
 
@@ -7,29 +7,25 @@ from contextlib import closing
 import click
 
 from pacs.archive.mounted import accept_storage
-from pacs.cli.options import ALL_SETTINGS, ARCHIVE_SETTINGS, with_settings
-from pacs.cli.output import console, human_size, print_json, print_table
+from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
+from pacs.cli.output import console, human_size, print_json
 from pacs.config import Settings
 from pacs.server import current_revision, open_archive, upgrade_index
 
 
-@click.group("db")
-def db_group() -> None:
-    """Look after the index: its schema, and which storage it belongs to."""
-
-
-@db_group.command("upgrade")
+@click.command("upgrade")
+@click.option("--make", is_flag=True, help="Make the index if there is none.")
 @with_settings(*ARCHIVE_SETTINGS)
-def db_upgrade(settings: Settings) -> int:
+def db_upgrade(settings: Settings, make: bool) -> int:
     """Migrate the index to the newest schema; "pacs serve" does the same at start."""
-    before, after = upgrade_index(settings)
+    before, after = upgrade_index(settings, make=make)
     console.print(
         f"index is at revision {after}" + ("" if before == after else f", was {before or 'empty'}")
     )
     return 0
 
 
-@db_group.command("current")
+@click.command("current")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_settings(*ARCHIVE_SETTINGS)
 def db_current(settings: Settings, as_json: bool) -> int:
@@ -42,7 +38,7 @@ def db_current(settings: Settings, as_json: bool) -> int:
     return 0 if current == newest else 1
 
 
-@db_group.command("accept-storage")
+@click.command("accept-storage")
 @with_settings(*ARCHIVE_SETTINGS)
 def db_accept_storage(settings: Settings) -> int:
     """Let the index belong to the storage that the settings name.
@@ -76,23 +72,4 @@ def stats_command(settings: Settings, as_json: bool) -> int:
     for name in ("patients", "studies", "series", "instances"):
         console.print(f"{name:<10} {getattr(stats, name):>12,}")
     console.print(f"{'size':<10} {human_size(stats.size_bytes):>12}")
-    return 0
-
-
-@click.group("config")
-def config_group() -> None:
-    """Look at the settings."""
-
-
-@config_group.command("show")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@with_settings(*ALL_SETTINGS)
-def config_show(settings: Settings, as_json: bool) -> int:
-    """Show every setting, its value and where it comes from; secrets are masked."""
-    values, sources = settings.describe(), settings.sources()
-    if as_json:
-        print_json({name: {"value": values[name], "source": sources[name]} for name in values})
-    else:
-        rows = [(name, values[name], sources[name]) for name in values]
-        print_table("", ("setting", "value", "from"), rows)
     return 0

@@ -16,12 +16,7 @@ from pacs.index.records import CommitmentRecord, CommitmentReference, Commitment
 from pacs.server import open_archive
 
 
-@click.group("commitment")
-def commitment_group() -> None:
-    """Look at storage commitment: who asked for which instances, and what was reported."""
-
-
-@commitment_group.command("list")
+@click.command("list")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_settings(*ARCHIVE_SETTINGS)
@@ -49,7 +44,7 @@ def commitment_list(settings: Settings, limit: int, as_json: bool) -> int:
     return 0
 
 
-@commitment_group.command("show")
+@click.command("show")
 @click.argument("number", type=int)
 @click.option("--failed", "only_failed", is_flag=True, help="Only instances not committed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

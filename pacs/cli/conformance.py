@@ -10,10 +10,9 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pacs.cli.conformance_reports import WantedReports, deliver, report_options
-from pacs.cli.conformance_scu import control_command, scu_command
-from pacs.cli.options import SCU_SETTINGS, with_settings
-from pacs.cli.output import errors, print_table
-from pacs.cli.statement import statement_command
+from pacs.cli.options import with_settings
+from pacs.cli.output import errors, print_json, print_table
+from pacs.cli.peers import PEER_SETTINGS, peer_named
 from pacs.config import Settings
 from pacs.conformance.judgement import CheckResult, Report
 from pacs.conformance.scp.check import Check, PeerUnderTest
@@ -29,7 +28,6 @@ from pacs.conformance.scp.runner import (
 from pacs.conformance.scp.sample import Sample
 from pacs.conformance.wire.association import AssociationEnded
 from pacs.dicom.ae_titles import normalised_ae_title
-from pacs.dimse.query_scu import Peer
 from pacs.errors import DestinationUnreachable
 
 
@@ -46,13 +44,8 @@ class _Destination(click.ParamType[Destination]):
         return Destination(known, port=int(port))
 
 
-@click.group("conformance")
-def conformance_group() -> None:
-    """Test other AEs against the Standard, clause by clause."""
-
-
-@conformance_group.command("scp")
-@click.argument("peer", metavar="TITLE@HOST:PORT", required=False)
+@click.command("scp")
+@click.argument("peer", metavar="TITLE[@HOST:PORT]", required=False)
 @click.option("--list", "list_only", is_flag=True, help="List the checks and end.")
 @click.option(
     "-k", "--check", "names", multiple=True, help="Only checks of this name; * is a wild card."
@@ -67,7 +60,7 @@ def conformance_group() -> None:
 )
 @click.option("--read-only", is_flag=True, help="Store nothing; work on what the archive has.")
 @report_options
-@with_settings(*SCU_SETTINGS, default_log_level="warning")
+@with_settings(*PEER_SETTINGS, default_log_level="warning")
 def scp_command(
     settings: Settings,
     peer: str | None,
@@ -87,12 +80,10 @@ def scp_command(
     if not checks:
         raise click.UsageError("no check has that name and clause; --list shows all")
     if list_only:
-        rows = ((one.name, one.clause, one.requirement.value, one.title) for one in checks)
-        print_table("", ("check", "clause", "requirement", "the SCP ..."), rows)
-        return 0
+        return _list(checks, as_json=wanted.as_json)
     if peer is None:
-        raise click.UsageError("say which SCP: TITLE@HOST:PORT")
-    called = Peer.parse(peer)
+        raise click.UsageError("say which SCP: TITLE@HOST:PORT, or a registered TITLE")
+    called = peer_named(settings, peer)
     tested = PeerUnderTest(
         called.host, called.port, called.title, settings.ae_title, settings.dimse_timeout_seconds
     )
@@ -101,6 +92,16 @@ def scp_command(
     except AssociationEnded as error:
         raise DestinationUnreachable(f"{peer}: {error}") from error
     return deliver(report, wanted)
+
+
+def _list(checks: Sequence[Check], *, as_json: bool) -> int:
+    headings = ("check", "clause", "requirement", "title")
+    rows = [(one.name, one.clause, one.requirement.value, one.title) for one in checks]
+    if as_json:
+        print_json([dict(zip(headings, row, strict=True)) for row in rows])
+    else:
+        print_table("", (*headings[:3], "the SCP ..."), rows)
+    return 0
 
 
 def _tested(
@@ -150,7 +151,7 @@ def _prepared(peer: PeerUnderTest, services: Services, *, read_only: bool) -> Sa
 def checking(total: int) -> Iterator[Callable[[CheckResult], None]]:
     """A progress bar on a terminal; the function moves it on."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=errors, transient=True) as progress:
+    with Progress(*columns, console=errors.rich, transient=True) as progress:
         task = progress.add_task("preparing", total=total)
         seen: set[str] = set()
 
@@ -159,8 +160,3 @@ def checking(total: int) -> Iterator[Callable[[CheckResult], None]]:
             progress.update(task, completed=len(seen), description=result.name)
 
         yield on_result
-
-
-conformance_group.add_command(scu_command)
-conformance_group.add_command(control_command)
-conformance_group.add_command(statement_command)

@@ -21,7 +21,7 @@ from pacs.conformance.scu.judge import judge
 from pacs.conformance.scu.scenario import Scenario, load, ready_made
 from pacs.conformance.scu.server import ProgrammableSCP
 from pacs.conformance.scu.session import Session
-from pacs.dimse.query_scu import Peer
+from pacs.dimse.peer import Peer
 from pacs.errors import DestinationUnreachable, InvalidSetting
 
 _ANY = "0.0.0.0"  # noqa: S104 - SCUs call from wherever they are
@@ -85,8 +85,11 @@ def scu_command(
     when a check failed. Example: pacs conformance scu --scenario move-destination-unknown
     """
     if list_only:
-        rows = ((name, one.title) for name, one in ready_made().items())
-        print_table("", ("scenario", "what it does"), rows)
+        rows = [(name, one.title) for name, one in ready_made().items()]
+        if wanted.as_json:
+            print_json([{"scenario": name, "title": title} for name, title in rows])
+        else:
+            print_table("", ("scenario", "what it does"), rows)
         return 0
     watch = _Watch(trace_dir)
     scp = ProgrammableSCP(

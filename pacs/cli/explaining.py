@@ -13,14 +13,16 @@ from pacs.cli.options import ARCHIVE_SETTINGS, SCU_SETTINGS, with_settings
 from pacs.cli.output import console, print_json
 from pacs.config import Settings
 from pacs.dimse import query_scu
-from pacs.errors import InvalidSetting, PacsError
+from pacs.dimse.peer import Peer
+from pacs.errors import InvalidSetting, NoArchive, PacsError
 from pacs.explain.advice import SERVICES
 from pacs.explain.cases import explain_status
 from pacs.explain.explanation import Case, Explanation, Site
 from pacs.explain.problems import Problem, Problems
 from pacs.explain.traces import explain_trace, read_traces
 from pacs.index.records import RemoteAE
-from pacs.server import configured_remotes, open_archive, options_of
+from pacs.remotes import configured_remotes
+from pacs.server import open_archive, options_of
 
 _HIGHEST_STATUS = 0xFFFF
 
@@ -56,7 +58,8 @@ def explain_command(
 ) -> int:
     """Say what went wrong, why, and what to change.
 
-    Without arguments: the latest recorded problem. With STATUS, such as 0xA801: what that means.
+    Without arguments: the latest recorded problem. With STATUS, such as 0xA801: what that means. Exit code 1 means
+    that something went wrong, 0 that nothing did, or that a STATUS was explained.
     """
     chosen = [one for one in (status, association, retrieve, trace) if one is not None]
     if len(chosen) > 1:
@@ -66,10 +69,13 @@ def explain_command(
             site = _site(settings, archive, probe=probe)
         if trace is not None:
             found = [one for each in read_traces(trace) for one in explain_trace(each, site)]
-        else:
-            found = [explain_status(_case(str(status), service, destination), site)]
-        return _print_all(found, as_json=as_json)
-    with closing(open_archive(settings)) as archive:
+            _print_all(found, as_json=as_json)
+            return 1 if found else 0
+        _print_all(
+            [explain_status(_case(str(status), service, destination), site)], as_json=as_json
+        )
+        return 0
+    with closing(open_archive(settings, make=False)) as archive:
         problems = Problems(archive.index, _site(settings, archive, probe=probe))
         shown = _chosen(problems, association, retrieve, last, calling_ae)
     return _print_problems(shown, as_json=as_json)
@@ -106,11 +112,13 @@ def _case(status: str, service: str | None, destination: str) -> Case:
 
 @contextmanager
 def _archive_if_any(settings: Settings) -> Iterator[Archive | None]:
-    """The archive, but none is made for a question that needs none."""
-    if not settings.data_dir.is_dir():
+    """The archive, if there is one: a question that needs none is answered without."""
+    try:
+        archive = open_archive(settings, make=False)
+    except NoArchive:
         yield None
         return
-    with closing(open_archive(settings)) as archive:
+    with closing(archive):
         yield archive
 
 
@@ -120,7 +128,7 @@ def _site(settings: Settings, archive: Archive | None, *, probe: bool) -> Site:
         known |= {remote.title: remote for remote in archive.index.remote_aes()}
 
     def ask(remote: RemoteAE) -> str:
-        peer = query_scu.Peer(remote.title, remote.host, remote.port, remote.tls)
+        peer = Peer(remote.title, remote.host, remote.port, remote.tls)
         try:
             query_scu.echo(options_of(settings), peer)
         except PacsError as error:
@@ -135,21 +143,20 @@ def _site(settings: Settings, archive: Archive | None, *, probe: bool) -> Site:
     )
 
 
-def _print_all(explanations: list[Explanation], *, as_json: bool) -> int:
+def _print_all(explanations: list[Explanation], *, as_json: bool) -> None:
     if as_json:
         print_json([one.as_dict() for one in explanations])
-        return 0
-    if not explanations:
+    elif not explanations:
         console.print("nothing in it went wrong")
-    for one in explanations:
-        _print(one)
-    return 0
+    else:
+        for one in explanations:
+            _print(one)
 
 
 def _print_problems(problems: list[Problem], *, as_json: bool) -> int:
     if as_json:
         print_json([one.as_dict() for one in problems])
-        return 0
+        return _exit_code(problems)
     if not problems:
         console.print("nothing that went wrong is recorded")
     for problem in problems:
@@ -158,7 +165,11 @@ def _print_problems(problems: list[Problem], *, as_json: bool) -> int:
         _line(f"{problem.kind} {problem.number}: {who}, {when}, {problem.ended}")
         for one in problem.explanations:
             _print(one, indent="  ")
-    return 0
+    return _exit_code(problems)
+
+
+def _exit_code(problems: list[Problem]) -> int:
+    return 1 if any(one.explanations for one in problems) else 0
 
 
 def _print(explanation: Explanation, indent: str = "") -> None:

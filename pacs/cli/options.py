@@ -6,7 +6,7 @@ import functools
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 
@@ -69,6 +69,8 @@ def _option(name: str) -> Callable[[Any], Any]:
 
 
 def _metavar(annotation: object) -> str:
+    if get_origin(annotation) is Literal:
+        return f"[{'|'.join(get_args(annotation))}]"
     if get_origin(annotation) in (Union, types.UnionType):
         annotation = get_args(annotation)[0]
     return {int: "N", float: "SECONDS", Path: "PATH"}.get(annotation, "TEXT")  # type: ignore[call-overload,no-any-return]

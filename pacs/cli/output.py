@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:  # it takes longer to import than most commands work
+    from rich.console import Console
 
 from pacs.foreign_text import visible, visible_lines
-
-
-class VisibleConsole(Console):
-    """Prints what peers sent as well: no character that a terminal would obey, no markup and no emoji codes."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, emoji=False, highlight=False, **options)
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Make a text, or a cell of a table, fit to be shown, in one line."""
-        return super().render_str(visible(text, _LONGEST_PRINTED), **options)
 
 
 class VisibleFormatter(logging.Formatter):
@@ -40,9 +30,6 @@ class VisibleFormatter(logging.Formatter):
         return visible_lines(super().formatException(ei))
 
 
-console = VisibleConsole(soft_wrap=True)
-errors = VisibleConsole(stderr=True, soft_wrap=True)
-
 #: The exit code of a command that Ctrl-C ended, as shells have it.
 INTERRUPTED = 130
 
@@ -50,9 +37,53 @@ INTERRUPTED = 130
 _LONGEST_PRINTED = 1 << 16
 #: All that may be no visible character.
 _UNSEEN = re.compile("[^ -~]")
-#: Wider than any table; rich has no notion of "as wide as it takes".
-_UNLIMITED_COLUMNS = 10_000
 _FORMAT = "%(asctime)s %(levelname)-7s {origin}%(message)s"
+_STYLES = {"bold": "1", "bold red": "1;31"}
+
+
+class Printer:
+    """Prints lines on standard output or standard error, and nothing in them that a terminal would obey."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        self._stderr = stderr
+
+    @property
+    def file(self) -> TextIO:
+        """Where it goes now: tests and redirections replace it."""
+        return sys.stderr if self._stderr else sys.stdout
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person may be looking."""
+        return self.file.isatty() and os.environ.get("TERM") != "dumb"
+
+    @property
+    def rich(self) -> Console:
+        """The same for rich, which draws the progress bars."""
+        from rich.console import Console  # noqa: PLC0415 - as above
+
+        return Console(
+            stderr=self._stderr, markup=False, emoji=False, highlight=False, soft_wrap=True
+        )
+
+    def print(self, text: str, *, style: str = "", markup: bool = False) -> None:  # noqa: ARG002
+        """Print a text in one line; ``style`` is for terminals only, and there is no markup."""
+        self.write(self.styled(visible(text, _LONGEST_PRINTED), style) + "\n")
+
+    def write(self, text: str) -> None:
+        """Write a text as it is, and have it seen: who waits for a line reads it at once."""
+        self.file.write(text)
+        self.file.flush()
+
+    def styled(self, text: str, style: str) -> str:
+        """The text in a style, on a terminal that is not to be without."""
+        if not style or not self.is_terminal or os.environ.get("NO_COLOR"):
+            return text
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+console = Printer()
+errors = Printer(stderr=True)
 
 
 def configure_logging(level: str, *, identifiers: bool = False, origin: str = "") -> None:
@@ -89,16 +120,34 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[obj
 
     Lines are never folded: a UID that is cut in pieces cannot be copied, and a pipe wants one line a row.
     """
-    table = Table(title=title or None, box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    count = 0
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-        count += 1
-    # Not the shared console: rich cuts tables at the width it finds, 80 columns for a pipe.
-    VisibleConsole(file=console.file, width=_UNLIMITED_COLUMNS).print(table)
-    return count
+    cells = [tuple(map(_plain, row)) for row in rows]
+    widths = [max(map(_columns, column)) for column in zip(tuple(headings), *cells, strict=True)]
+    lines = [title] if title else []
+    lines.append(console.styled(_line(headings, widths), "bold"))
+    lines += [_line(row, widths) for row in cells]
+    console.write("\n".join(lines) + "\n")
+    return len(cells)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (
+        cell + " " * (width - _columns(cell)) for cell, width in zip(cells, widths, strict=True)
+    )
+    return "  ".join(padded).rstrip()
+
+
+def _plain(cell: object) -> str:
+    return "" if cell is None else visible(cell, _LONGEST_PRINTED)
+
+
+def _columns(text: str) -> int:
+    """How many columns of a terminal a text takes: ideographs take two, combining characters none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )
 
 
 def human_size(size_bytes: int) -> str:

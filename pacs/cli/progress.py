@@ -40,7 +40,7 @@ class ProgressDisplay:
                 BarColumn(),
                 TextColumn("{task.fields[progress]}"),
                 TimeRemainingColumn(),
-                console=errors,
+                console=errors.rich,
                 transient=True,
             )
             self._task = self._bar.add_task(self._what, total=None, progress="")

@@ -1,9 +1,8 @@
-"""``pacs echo``, ``pacs find``, ``pacs move``: requests to any remote AE."""
+"""``pacs find`` and ``pacs move``: requests to any remote AE."""
 
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 
@@ -11,8 +10,9 @@ import click
 from pydicom.dataset import Dataset
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pacs.cli.options import SCU_SETTINGS, with_settings
+from pacs.cli.options import with_settings
 from pacs.cli.output import INTERRUPTED, console, errors, print_json, print_table
+from pacs.cli.peers import PEER_SETTINGS, peer_argument, peer_named, tls_option
 from pacs.config import Settings
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
@@ -55,8 +55,6 @@ _SHOWN = {
 _FIND_EXAMPLE = "\b\nExample: pacs find PACS@localhost:11112 PatientName='DOE*' StudyDate=20240101-"
 _MOVE_EXAMPLE = "\b\nExample: pacs move PACS@localhost:11112 --to RESEARCH StudyInstanceUID=1.2.3"
 
-_peer = click.argument("peer", metavar="TITLE@HOST:PORT")
-_tls = click.option("--tls/--no-tls", "with_tls", default=False, help="Call the peer with TLS.")
 _keys = click.argument("keys", nargs=-1, metavar="[KEY[=VALUE]]...")
 _level = click.option(
     "-L",
@@ -121,29 +119,12 @@ _timezone = click.option(
 )
 
 
-@click.command("echo")
-@_peer
-@_tls
-@with_settings(*SCU_SETTINGS, default_log_level="warning")
-def echo_command(settings: Settings, peer: str, with_tls: bool) -> int:
-    """Send a C-ECHO: is the remote AE there, and does it let us in?"""
-    return verify(settings, query_scu.Peer.parse(peer, tls=with_tls))
-
-
-def verify(settings: Settings, peer: query_scu.Peer) -> int:
-    """C-ECHO to one AE and say how long it took."""
-    started = time.monotonic()
-    query_scu.echo(options_of(settings), peer)
-    console.print(f"{peer} answered in {(time.monotonic() - started) * 1000:.1f} ms", markup=False)
-    return 0
-
-
 @click.command("find", epilog=_FIND_EXAMPLE)
-@_peer
+@peer_argument
 @_keys
 @_level
 @_model
-@_tls
+@tls_option
 @_relational
 @_combined_datetime
 @_fuzzy
@@ -151,14 +132,14 @@ def verify(settings: Settings, peer: query_scu.Peer) -> int:
 @_multiple_values
 @_timezone
 @click.option("--json", "as_json", is_flag=True, help="Print the matches as DICOM JSON.")
-@with_settings(*SCU_SETTINGS, default_log_level="warning")
+@with_settings(*PEER_SETTINGS, default_log_level="warning")
 def find_command(
     settings: Settings,
     peer: str,
     keys: tuple[str, ...],
     level: str,
     model: str,
-    with_tls: bool,
+    with_tls: bool | None,
     relational: bool,
     combined_datetime: bool,
     fuzzy: bool,
@@ -182,7 +163,7 @@ def find_command(
         query_scu.set_timezone(identifier, timezone)
     found = query_scu.find(
         options_of(settings),
-        query_scu.Peer.parse(peer, tls=with_tls),
+        peer_named(settings, peer, with_tls=with_tls),
         _model_for(query_level, model),
         identifier,
         QueryOptions(
@@ -241,22 +222,22 @@ def _retrieve_model_for(level: str, model: str) -> InformationModel:
 
 
 @click.command("move", epilog=_MOVE_EXAMPLE)
-@_peer
+@peer_argument
 @_keys
 @_retrieve_level
 @_retrieve_model
-@_tls
+@tls_option
 @_relational
 @click.option("--to", "destination", required=True, metavar="TITLE", help="Move Destination.")
 @click.option("--json", "as_json", is_flag=True, help="Print the final response as JSON.")
-@with_settings(*SCU_SETTINGS, default_log_level="warning")
+@with_settings(*PEER_SETTINGS, default_log_level="warning")
 def move_command(
     settings: Settings,
     peer: str,
     keys: tuple[str, ...],
     level: str,
     model: str,
-    with_tls: bool,
+    with_tls: bool | None,
     relational: bool,
     destination: str,
     as_json: bool,
@@ -275,7 +256,7 @@ def move_command(
     cancellation = Cancellation()
     responses = query_scu.move(
         options_of(settings),
-        query_scu.Peer.parse(peer, tls=with_tls),
+        peer_named(settings, peer, with_tls=with_tls),
         _retrieve_model_for(level.upper(), model),
         identifier,
         destination,
@@ -315,7 +296,7 @@ def _follow(responses: Iterator[query_scu.Progress]) -> query_scu.Progress:
         TimeRemainingColumn(),
     )
     final = None
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+    with Progress(*columns, console=errors.rich, disable=not errors.is_terminal) as progress:
         task = progress.add_task("moving", total=None)
         for final in responses:
             done = final.completed + final.failed + final.warning

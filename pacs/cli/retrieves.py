@@ -17,15 +17,11 @@ from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.retry_scu import RetrySCU
 from pacs.errors import InvalidSetting
 from pacs.index.records import RetrieveRecord, SubOperationOutcome, SubOperationRecord
-from pacs.server import configured_remotes, open_archive, retrieve_options_of
+from pacs.remotes import configured_remotes
+from pacs.server import open_archive, retrieve_options_of
 
 
-@click.group("retrieve")
-def retrieve_group() -> None:
-    """Look at what was retrieved: every C-MOVE and C-GET, and each of its sub-operations."""
-
-
-@retrieve_group.command("list")
+@click.command("list")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_settings(*ARCHIVE_SETTINGS)
@@ -55,7 +51,7 @@ def retrieve_list(settings: Settings, limit: int, as_json: bool) -> int:
     return 0
 
 
-@retrieve_group.command("show")
+@click.command("show")
 @click.argument("number", type=int)
 @click.option("--failed", "only_failed", is_flag=True, help="Only failed sub-operations.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -87,7 +83,7 @@ def retrieve_show(settings: Settings, number: int, only_failed: bool, as_json: b
     return 0
 
 
-@retrieve_group.command("retry")
+@click.command("retry")
 @click.argument("number", type=int)
 @click.option("--json", "as_json", is_flag=True, help="Print the new record as JSON.")
 @with_settings(

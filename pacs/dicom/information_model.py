@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from pacs.dicom.attributes import Attribute
 from pacs.dicom.levels import Level
 from pacs.errors import InvalidIdentifier
+
+if TYPE_CHECKING:  # it needs pydicom, for which each command that reads the settings would wait
+    from pacs.dicom.attributes import Attribute
 
 
 class InformationModel(Enum):

@@ -16,7 +16,6 @@ from typing import BinaryIO, NamedTuple
 
 from pydicom.dataset import Dataset
 
-from pacs import __version__
 from pacs.dicom.actual_syntax import HEAD_BYTES, is_data_set
 from pacs.dicom.attributes import ATTRIBUTES, BY_TAG
 from pacs.dicom.byte_source import ByteSource, StreamBytes
@@ -30,6 +29,7 @@ from pacs.dicom.encoding import (
     VRS,
     declared_encoding,
 )
+from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dicom.instance import InstanceHeader
 from pacs.dicom.plain_elements import Elements, PlainElement, as_element, is_plain, value_of
 from pacs.dicom.plain_values import SPECIFIC_CHARACTER_SET, texts_of
@@ -42,12 +42,6 @@ from pacs.dicom.sop_classes import (
 from pacs.dicom.uids import command_uid, is_regular_uid, is_uid, uid_text
 from pacs.dicom.values import index_value
 from pacs.errors import InstanceMismatch, InvalidInstance, NotDicom, StorageUnavailable
-
-#: Names this implementation in associations and files (PS3.7 D.3.3.2); derived from a random UUID
-#: (PS3.5 B.2).
-IMPLEMENTATION_CLASS_UID = "2.25.261081497613310795972766795757511439206"
-#: At most 16 characters (PS3.7 D.3.3.2.3).
-IMPLEMENTATION_VERSION_NAME = f"PACS_{__version__}"[:16]
 
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018

@@ -12,7 +12,7 @@ from pynetdicom import evt
 from pynetdicom.presentation import PresentationContext
 
 from pacs.archive.archive import Archive
-from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dicom.query_options import SUPPORTED, QueryOptions
 from pacs.dicom.timezones import LOCAL, zone_named
 from pacs.dimse.access import AccessPolicy

@@ -48,6 +48,10 @@ class RetryPolicy:
         return timedelta(seconds=min(doubled, _LONGEST_INTERVAL_SECONDS))
 
 
+#: The one SOP Class where the archive calls as SCP (PS3.4 J.3.3), which some peers are not prepared for.
+_IN_WHICH_ROLE = "with the archive as SCP (role selection: SCU 0, SCP 1)"
+
+
 class CommitmentDelivery:
     """Checks and reports the transactions that their own association left open."""
 
@@ -220,10 +224,14 @@ class CommitmentDelivery:
         )
         if not assoc.is_established:
             reason = assoc.connect_error or assoc.rejection or "no association"
+            if assoc.rejected_contexts:
+                reason = f"it refuses the context of Storage Commitment {_IN_WHICH_ROLE}"
             raise DestinationUnreachable(f"{title}: {reason}")
         if not assoc.accepted_contexts[0].as_scp:
             assoc.release()
-            raise DestinationUnreachable(f"{title} does not accept the SCP role of this archive")
+            raise DestinationUnreachable(
+                f"{title} accepts Storage Commitment, but not {_IN_WHICH_ROLE}"
+            )
         return assoc
 
     def _send(self, assoc: EngineAssociation, record: CommitmentRecord) -> None:

@@ -7,17 +7,17 @@ import re
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from pydicom import config
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_dict, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 
-from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.dicom.character_sets import UTF_8
 from pacs.dicom.information_model import InformationModel, Operation, sop_class_uid
 from pacs.dicom.query_options import BASELINE, QueryOptions
@@ -27,12 +27,12 @@ from pacs.dimse.cancellation import Cancellation
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.extended_negotiation import accepted_options, proposal
 from pacs.dimse.negotiation import VERIFICATION
+from pacs.dimse.peer import Peer
 from pacs.dimse.tls import requestor_context
-from pacs.errors import DestinationUnreachable, InvalidIdentifier, InvalidSetting, PeerAborted
+from pacs.errors import DestinationUnreachable, InvalidIdentifier, PeerAborted
 
 LOGGER = logging.getLogger(__name__)
 
-_PEER = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
 _TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?\Z")
 _PENDING_UNSUPPORTED = 0xFF01
 _PENDING = (0xFF00, _PENDING_UNSUPPORTED)
@@ -40,32 +40,6 @@ _PENDING = (0xFF00, _PENDING_UNSUPPORTED)
 _NUMBERS: dict[str, type[int | float]] = dict.fromkeys(
     ("US", "SS", "UL", "SL", "UV", "SV"), int
 ) | dict.fromkeys(("FL", "FD"), float)
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The address of a remote AE."""
-
-    title: str
-    host: str
-    port: int
-    tls: bool = False
-
-    @classmethod
-    def parse(cls, text: str, *, tls: bool = False) -> Peer:
-        """Read ``TITLE@HOST:PORT``.
-
-        Raises:
-            InvalidSetting: it is not of that form.
-        """
-        match = _PEER.match(text)
-        title = normalised_ae_title(match["title"]) if match else None
-        if match is None or title is None or not 0 < int(match["port"]) < 65_536:
-            raise InvalidSetting(f"expected TITLE@HOST:PORT, got {text!r}")
-        return cls(title, match["host"].strip("[]"), int(match["port"]), tls)
-
-    def __str__(self) -> str:
-        return f"{self.title}@{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +116,10 @@ def keyword_of(key: str) -> str:
         return f"{tag.group:04X},{tag.element:04X}"
     keyword = keyword_for_tag(tag) if match else key
     if not keyword or tag_for_keyword(keyword) is None:
-        raise InvalidIdentifier(f"{key!r} is not an Attribute of the data dictionary")
+        folded = {known.casefold(): known for known in keyword_dict}
+        near = get_close_matches(key.casefold(), folded, n=3, cutoff=0.8)
+        hint = f"; did you mean {' or '.join(folded[one] for one in near)}?" if near else ""
+        raise InvalidIdentifier(f"{key!r} is not an Attribute of the data dictionary{hint}")
     return keyword
 
 

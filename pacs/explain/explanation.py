@@ -98,22 +98,15 @@ class Explanation:
 def registration(
     title: str, remote: RemoteAE | None = None, host: str = "HOST", **changes: Any
 ) -> tuple[str, ...]:
-    """The command that registers an AE, or registers it again with changes to what is known of it."""
+    """The command that registers an AE, or changes what is registered: it keeps what it does not name."""
     if remote is None:
         return ("pacs", "ae", "add", title or "TITLE", host or "HOST", "PORT")
-    services = changes.get("services", remote.services)
-    destinations = changes.get("destinations", remote.destinations)
     command = ["pacs", "ae", "add", remote.title, changes.get("host", remote.host)]
     command.append(str(remote.port))
-    if services != frozenset(Service):
-        for service in Service:
-            command += ["--allow", service.value] if service in services else []
-    for destination in sorted(destinations or ()):
+    for service in Service:
+        command += ["--allow", service.value] if service in changes.get("services", ()) else []
+    for destination in sorted(changes.get("destinations", ())):
         command += ["--destination", destination]
-    if changes.get("tls", remote.tls):
-        command.append("--tls")
-    if remote.parallel_associations != 1:
-        command += ["--parallel-associations", str(remote.parallel_associations)]
-    if remote.description:
-        command += ["--description", remote.description]
+    if "tls" in changes or remote.tls:  # an AE of the settings is not in the index yet
+        command.append("--tls" if changes.get("tls", remote.tls) else "--no-tls")
     return tuple(command)

@@ -111,6 +111,10 @@ class Engine:
         """Whether there is something to connect to; to ask SQLite would make the file."""
         return self._file is None or self._file.exists
 
+    def close_to_others(self) -> list[str]:
+        """See ``SqliteFile.close_to_others``; who may read PostgreSQL's files is not ours to say."""
+        return [] if self._file is None else self._file.close_to_others()
+
     @property
     def description(self) -> str:
         """The database URL without its password."""
@@ -295,7 +299,10 @@ def _sqlite(url: sa.URL, timeout_seconds: float, file: SqliteFile, *, writes: bo
     ) -> sqlite3.Connection | None:
         # Or SQLite would make a new file.
         file.require_same()
-        return None if writes else connect_reader(dialect, record, arguments, named)
+        if not writes:
+            return connect_reader(dialect, record, arguments, named)
+        file.make()
+        return None
 
     def begin(connection: sa.Connection) -> None:
         file.require_same()

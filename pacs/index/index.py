@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -118,6 +118,10 @@ class Index:
     def description(self) -> str:
         """The database URL without its password."""
         return self._engine.description
+
+    def close_to_others(self) -> list[str]:
+        """Keep other local users from reading it; a line for each file of which that was not so."""
+        return self._engine.close_to_others()
 
     # Instances
 
@@ -289,6 +293,12 @@ class Index:
     def add_remote_ae(self, remote: RemoteAE) -> None:
         """Add a remote AE, or replace the one with its title; InvalidSetting if it is not usable."""
         self._remote_aes.add(remote)
+
+    def change_remote_ae(
+        self, title: str, change: Callable[[RemoteAE | None], RemoteAE]
+    ) -> tuple[RemoteAE | None, RemoteAE]:
+        """See ``RemoteAEs.change``."""
+        return self._remote_aes.change(title, change)
 
     def remove_remote_ae(self, title: str) -> bool:
         """Remove a remote AE; return whether there was one."""

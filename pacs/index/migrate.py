@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
-from pacs.errors import IndexUnavailable, InvalidSetting
+from pacs.errors import IndexUnavailable, NoArchive
+from pacs.index import revisions
 from pacs.index.engine import Engine
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 #: Any number, the same in all releases: one process upgrades at a time.
 _ADVISORY_LOCK = 4_100_831_147
+#: Alembic's own table.
+_VERSIONS = sa.table("alembic_version", sa.column("version_num", sa.String))
 
 
 def upgrade(engine: Engine) -> None:
@@ -29,6 +31,9 @@ def upgrade(engine: Engine) -> None:
     if current(engine) == head():
         # Not worth the writer's turn, and a full volume is no reason not to open an index.
         return
+    # Only now: to import Alembic takes longer than most commands work.
+    from alembic import command  # noqa: PLC0415
+
     config = _config()
     with engine.write() as connection:
         if not engine.is_sqlite:
@@ -58,12 +63,13 @@ def require_existing(engine: Engine) -> None:
     """Check that there is an index, of whatever revision, and make nothing.
 
     Raises:
-        InvalidSetting: there is none.
+        NoArchive: there is none.
         IndexUnavailable: the database cannot be reached.
     """
     if current(engine) is None:
-        raise InvalidSetting(
-            f"there is no archive: {engine.description} has no index; see data_dir and database_url"
+        raise NoArchive(
+            f"there is no archive: {engine.description} has no index; see data_dir and database_url. "
+            "To make one: pacs serve, pacs import or pacs db upgrade --make"
         )
 
 
@@ -81,18 +87,17 @@ def current(engine: Engine) -> str | None:
 
 def head() -> str:
     """The newest schema revision this release knows."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None
-    return revision
+    return revisions.newest()
 
 
 def _revision(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if not sa.inspect(connection).has_table(_VERSIONS.name):
+        return None
+    return connection.execute(sa.select(_VERSIONS.c.version_num)).scalar_one_or_none()
 
 
 def _require_known(revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in revisions.chain():
         raise IndexUnavailable(
             f"The index has schema {revision}, which this release does not know; "
             "it was written by a newer one: upgrade pacs."
@@ -108,14 +113,9 @@ def _require_utf8(connection: sa.Connection) -> None:
 
 
 def _config() -> Config:
+    from alembic.config import Config  # noqa: PLC0415 - as in ``upgrade``
+
     config = Config()
     # A percent sign starts an interpolation in alembic's configuration.
-    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    config.set_main_option("script_location", str(revisions.scripts()).replace("%", "%%"))
     return config
-
-
-def _scripts() -> Path:
-    """The migrations: inside the installed package, or beside it in the source tree."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "migrations"
-    return installed if installed.is_dir() else package.parent / "migrations"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +11,9 @@ import sqlalchemy as sa
 from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.errors import InvalidSetting
 from pacs.index.engine import Engine
-from pacs.index.records import MOST_PARALLEL_ASSOCIATIONS, RemoteAE, Service
+from pacs.index.records import MOST_PARALLEL_ASSOCIATIONS, RemoteAE
+from pacs.index.remote_ae_rows import COLUMNS
+from pacs.index.remote_ae_rows import remote_ae as from_row
 from pacs.index.tables import remote_ae
 
 _HIGHEST_PORT = 65_535
@@ -29,9 +32,8 @@ class RemoteAEs:
         Raises:
             IndexUnavailable: the index cannot be read.
         """
-        statement = sa.select(remote_ae).order_by(remote_ae.c.title)
         with self._engine.read() as connection:
-            return [_remote_ae(row) for row in connection.execute(statement)]
+            return [from_row(row) for row in connection.execute(_ALL)]
 
     def add(self, remote: RemoteAE) -> None:
         """Add a remote AE, or replace the one with its title.
@@ -48,6 +50,29 @@ class RemoteAEs:
 
         self._engine.transact(work)
 
+    def change(
+        self, title: str, change: Callable[[RemoteAE | None], RemoteAE]
+    ) -> tuple[RemoteAE | None, RemoteAE]:
+        """Put what ``change`` makes of the remote AE with this title in its place; return both.
+
+        ``change`` gets None if there is none, and may be called several times.
+
+        Raises:
+            InvalidSetting: a value is not usable; and what ``change`` raises.
+            IndexUnavailable: nothing was changed.
+        """
+        wanted = {"wanted": valid_ae_title(title)}
+
+        def work(connection: sa.Connection) -> tuple[RemoteAE | None, RemoteAE]:
+            found = connection.execute(_SELECT_ONE, wanted).one_or_none()
+            before = None if found is None else from_row(found)
+            row = _row(change(before))
+            connection.execute(_DELETE_ONE, wanted)
+            connection.execute(sa.insert(remote_ae), row)
+            return before, from_row([row[name] for name in COLUMNS])
+
+        return self._engine.transact(work)
+
     def remove(self, title: str) -> bool:
         """Remove a remote AE; return whether there was one.
 
@@ -60,7 +85,10 @@ class RemoteAEs:
         )
 
 
-_DELETE_ONE = sa.delete(remote_ae).where(remote_ae.c.title == sa.bindparam("wanted"))
+_IS_WANTED = remote_ae.c.title == sa.bindparam("wanted")
+_DELETE_ONE = sa.delete(remote_ae).where(_IS_WANTED)
+_ALL = sa.select(*(remote_ae.c[name] for name in COLUMNS)).order_by(remote_ae.c.title)
+_SELECT_ONE = _ALL.where(_IS_WANTED)
 
 
 def valid_ae_title(title: str) -> str:
@@ -102,16 +130,3 @@ def _row(remote: RemoteAE) -> dict[str, Any]:
         "parallel_associations": remote.parallel_associations,
         "description": remote.description,
     }
-
-
-def _remote_ae(row: Any) -> RemoteAE:
-    return RemoteAE(
-        title=row.title,
-        host=row.host,
-        port=row.port,
-        services=frozenset(Service(name) for name in json.loads(row.services)),
-        destinations=None if row.destinations is None else frozenset(json.loads(row.destinations)),
-        tls=row.tls,
-        parallel_associations=row.parallel_associations,
-        description=row.description,
-    )

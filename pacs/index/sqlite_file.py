@@ -8,9 +8,14 @@ process remembers of the rows (``known_insert``) is of the old one.
 from __future__ import annotations
 
 import os
+import stat
 import threading
+from contextlib import suppress
 
 from pacs.errors import IndexUnavailable
+
+#: As for the stored files: names of patients are in it.
+FILE_MODE = 0o640
 
 
 class SqliteFile:
@@ -23,6 +28,29 @@ class SqliteFile:
         self._path = path
         self._guard = threading.Lock()
         self._identity: tuple[int, int] | None = None
+
+    def make(self) -> None:
+        """Make the file, empty, if there is none: SQLite would make one that every local user can read.
+
+        SQLite gives its other two files the mode of this one.
+        """
+        with suppress(OSError):  # SQLite meets the same, and says what it is
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+
+    def close_to_others(self) -> list[str]:
+        """Take from others what an earlier release let them: a line for each file of which that is to be said."""
+        lines = []
+        for path in (self._path, f"{self._path}-wal", f"{self._path}-shm"):
+            try:
+                mode = stat.S_IMODE(os.stat(path).st_mode)  # noqa: PTH116 - as below
+                if mode & ~FILE_MODE:
+                    os.chmod(path, mode & FILE_MODE)  # noqa: PTH101 - as below
+                    lines.append(f"{path} had mode {mode:o}, and has {mode & FILE_MODE:o} now")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                lines.append(f"{path} is open to other users, and stays so: {error.strerror}")
+        return lines
 
     @property
     def exists(self) -> bool:

@@ -13,9 +13,9 @@ from pacs.config import Settings
 from pacs.dicom.attributes import ATTRIBUTES
 from pacs.dicom.code_elements import CHARACTER_SETS
 from pacs.dicom.conformance import key_type, matching
+from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES, Operation
 from pacs.dicom.levels import Level
-from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dicom.query_options import SUB_FIELDS
 from pacs.dicom.sop_classes import STORAGE_SOP_CLASSES
 from pacs.dicom.storage_commitment import SOP_CLASS_UID as STORAGE_COMMITMENT

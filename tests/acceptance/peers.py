@@ -15,7 +15,7 @@ from pynetdicom.presentation import build_context
 
 from pacs.dimse.ae import Options, make_ae
 from pacs.dimse.engine.association import EngineAssociation
-from pacs.dimse.query_scu import Peer
+from pacs.dimse.peer import Peer
 
 DEADLINE_SECONDS = 60
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pacs.dimse import query_scu
 from pacs.dimse.ae import Options
+from pacs.dimse.peer import Peer
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60
@@ -44,9 +45,9 @@ class Serving:
     ae_title: str = "PACS"
 
     @property
-    def peer(self) -> query_scu.Peer:
+    def peer(self) -> Peer:
         """Its address."""
-        return query_scu.Peer(self.ae_title, "127.0.0.1", self.port)
+        return Peer(self.ae_title, "127.0.0.1", self.port)
 
     @property
     def address(self) -> str:

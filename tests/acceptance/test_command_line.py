@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import tomllib
@@ -57,7 +58,10 @@ def in_process(
     handlers = list(root.handlers)
     for name in ("pacs", "pynetdicom", "pydicom", "alembic", "sqlalchemy"):
         levels[name] = logging.getLogger(name).level
+    umask = os.umask(0)
+    os.umask(umask)
     yield Main(capsys, monkeypatch)
+    os.umask(umask)
     root.handlers = handlers
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
@@ -69,7 +73,10 @@ def in_process(
 def command_paths(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     yield path
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
             yield from command_paths(child, (*path, name))
 
 
@@ -77,14 +84,22 @@ def command_paths(command: click.Command, path: tuple[str, ...] = ()) -> Iterato
 def test_help_of_every_command_describes_it_and_its_options(path: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*path, "--help"], prog_name="pacs")
 
-    command: click.Command = app
+    command: click.Command | None = app
     for name in path:
         assert isinstance(command, click.Group)
-        command = command.commands[name]
+        command = command.get_command(click.Context(command), name)
+    assert command is not None
     assert result.exit_code == 0
     assert result.stdout.startswith(" ".join(("Usage: pacs", *path)))
     assert command.help
     assert all(option.help for option in command.params if isinstance(option, click.Option))
+
+
+def test_help_shows_the_choices_of_settings() -> None:
+    shown = CliRunner().invoke(app, ["serve", "--help"], prog_name="pacs").stdout
+
+    for choices in ("[off|optional|required]", "[replace|keep|refuse]", "[problems|all|none]"):
+        assert choices in shown
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["db", "--help"], ["nonsense"]])
@@ -157,11 +172,15 @@ def test_db_upgrade_brings_an_empty_index_to_the_newest_revision(
     options = ("--database-url", empty_database_url)
 
     before = processes.run("db", "current", *options, "--json")
-    upgraded = succeeded(processes.run("db", "upgrade", *options))
+    refused = failed(processes.run("db", "upgrade", *options), 2)
+    untouched = processes.run("db", "current", *options, "--json")
+    upgraded = succeeded(processes.run("db", "upgrade", "--make", *options))
     again = succeeded(processes.run("db", "upgrade", *options))
     after = json.loads(succeeded(processes.run("db", "current", *options, "--json")))
 
     assert before.returncode == 1
+    assert refused.endswith("To make one: pacs serve, pacs import or pacs db upgrade --make")
+    assert untouched.stdout == before.stdout
     assert json.loads(before.stdout)["current"] is None
     assert upgraded == f"index is at revision {after['newest']}, was empty\n"
     assert again == f"index is at revision {after['newest']}\n"
@@ -177,9 +196,15 @@ def test_db_upgrade_brings_an_empty_index_to_the_newest_revision(
         (["nonsense"], "No such command 'nonsense'"),
         (["serve", "--prot", "1"], "No such option '--prot'"),
         (["serve", "--port", "many"], "port: expected a whole number"),
-        (["find"], "TITLE@HOST:PORT"),
-        (["find", "PACS"], "expected TITLE@HOST:PORT, got 'PACS'"),
-        (["find", "PACS@127.0.0.1:1", "PatientNmae=X"], "'PatientNmae'"),
+        (["find"], "TITLE[@HOST:PORT]"),
+        (["find", "PACS@"], "expected TITLE@HOST:PORT, got 'PACS@'"),
+        (["find", "PACS"], "a registered AE title, got 'PACS'; there is no archive: sqlite:///"),
+        (
+            ["find", "PACS@127.0.0.1:1", "PatientNmae=X"],
+            "data dictionary; did you mean PatientName",
+        ),
+        (["ae", "set"], "TITLE"),
+        (["echoo"], "Did you mean echo?"),
         (["find", "PACS@127.0.0.1:1", "--level", "ROOM"], "'ROOM'"),
         (["find", "PACS@127.0.0.1:1", "Rows=many"], "Rows: "),
         (["find", "PACS@127.0.0.1:1", "Rows=70000"], "Rows cannot have the value '70000'"),
@@ -214,7 +239,7 @@ def test_unreachable_index_is_one_line_and_exit_code_3(
 
 
 def test_debug_shows_the_traceback(processes: Processes) -> None:
-    completed = processes.run("--debug", "find", "PACS")
+    completed = processes.run("--debug", "find", "PACS@")
 
     assert completed.returncode == 1
     assert "Traceback" in completed.stderr
@@ -251,7 +276,11 @@ def test_ctrl_c_is_one_line_and_exit_code_130(
         ("check", "--repair"),
         ("reindex",),
         ("ae", "list"),
+        ("ae", "add", "DEST", "10.0.0.7", "104"),
+        ("ae", "set", "DEST", "--tls"),
         ("ae", "remove", "DEST"),
+        ("explain",),
+        ("db", "upgrade"),
         ("retrieve", "list"),
         ("retrieve", "show", "1"),
         ("retrieve", "retry", "1"),

@@ -283,6 +283,7 @@ def test_retrieve_show_of_an_unknown_number_is_refused(archive: Processes) -> No
 
 
 def test_ae_add_list_remove(processes: Processes) -> None:
+    succeeded(processes.run("db", "upgrade", "--make"))
     added = processes.run(
         "ae", "add", "RESEARCH", "10.0.0.7", "104", "--allow", "find", "--allow", "move"
     )
@@ -298,8 +299,94 @@ def test_ae_add_list_remove(processes: Processes) -> None:
     assert "'RESEARCH'" in failed(processes.run("ae", "remove", "RESEARCH"), 2)
 
 
+@pytest.fixture
+def registered(processes: Processes) -> list[str]:
+    """The registration of RESEARCH, with nothing at its default."""
+    succeeded(processes.run("db", "upgrade", "--make"))
+    rights = ["--allow", "find", "--destination", "WS1", "--parallel-associations", "4"]
+    added = ["ae", "add", "RESEARCH", "10.0.0.7", "104", *rights, "--tls", "--description", "of R"]
+    succeeded(processes.run(*added))
+    return ["RESEARCH", "10.0.0.7", "104", "find", "WS1", "index", "yes", "4", "of R"]
+
+
+def listed_row(processes: Processes) -> list[str]:
+    return rows(succeeded(processes.run("ae", "list")))[1]
+
+
+def test_ae_add_of_a_registered_ae_keeps_what_is_not_named(
+    processes: Processes, registered: list[str]
+) -> None:
+    moved = succeeded(processes.run("ae", "add", "RESEARCH", "10.0.0.8", "104"))
+    again = succeeded(processes.run("ae", "add", "RESEARCH", "10.0.0.8", "104"))
+
+    assert moved == "RESEARCH was registered already\n  host: 10.0.0.7 -> 10.0.0.8\n"
+    assert again == "RESEARCH was registered already, just so\n"
+    assert listed_row(processes) == [registered[0], "10.0.0.8", *registered[2:]]
+
+
+def test_ae_set_changes_what_is_named_and_says_so(
+    processes: Processes, registered: list[str]
+) -> None:
+    narrowed = succeeded(processes.run("ae", "set", "RESEARCH", "--allow", "move", "--port", "105"))
+    assert narrowed == (
+        "RESEARCH was registered already\n  port: 104 -> 105\n  may: find -> move\n"
+    )
+    assert listed_row(processes) == ["RESEARCH", "10.0.0.7", "105", "move", *registered[4:]]
+
+    reset = ("--allow", "all", "--any-destination", "--no-tls", "--description", "")
+    widened = succeeded(processes.run("ae", "set", "RESEARCH", *reset))
+    assert widened.splitlines()[1:] == [
+        "  may: move -> all",
+        "  may move to: WS1 -> any",
+        "  TLS: yes -> no",
+        "  description: of R -> none",
+    ]
+
+
+def test_ae_set_of_what_is_not_registered_says_where_it_is(processes: Processes) -> None:
+    succeeded(processes.run("db", "upgrade", "--make"))
+    settings = {"PACS_REMOTE_AES": "VIEWER=10.0.0.8:104"}
+
+    unknown = failed(processes.run("ae", "set", "NOBODY", "--tls"), 2)
+    nothing = failed(processes.run("ae", "set", "VIEWER"), 2)
+    elsewhere = failed(processes.run("ae", "set", "VIEWER", "--tls", env=settings), 2)
+
+    assert "no remote AE 'NOBODY' is registered" in unknown
+    assert "say what to change" in nothing
+    assert "VIEWER is registered by the setting remote_aes" in elsewhere
+    assert rows(succeeded(processes.run("ae", "list"))) == [
+        [
+            "title",
+            "host",
+            "port",
+            "may",
+            "may move to",
+            "from",
+            "TLS",
+            "associations",
+            "description",
+        ]
+    ]
+
+
+def test_peer_may_be_named_by_the_title_it_is_registered_under(
+    archive: Processes, serving: Serving
+) -> None:
+    known = {"PACS_REMOTE_AES": f"PACS=127.0.0.1:{serving.port}"}
+
+    echoed = succeeded(archive.run("echo", "PACS", env=known))
+    found = archive.run("find", "PACS", "--json", env=known)
+    moved = archive.run("move", "PACS", "--to", "NOBODY", "StudyInstanceUID=1.1", env=known)
+    mistaken = failed(archive.run("find", "PACZ", env=known), 2)
+
+    assert echoed.startswith(f"{serving.address} answered in ")
+    assert len(json.loads(succeeded(found))) == 2
+    assert "status 0xA801" in moved.stdout
+    assert mistaken.endswith("got 'PACZ'; did you mean PACS?")
+
+
 def test_ae_list_has_those_of_the_settings(processes: Processes) -> None:
-    succeeded(processes.run("db", "upgrade"))
+    succeeded(processes.run("db", "upgrade", "--make"))
 
     printed = succeeded(processes.run("ae", "list", "--remote-aes", "VIEWER=10.0.0.8:104"))
 

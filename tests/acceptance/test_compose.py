@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import click
 import pytest
 import yaml
 
+from pacs.cli import app
 from pacs.config import Settings, names
 from pacs.config_sources import CONFIG_VARIABLE, environment_variable
 
@@ -284,3 +286,27 @@ def test_container_command_serves_and_stops(
     assert status == 0
     assert (tmp_path / "data").is_dir()
     assert not (tmp_path / "data" / "index.sqlite").exists()
+
+
+# What the README says to do with it
+
+
+def test_readme_registers_the_host_that_calls_the_containers(compose: dict[str, Any]) -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    found = re.search(r"<!-- compose-command -->\n```sh\n(.*?)\n```", text, re.DOTALL)
+    assert found is not None
+    inspected, registered, stored = found[1].splitlines()
+
+    # Compose gives each project a network of its own, unless the file names one.
+    assert "networks" not in compose
+    assert inspected.endswith(f" {compose['name']}_default)")
+    words = shlex.split(registered.replace('"$gateway"', "172.18.0.1"))
+    assert words[:4] == ["docker", "compose", "exec", "pacs"]
+    command = app.get_command(click.Context(app), words[5])
+    assert isinstance(command, click.Group)
+    add = command.get_command(click.Context(command), words[6])
+    assert add is not None
+    named = add.make_context("add", words[7:]).params
+    assert (named["title"], named["host"], named["port"]) == ("WORKSTATION", "172.18.0.1", 11113)
+    assert "-aet WORKSTATION -aec PACS localhost 11112" in stored
+    assert compose["services"]["pacs"]["ports"] == ["11112:11112"]

@@ -135,6 +135,7 @@ def test_key_password_comes_from_a_secret_file(
 
 
 def test_ae_add_keeps_tls_and_parallel_associations(processes: Processes) -> None:
+    succeeded(processes.run("db", "upgrade", "--make"))
     succeeded(
         processes.run(
             *("ae", "add", "RESEARCH", "10.0.0.7", "2762", "--tls"),

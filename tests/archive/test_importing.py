@@ -27,7 +27,8 @@ from pacs.archive.archive import Archive
 from pacs.archive.check import Finding
 from pacs.archive.import_sources import Found, Reason, Refusal, scan
 from pacs.archive.importing import Import, Summary
-from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, file_meta
+from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID
+from pacs.dicom.part10 import file_meta
 from pacs.errors import IndexUnavailable, PacsError, StorageFull, StorageUnavailable
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy, IngestOutcome

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from pacs.cli.output import (
-    VisibleConsole,
+    Printer,
     VisibleFormatter,
     configure_logging,
-    console,
     print_json,
     print_table,
 )
@@ -33,22 +32,18 @@ def root_logger() -> Iterator[None]:
     pacs.setLevel(level)
 
 
-def test_console_prints_hostile_text_in_one_line() -> None:
-    output = io.StringIO()
+def test_console_prints_hostile_text_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Printer().print(f"got {HOSTILE}")
+    Printer(stderr=True).print(f"got {HOSTILE}", style="bold red")
 
-    VisibleConsole(file=output, soft_wrap=True, force_terminal=True).print(f"got {HOSTILE}")
-
-    assert output.getvalue() == f"got {SHOWN}\n"
+    assert capsys.readouterr() == (f"got {SHOWN}\n", f"got {SHOWN}\n")
 
 
-def test_table_shows_a_hostile_cell_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    output = io.StringIO()
-    monkeypatch.setattr(console, "file", output)
-
+def test_table_shows_a_hostile_cell_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     count = print_table("", ("what", "who"), [(HOSTILE, "x"), ("a\\", None)])
 
     assert count == 2
-    assert [line.split() for line in output.getvalue().splitlines()] == [
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["what", "who"],
         [SHOWN, "x"],
         ["a\\"],

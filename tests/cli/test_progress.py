@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -62,7 +63,7 @@ def test_progress_quiet_shows_and_counts_nothing(screen: io.StringIO) -> None:
 def test_progress_on_a_terminal_is_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.StringIO()
     terminal = Console(file=output, width=120, force_terminal=True)
-    monkeypatch.setattr(progress, "errors", terminal)
+    monkeypatch.setattr(progress, "errors", SimpleNamespace(is_terminal=True, rich=terminal))
     monkeypatch.setattr(progress, "_BAR_SECONDS", 0.0)
 
     with ProgressDisplay("importing", "files") as display:

@@ -26,7 +26,7 @@ from pacs.conformance.wire.message import (
     response,
 )
 from pacs.conformance.wire.trace import Trace
-from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tests.peers import STUDY_ROOT_FIND, STUDY_ROOT_GET, VERIFICATION, wait_until
 
 _FIND, _GET, _STORE, _ECHO = 1, 3, 5, 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,6 +101,16 @@ def rewritten(keyword: str, rewrite: Callable[[str], str]) -> Change:
         value = data_set.get(keyword)
         if value and data_set[keyword].VM == 1:
             setattr(data_set, keyword, rewrite(str(value)))
+
+    return change
+
+
+def first_of(keyword: str) -> Change:
+    """A text loses what is behind a backslash."""
+
+    def change(data_set: Dataset) -> None:
+        if keyword in data_set and data_set[keyword].VM > 1:
+            setattr(data_set, keyword, data_set[keyword].value[0])
 
     return change
 
@@ -209,7 +220,8 @@ _STORE_FAULTS = (
     ),
     _fault(
         "stores all",
-        "sop-class-mismatch sop-instance-mismatch sop-instance-uid-missing context-of-another-class",
+        "sop-class-mismatch sop-instance-mismatch sop-instance-uid-missing context-of-another-class "
+        "truncated-data-set",
         service="storage",
         response=answered(0x0000, _is_failure),
     ),
@@ -393,6 +405,9 @@ _FIND_FAULTS = (
         "sequence",
         request=asked(with_value("RequestAttributesSequence", [Dataset()], where_present=True)),
     ),
+    _fault(
+        "text ends at a backslash", "backslash-identity", response=matched(first_of("PatientID"))
+    ),
     _fault("C-CANCEL unknown", "cancel cancel-too-late", request=cancel_unknown),
     _fault(
         "always a match",
@@ -442,6 +457,28 @@ def test_fault_is_seen_by_its_checks(archive: tuple[Server, Offer, Sample], faul
 
     assert fault.seen_by <= found
     assert fault.is_broad or found == fault.seen_by
+
+
+def test_archive_that_waits_for_a_peer_that_does_not_read_is_seen(
+    archive: tuple[Server, Offer, Sample],
+) -> None:
+    server, offer, sample = archive
+    is_waiting = threading.Event()
+
+    def spoil(message: Message, _syntax: str) -> Iterable[Message]:
+        if message.command["CommandField"] == CommandField.C_FIND_RQ:
+            is_waiting.set()
+        elif is_waiting.is_set():
+            return  # whoever asks now is not served
+        yield message
+
+    with FaultyPeer(server.port, on_request=spoil) as faulty:
+        peer = PeerUnderTest("127.0.0.1", faulty.port, "PACS", "TESTER", 1.0)
+        checks = selected(("robustness.stalled-reader",), (), read_only=False)
+        (result,) = run_checks(Bench(peer, offer, sample), checks).results
+
+    assert result.verdict is Verdict.WARNING
+    assert "no answer in the time allowed" in result.received
 
 
 def test_each_check_has_a_fault_that_it_sees() -> None:

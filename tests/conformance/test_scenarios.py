@@ -20,7 +20,7 @@ from pydicom.uid import CTImageStorage, MRImageStorage
 from pynetdicom import AE
 from pynetdicom.presentation import build_role
 
-from pacs.cli.conformance import conformance_group
+from pacs.cli import app
 from pacs.conformance.judgement import CheckResult, Verdict
 from pacs.conformance.scp.destination import Destination
 from pacs.conformance.scu.control import Control
@@ -305,13 +305,28 @@ def test_a_wrong_request_is_told_what_is_wrong(
 
 
 def _scu_command(*arguments: str) -> Result:
-    return CliRunner().invoke(conformance_group, ["scu", *arguments], standalone_mode=False)
+    return CliRunner().invoke(app, ["conformance", "scu", *arguments], standalone_mode=False)
 
 
 def test_the_scenarios_are_listed() -> None:
     done = _scu_command("--list")
     assert done.exit_code == 0
     assert "move-destination-unknown" in done.output
+
+
+@pytest.mark.parametrize(
+    ("command", "keys", "one"),
+    [
+        ("scu", {"scenario", "title"}, ("scenario", "move-destination-unknown")),
+        ("scp", {"check", "clause", "requirement", "title"}, ("check", "verification.echo")),
+    ],
+)
+def test_lists_are_json_when_asked(command: str, keys: set[str], one: tuple[str, str]) -> None:
+    done = CliRunner().invoke(app, ["conformance", command, "--list", "--json"])
+
+    listed = json.loads(done.output)
+    assert {frozenset(row) for row in listed} == {frozenset(keys)}
+    assert one[1] in [row[one[0]] for row in listed]
 
 
 def test_the_command_ends_with_traces_and_a_report(tmp_path: Path) -> None:
@@ -343,6 +358,6 @@ def test_control_changes_the_rules_from_the_command_line() -> None:
     with ProgrammableSCP() as scp, Control(scp) as control:
         url = f"http://127.0.0.1:{control.port}"
         rule = '{"service": "C-ECHO", "status": 290}'
-        done = CliRunner().invoke(conformance_group, ["control", url, "add", rule])
+        done = CliRunner().invoke(app, ["conformance", "control", url, "add", rule])
         assert json.loads(done.output) == {"rules": 1}
         assert _echo(scp, "ANYONE") == 0x0122

@@ -18,6 +18,7 @@ from pacs.index.records import CommitmentRecord, CommitmentRequest, CommitmentSt
 from pacs.server import Server
 from tests.certificates import Authority, server_context
 from tests.dimse.committing import ScriptedSCU, action_information, request_commitment, wait_for
+from tests.dimse.engine.scripted import ScriptedAcceptor, accept
 from tests.factories import make_instance
 from tests.peers import RunningArchive, deposit, register
 from tests.serving import Serve, engine_on_sqlite, engine_only, settings
@@ -107,7 +108,26 @@ def test_peer_that_does_not_accept_the_scp_role_is_not_reported_to(serve: Serve)
         _ask(service, scu)
         wait_for(lambda: _record(service).state is CommitmentState.UNDELIVERABLE)
 
-    assert "SCP role" in _record(service).comment
+    assert _record(service).comment == (
+        "TESTSCU accepts Storage Commitment, but not with the archive as SCP (role selection: SCU 0, SCP 1)"
+    )
+
+
+@engine_on_sqlite
+def test_peer_that_refuses_the_context_for_the_report_is_said_so(serve: Serve) -> None:
+    """PS3.7 D.3.3.4: peers that are SCU only may refuse the context instead of the role."""
+    service = serve(commitment_retries=0)
+    scu = _refuse_here(ScriptedSCU())
+
+    with ScriptedAcceptor(lambda wire, _: accept(wire, result=1)) as peer:
+        register(service.archive, scu.title, peer.port)
+        _ask(service, scu)
+        wait_for(lambda: _record(service).state is CommitmentState.UNDELIVERABLE)
+
+    assert _record(service).comment == (
+        "TESTSCU: it refuses the context of Storage Commitment with the archive as SCP "
+        "(role selection: SCU 0, SCP 1)"
+    )
 
 
 @engine_on_sqlite

@@ -18,7 +18,7 @@ from pacs.dicom.information_model import InformationModel
 from pacs.dicom.query_options import QueryOptions
 from pacs.dimse import query_scu
 from pacs.dimse.ae import Options
-from pacs.dimse.query_scu import Peer
+from pacs.dimse.peer import Peer
 from pacs.errors import DestinationUnreachable
 from tests.dimse.retrieving import Retriever
 from tests.factories import make_instance

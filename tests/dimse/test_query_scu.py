@@ -11,7 +11,8 @@ from pacs.dicom.information_model import InformationModel
 from pacs.dicom.query_options import QueryOptions
 from pacs.dimse.ae import Options
 from pacs.dimse.cancellation import Cancellation
-from pacs.dimse.query_scu import Peer, echo, find, identifier, move
+from pacs.dimse.peer import Peer
+from pacs.dimse.query_scu import echo, find, identifier, move
 from pacs.errors import DestinationUnreachable, InvalidIdentifier, InvalidSetting, PeerAborted
 from tests.dimse.engine.scripted import ScriptedAcceptor, accept
 from tests.dimse.engine.wire import IMPLICIT, Wire

@@ -14,6 +14,7 @@ from pacs.dicom.information_model import InformationModel
 from pacs.dicom.instance import InstanceHeader
 from pacs.dimse import query_scu
 from pacs.dimse.ae import Options
+from pacs.dimse.peer import Peer
 from pacs.index.records import InstanceRecord
 from tests.dimse.retrieving import STUDY, SUCCESS, WARNING, recorded, store_study, study_query
 from tests.peers import (
@@ -123,7 +124,7 @@ def test_failed_list_too_long_for_a_ui_in_explicit_vr_is_read_by_our_own_scu(
     register(service.archive, "DEST", destination.port)
     store_study(service, 1)
     refused = _index_only(service.archive, 5_000)
-    peer = query_scu.Peer(CALLED, "127.0.0.1", service.port)
+    peer = Peer(CALLED, "127.0.0.1", service.port)
 
     *_, final = query_scu.move(Options(), peer, InformationModel.STUDY_ROOT, study_query(), "DEST")
 

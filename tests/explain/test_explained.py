@@ -163,7 +163,7 @@ def test_the_command_given_for_0124_mends_it(serve: Serve) -> None:
     problem = explained(running)
     (command,) = commands(problem)
     assert command == "pacs ae add WS1 127.0.0.1 104 --allow echo --allow find"
-    _run(running, *command.split()[1:])
+    _run(running, *command.split()[1:], status=0)
 
     (remote,) = running.archive.index.remote_aes()
     assert remote.services == {Service.ECHO, Service.FIND}
@@ -316,7 +316,8 @@ def test_a_message_id_that_is_in_progress_and_an_operation_that_is_none(serve: S
 # The command
 
 
-def _run(running: RunningArchive, *arguments: str) -> str:
+def _run(running: RunningArchive, *arguments: str, status: int = 1) -> str:
+    """What a command printed; ``pacs explain`` ends with 1 when something went wrong."""
     places = (
         *("--data-dir", str(running.archive.storage.root.parent)),
         *("--database-url", database_url_of(running.archive).replace("+pysqlite", "")),
@@ -328,7 +329,7 @@ def _run(running: RunningArchive, *arguments: str) -> str:
         check=False,
         timeout=60,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return done.stdout
 
 
@@ -344,7 +345,10 @@ def test_explain_prints_the_latest_problem(serve: Serve) -> None:
     assert printed.startswith("association 1: WS1@127.0.0.1, ")
     assert "    pacs ae add NOWHERE HOST PORT\n" in printed
     assert json.loads(_run(running, "explain", "--json", "--ae", "WS1"))[0]["number"] == 1
-    assert json.loads(_run(running, "explain", "--json", "--ae", "WS2", "--last", "5")) == []
+    assert (
+        json.loads(_run(running, "explain", "--json", "--ae", "WS2", "--last", "5", status=0)) == []
+    )
+    assert "Move Destination unknown" in _run(running, "explain", "0xA801", status=0)
     (retrieve,) = json.loads(_run(running, "explain", "--json", "--retrieve", "1"))
     assert (retrieve["kind"], retrieve["explanations"][0]["clause"]) == (
         "retrieve",

@@ -17,8 +17,8 @@ from pacs.conformance.scp.sample import Sample
 from pacs.conformance.wire import pdu as pdus
 from pacs.conformance.wire.association import Association, NegotiatedContext, proposed_contexts
 from pacs.conformance.wire.trace import Trace
+from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dicom.information_model import InformationModel, Operation, sop_class_uid
-from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 UNCOMPRESSED = (EXPLICIT, IMPLICIT)

@@ -16,7 +16,7 @@ from pacs.conformance.wire import pdu as pdus
 from pacs.conformance.wire.association import Association, AssociationEnded
 from pacs.conformance.wire.message import CommandField, Message, response
 from pacs.conformance.wire.trace import Trace
-from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 _MAXIMUM_LENGTH_BYTES = 1 << 16
 

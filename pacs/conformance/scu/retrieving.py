@@ -27,7 +27,7 @@ from pacs.conformance.wire.message import (
     response,
 )
 from pacs.conformance.wire.trace import Trace
-from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dicom.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 _SUCCESS, _PENDING, _WARNING, _ALL_FAILED = 0x0000, 0xFF00, 0xB000, 0xA702

@@ -25,6 +25,18 @@ _ASYNCHRONOUS_ITEM, _ROLE_ITEM, _IMPLEMENTATION_NAME_ITEM, _EXTENDED_ITEM = 0x53
 _FIXED_BYTES = 68  # of an A-ASSOCIATE PDU before its items
 _TITLE_BYTES = 16
 
+#: Source and reason of an A-ASSOCIATE-RJ (PS3.8 Table 9-21).
+REJECTIONS = {
+    (1, 1): "no reason given",
+    (1, 2): "application context name not supported",
+    (1, 3): "calling AE title not recognised",
+    (1, 7): "called AE title not recognised",
+    (2, 1): "no reason given by the ACSE provider",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "local limit exceeded",
+}
+
 
 class MalformedPDU(ValueError):
     """The bytes cannot be taken apart as PS3.8 9.3 lays them out."""

@@ -148,23 +148,12 @@ _RESULTS = {
     pdus.ABSTRACT_SYNTAX_REFUSED: "refused, abstract syntax not supported",
     pdus.TRANSFER_SYNTAXES_REFUSED: "refused, transfer syntaxes not supported",
 }
-#: Source and reason of an A-ASSOCIATE-RJ (PS3.8 Table 9-21).
-_REJECTIONS = {
-    (1, 1): "no reason given",
-    (1, 2): "application context name not supported",
-    (1, 3): "calling AE title not recognised",
-    (1, 7): "called AE title not recognised",
-    (2, 1): "no reason given by the ACSE provider",
-    (2, 2): "protocol version not supported",
-    (3, 1): "temporary congestion",
-    (3, 2): "local limit exceeded",
-}
 
 
 def rejection(value: pdus.AssociateReject) -> str:
     """The reason of a rejection in words (PS3.8 Table 9-21)."""
     permanence = {1: "permanent", 2: "transient"}.get(value.result, f"result {value.result}")
-    return f"{permanence}, {_REJECTIONS.get((value.source, value.reason), 'a reserved reason')}"
+    return f"{permanence}, {pdus.REJECTIONS.get((value.source, value.reason), 'a reserved reason')}"
 
 
 def _associate_lines(value: pdus.AssociateRequest | pdus.AssociateAccept) -> Iterator[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-from pacs.dicom.error_comment import MAX_COMMENT_CHARACTERS
 from pacs.dicom.uids import is_uid
 
 CommandValue = int | str | tuple[int, ...]
@@ -51,6 +50,8 @@ _C_STORE_RQ = 0x0001
 _HEADER = struct.Struct("<HHI")
 _GROUP_LENGTH = struct.Struct("<HHII")
 _US = struct.Struct("<H")
+#: PS3.5 Table 6.2-1. Not taken from a module that needs pydicom: "pacs echo" would wait for that.
+_MAX_LO_CHARACTERS = 64
 
 
 class InvalidCommand(ValueError):
@@ -171,7 +172,7 @@ def _encode_value(vr: str, value: CommandValue) -> bytes:
         return b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in value)
     raw = str(value).encode("ascii", "replace")
     if vr == "LO":
-        raw = raw[:MAX_COMMENT_CHARACTERS].replace(b"\\", b"/")
+        raw = raw[:_MAX_LO_CHARACTERS].replace(b"\\", b"/")
     if len(raw) % 2:
         raw += b"\0" if vr == "UI" else b" "
     return raw

@@ -23,7 +23,8 @@ from pacs.dimse.commitment_delivery import CommitmentDelivery
 from pacs.dimse.engine.ae import EngineRequestHandler, EngineServer
 from pacs.dimse.negotiation import message_contexts, storage_contexts
 from pacs.dimse.remote import RemoteAEs
-from pacs.server import configured_remotes, open_archive
+from pacs.remotes import configured_remotes
+from pacs.server import open_archive
 from tests.peers import identifier
 from tests.serving import settings
 

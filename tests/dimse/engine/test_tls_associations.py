@@ -21,6 +21,7 @@ from pacs.dimse.ae import Options
 from pacs.dimse.engine.ae import EngineAE
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.transport import Connection, ConnectionLost
+from pacs.dimse.peer import Peer
 from pacs.dimse.tls import TLSOptions, new_requestor_context, use_requestor_context
 from pacs.errors import DestinationUnreachable
 from tests.certificates import Authority, Identity, client_context, server_context
@@ -108,8 +109,8 @@ def options(identity: Identity | None = None, ca: Path | None = None, **tls: Any
     return Options(ae_title="SCU", tls=TLSOptions(ca=ca, **tls), **limits)
 
 
-def peer(port: int, host: str = "127.0.0.1") -> query_scu.Peer:
-    return query_scu.Peer(CALLED, host, port, tls=True)
+def peer(port: int, host: str = "127.0.0.1") -> Peer:
+    return Peer(CALLED, host, port, tls=True)
 
 
 def large_study() -> list[Any]:
@@ -716,7 +717,7 @@ def test_calling_a_peer_with_tls_without_it(
     destination = start_destination(context=server_context(authority.issue("secure")))
 
     with pytest.raises(DestinationUnreachable) as caught:
-        query_scu.echo(options(), query_scu.Peer("DEST", "127.0.0.1", destination.port))
+        query_scu.echo(options(), Peer("DEST", "127.0.0.1", destination.port))
 
     assert "no association with DEST" in caught.value.message
 

@@ -1,5 +1,6 @@
 """The checks, a module for each service; importing this package registers them all."""
 
+from pacs.conformance.scp.checks import custody as custody
 from pacs.conformance.scp.checks import find_hierarchy as find_hierarchy
 from pacs.conformance.scp.checks import find_matching as find_matching
 from pacs.conformance.scp.checks import find_responses as find_responses
