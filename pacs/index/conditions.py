@@ -31,6 +31,7 @@ from pacs.dicom.matching import (
     Universal,
     ValueList,
     WildCard,
+    group_patterns,
 )
 from pacs.dicom.names import name_groups
 from pacs.dicom.ranges import Range
@@ -40,6 +41,8 @@ from pacs.index.engine import Backend
 Expression = sa.ColumnElement[Any]
 
 _COUNT_DIGITS = 18
+#: What stands for the lack of a component group (``group_patterns``).
+_NO_GROUP = SingleValue("")
 #: In Items, a value of these VRs equals the key or does not match: nothing is folded, nor compared as a number.
 _VERBATIM_VRS = frozenset({"AE", "AS", "CS", "LO", "SH", "UC", "UI"})
 #: More of them would make the statement long, and hardly fewer rows match.
@@ -197,22 +200,33 @@ class ConditionCompiler:
         columns = [tables.ENTITIES[attribute.level].c[name] for name in shadows]
         key = match.value if isinstance(match, SingleValue) else match.pattern
         groups = name_groups(key)
+        wanted = [group_patterns(match, group) for group in groups]
 
-        def compare(column: Expression, group: str) -> Expression:
-            part = SingleValue(group) if isinstance(match, SingleValue) else WildCard(group)
-            compile_part = self._any_of_several if attribute.is_multi_valued else self._one_value
-            return compile_part(column, part)
+        def compare(column: Expression, part: SingleValue | WildCard) -> Expression:
+            if attribute.is_multi_valued:
+                return self._any_of_several(column, part)
+            return column.is_(None) if part == _NO_GROUP else self._one_value(column, part)
 
-        if not any(groups[1:]):
-            return sa.or_(*(compare(column, groups[0]) for column in columns))
-        compared = [
-            compare(column, group)
-            for column, group in zip(columns, groups, strict=True)
-            if group.strip("*")
-        ]
-        # "=*" asks for nothing but a name: anyone who has one.
+        # "=*" and "*^*" ask for nothing but a name: anyone who has one.
         has_name = tables.ENTITIES[attribute.level].c[attribute.column].is_not(None)
-        return sa.and_(*compared) if compared else has_name
+        if not any(groups[1:]):
+            if not wanted[0] or (attribute.is_multi_valued and _NO_GROUP in wanted[0]):
+                return has_name
+            found = [
+                compare(column, part)
+                for column in columns
+                for part in wanted[0]
+                if part != _NO_GROUP
+            ]
+            if _NO_GROUP in wanted[0]:
+                found.append(sa.and_(has_name, *(column.is_(None) for column in columns)))
+            return sa.or_(*found)
+        compared = [
+            sa.or_(*(compare(column, part) for part in parts))
+            for column, parts in zip(columns, wanted, strict=True)
+            if parts and not (attribute.is_multi_valued and _NO_GROUP in parts)
+        ]
+        return sa.and_(has_name, *compared)
 
     def _fuzzy_name(self, attribute: Attribute, match: FuzzyName) -> Expression:
         codes = tables.ENTITIES[attribute.level].c[attribute.shadow_columns[-1]]

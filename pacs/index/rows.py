@@ -19,6 +19,7 @@ class _Shadow:
     position: int
     vr: str
     columns: tuple[str, ...]
+    several: bool
 
 
 class LevelColumns:
@@ -31,7 +32,7 @@ class LevelColumns:
         self.columns = tuple(attribute.column for attribute in attributes)
         self.all_columns = tuple(name for a in attributes for name in (a.column, *a.shadow_columns))
         self._shadows = tuple(
-            _Shadow(position, attribute.vr, attribute.shadow_columns)
+            _Shadow(position, attribute.vr, attribute.shadow_columns, attribute.is_multi_valued)
             for position, attribute in enumerate(attributes)
             if attribute.shadow_columns
         )
@@ -48,7 +49,8 @@ class LevelColumns:
         for shadow in self._shadows:
             text = values[shadow.position]
             if text:
-                row.update(zip(shadow.columns, shadow_values(shadow.vr, text), strict=True))
+                forms = shadow_values(shadow.vr, text, several=shadow.several)
+                row.update(zip(shadow.columns, forms, strict=True))
         return row
 
 
