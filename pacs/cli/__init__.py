@@ -20,6 +20,7 @@ from pacs.cli.explaining import explain_command
 from pacs.cli.health import health_command
 from pacs.cli.importing import import_command
 from pacs.cli.output import INTERRUPTED
+from pacs.cli.patients import patient_group
 from pacs.cli.query import echo_command, find_command, move_command
 from pacs.cli.remote import ae_group
 from pacs.cli.retrieves import retrieve_group
@@ -71,6 +72,7 @@ for command in (
     reindex_command,
     db_group,
     stats_command,
+    patient_group,
     conformance_group,
     config_group,
 ):
