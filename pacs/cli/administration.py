@@ -66,10 +66,13 @@ def stats_command(settings: Settings, as_json: bool) -> int:
     """Count patients, studies, series, instances and the bytes of their data sets."""
     with closing(open_archive(settings, make=False)) as archive:
         stats = archive.index.stats()
+        conflicts = 0 if as_json else archive.index.count_patient_conflicts()
     if as_json:
         print_json({name: getattr(stats, name) for name in stats.__dataclass_fields__})
         return 0
     for name in ("patients", "studies", "series", "instances"):
         console.print(f"{name:<10} {getattr(stats, name):>12,}")
     console.print(f"{'size':<10} {human_size(stats.size_bytes):>12}")
+    if conflicts:
+        console.print(f"{'conflicts':<10} {conflicts:>12,}  see 'pacs patient conflicts'")
     return 0

@@ -123,6 +123,16 @@ COMMANDS: dict[str, Lazy | Group] = {
         "stats_command",
         "Count patients, studies, series, instances and the bytes of their data sets.",
     ),
+    "patient": Group(
+        "Look after the identity of patients.",
+        {
+            "conflicts": Lazy(
+                "pacs.cli.patients",
+                "conflicts_command",
+                "List patients whose studies disagree in name, birth date or sex.",
+            ),
+        },
+    ),
     "conformance": Group(
         "Test other AEs against the Standard, clause by clause.",
         {

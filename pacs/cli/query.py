@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterable, Iterator, MutableSequence
 from contextlib import contextmanager
 
 import click
@@ -17,6 +17,7 @@ from pacs.config import Settings
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.query_options import QueryOptions
+from pacs.dicom.response import join_whole_texts
 from pacs.dicom.uids import shown_uid
 from pacs.dimse import query_scu
 from pacs.dimse.cancellation import Cancellation
@@ -49,6 +50,12 @@ _SHOWN = {
         "SeriesInstanceUID",
     ),
     Level.IMAGE: ("InstanceNumber", "SOPClassUID", "SOPInstanceUID"),
+}
+
+#: By what the entities below one parent are sorted: SCPs send them in any order.
+_NUMBERED = {
+    Level.SERIES: ("StudyInstanceUID", "SeriesNumber"),
+    Level.IMAGE: ("SeriesInstanceUID", "InstanceNumber"),
 }
 
 # click takes a paragraph behind a backspace as it stands; elsewhere it breaks lines, and nobody could copy these.
@@ -175,15 +182,37 @@ def find_command(
             timezone=timezone is not None,
         ),
     )
+    listed = _in_order(query_level, found)
     if as_json:
-        print_json([match.to_json_dict() for match in found])
+        print_json([match.to_json_dict() for match in listed])
         return 0
-    count = print_table("", shown, _rows(found, shown))
+    count = print_table("", shown, _rows(listed, shown))
     errors.print(f"{count} match{'' if count == 1 else 'es'}")
     return 0
 
 
-def _rows(found: Iterator[Dataset], shown: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
+def _in_order(level: Level, found: Iterator[Dataset]) -> Iterable[Dataset]:
+    """The matches, series and instances by their numbers; parents, and what has none, as they come."""
+    listed = []
+    for match in found:
+        join_whole_texts(match)
+        listed.append(match)
+    if level not in _NUMBERED:
+        return listed
+    parent, keyword = _NUMBERED[level]
+    parents = {uid: n for n, uid in enumerate(dict.fromkeys(str(m.get(parent)) for m in listed))}
+    return sorted(listed, key=lambda one: (parents[str(one.get(parent))], *_number(one, keyword)))
+
+
+def _number(match: Dataset, keyword: str) -> tuple[bool, float]:
+    """A number to sort by; what is none comes last."""
+    try:
+        return False, float(match.get(keyword))
+    except (TypeError, ValueError):
+        return True, 0.0
+
+
+def _rows(found: Iterable[Dataset], shown: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
     for match in found:
         elements = (match.get(query_scu.tag_of(keyword)) for keyword in shown)
         yield tuple(_text(None if one is None else one.value) for one in elements)

@@ -20,7 +20,7 @@ from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
 from pacs.dicom.levels import Level
 
-ATTRIBUTE_SET_VERSION = 2
+ATTRIBUTE_SET_VERSION = 3
 
 
 class KeyType(Enum):

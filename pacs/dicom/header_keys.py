@@ -51,7 +51,9 @@ _KEYWORDS = {
         "PatientPrimaryLanguageCodeSequence PatientInsurancePlanCodeSequence EthnicGroupCodeSequence "
         "ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName ClinicalTrialSiteID "
         "ClinicalTrialSiteName ClinicalTrialSubjectID ClinicalTrialSubjectReadingID "
-        "ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialProtocolEthicsCommitteeApprovalNumber"
+        "ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialProtocolEthicsCommitteeApprovalNumber "
+        "IssuerOfClinicalTrialProtocolID OtherClinicalTrialProtocolIDsSequence IssuerOfClinicalTrialSiteID "
+        "IssuerOfClinicalTrialSubjectID IssuerOfClinicalTrialSubjectReadingID"
     ),
     # General Study, Patient Study, Clinical Trial Study (PS3.3 C.7.2)
     Level.STUDY: (
@@ -66,27 +68,75 @@ _KEYWORDS = {
         "IssuerOfServiceEpisodeIDSequence ServiceEpisodeDescription ReasonForVisit "
         "ReasonForVisitCodeSequence ClinicalTrialTimePointID ClinicalTrialTimePointDescription "
         "ClinicalTrialTimePointTypeCodeSequence LongitudinalTemporalOffsetFromEvent "
-        "LongitudinalTemporalEventType ConsentForClinicalTrialUseSequence"
+        "LongitudinalTemporalEventType ConsentForClinicalTrialUseSequence IssuerOfClinicalTrialTimePointID"
     ),
-    # General Series, Clinical Trial Series, Frame of Reference, General Equipment (PS3.3 C.7.3 to C.7.5)
+    # Every module of the Series, Frame of Reference and Equipment Entities (PS3.3 A.1), by the clause of the first.
     Level.SERIES: (
+        # General Series, Clinical Trial Series (PS3.3 C.7.3); Key Object Document, SR Document, Encapsulated Document,
+        # RT, MR, Enhanced Series and most others have no more than these
         "SeriesDescriptionCodeSequence PerformingPhysicianIdentificationSequence "
         "OperatorIdentificationSequence ReferencedPerformedProcedureStepSequence RelatedSeriesSequence "
         "PerformedProcedureStepEndDate PerformedProcedureStepEndTime PerformedProtocolCodeSequence "
         "CommentsOnThePerformedProcedureStep TreatmentSessionUID AnatomicalOrientationType "
         "SmallestPixelValueInSeries LargestPixelValueInSeries ClinicalTrialCoordinatingCenterName "
-        "ClinicalTrialSeriesID ClinicalTrialSeriesDescription PositionReferenceIndicator "
+        "ClinicalTrialSeriesID IssuerOfClinicalTrialSeriesID ClinicalTrialSeriesDescription "
+        # Frame of Reference, Synchronization, Ultrasound Frame of Reference (PS3.3 C.7.4, C.8.24.2)
+        "PositionReferenceIndicator SynchronizationFrameOfReferenceUID SynchronizationTrigger "
+        "TriggerSourceOrType SynchronizationChannel AcquisitionTimeSynchronized TimeSource "
+        "TimeDistributionProtocol NTPSourceAddress UltrasoundAcquisitionGeometry ApexPosition "
+        "VolumeToTransducerRelationship VolumeToTransducerMappingMatrix VolumeToTableMappingMatrix "
+        "VolumeFrameOfReferenceUID PatientFrameOfReferenceSource TableFrameOfReferenceUID "
+        # General and Enhanced General Equipment (PS3.3 C.7.5)
         "InstitutionAddress InstitutionalDepartmentTypeCodeSequence SpatialResolution "
         "DateOfLastCalibration TimeOfLastCalibration DateOfManufacture DateOfInstallation GantryID "
-        "UDISequence ManufacturerDeviceClassUID DeviceUID"
+        "UDISequence ManufacturerDeviceClassUID DeviceUID PixelPaddingValue "
+        # SC Equipment, VL Photographic Equipment (PS3.3 C.8.6.1, C.8.12.12)
+        "ConversionType SecondaryCaptureDeviceID SecondaryCaptureDeviceManufacturer "
+        "SecondaryCaptureDeviceManufacturerModelName SecondaryCaptureDeviceSoftwareVersions "
+        "VideoImageFormatAcquired DigitalImageFormatAcquired CameraOwnerName LensSpecification LensMake "
+        "LensModel LensSerialNumber "
+        # CR, DX and Mammography Series (PS3.3 C.8.1.1, C.8.11.1, C.8.11.6)
+        "ViewPosition FilterType CollimatorGridName FocalSpots PlateType PhosphorType "
+        "PresentationIntentType "
+        # PET Series, PET Isotope, PET Multi-gated Acquisition, NM/PET Patient Orientation (PS3.3 C.8.9, C.8.4.6)
+        "Units CountsSource SeriesType ReprojectionMethod NumberOfRRIntervals NumberOfTimeSlots "
+        "NumberOfTimeSlices NumberOfSlices CorrectedImage RandomsCorrectionMethod "
+        "AttenuationCorrectionMethod ScatterCorrectionMethod DecayCorrection ReconstructionDiameter "
+        "ConvolutionKernel ReconstructionMethod DetectorLinesOfResponseUsed AcquisitionStartCondition "
+        "AcquisitionStartConditionData AcquisitionTerminationCondition "
+        "AcquisitionTerminationConditionData FieldOfViewShape FieldOfViewDimensions GantryDetectorTilt "
+        "GantryDetectorSlew TypeOfDetectorMotion CollimatorType AxialAcceptance AxialMash TransverseMash "
+        "DetectorElementSize CoincidenceWindowWidth EnergyWindowRangeSequence SecondaryCountsType "
+        "ScanProgressionDirection SUVType RadiopharmaceuticalInformationSequence "
+        "InterventionDrugInformationSequence BeatRejectionFlag PVCRejection SkipBeats HeartRate "
+        "CardiacFramingType PatientOrientationCodeSequence PatientGantryRelationshipCodeSequence "
+        # Enhanced US Series, Optical Surface Scanner Series (PS3.3 C.8.24.1, C.8.29.1)
+        "PerformedProtocolType ReferencedSurfaceDataSequence"
     ),
 }
+# Of those, what a module of images has as well (the filter of a CT image, the heart rate of an MR image): a series
+# has it where its own modules do, and an image may be asked for by it.
+_ALSO_OF_IMAGES = (
+    "TriggerSourceOrType ConversionType ViewPosition FilterType FocalSpots CountsSource NumberOfRRIntervals "
+    "NumberOfTimeSlots NumberOfSlices CorrectedImage RandomsCorrectionMethod ScatterCorrectionMethod "
+    "ReconstructionDiameter ConvolutionKernel AcquisitionStartCondition AcquisitionTerminationCondition "
+    "FieldOfViewShape FieldOfViewDimensions GantryDetectorTilt TypeOfDetectorMotion CollimatorType "
+    "CoincidenceWindowWidth EnergyWindowRangeSequence ScanProgressionDirection "
+    "RadiopharmaceuticalInformationSequence InterventionDrugInformationSequence BeatRejectionFlag "
+    "PVCRejection SkipBeats HeartRate CardiacFramingType PatientOrientationCodeSequence "
+    "PatientGantryRelationshipCodeSequence TreatmentSessionUID"
+)
+
+
+def _tags(keywords: str) -> list[int]:
+    # A dictionary that is older than an Attribute does not know it.
+    return [tag for tag in map(tag_for_keyword, keywords.split()) if tag is not None]
+
+
 _LEVELS: dict[int, Level] = {
-    tag: level
-    for level, keywords in _KEYWORDS.items()
-    for tag in map(tag_for_keyword, keywords.split())
-    if tag is not None
+    tag: level for level, keywords in _KEYWORDS.items() for tag in _tags(keywords)
 }
+_IMAGE_TAGS = frozenset(_tags(_ALSO_OF_IMAGES))
 # Command, File Meta Information, DICOMDIR before; Pixel Data and what only encodings have behind.
 _FIRST_GROUP, _PIXEL_DATA_GROUP = 0x0008, 0x7FE0
 _BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
@@ -119,6 +169,11 @@ class HeaderKey:
 def level_of(tag: int) -> Level:
     """The level that an Attribute outside the attribute table is a key of."""
     return _LEVELS.get(tag, Level.IMAGE)
+
+
+def may_be_key_of(tag: int, level: Level) -> bool:
+    """Whether an Attribute outside the attribute table is one of entities of ``level``, and not of those above only."""
+    return level_of(tag) >= level or (level is Level.IMAGE and tag in _IMAGE_TAGS)
 
 
 def header_keys(

@@ -15,7 +15,7 @@ from pydicom.tag import BaseTag
 
 from pacs.dicom.character_sets import codecs_of
 from pacs.dicom.error_comment import about, refuse
-from pacs.dicom.header_keys import level_of
+from pacs.dicom.header_keys import level_of, may_be_key_of
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.matching import Match, fuzzy, is_universal, parse_match
@@ -53,7 +53,8 @@ def header_matches(
         if key_level > level or not _can_be_matched(tag, element, codecs):
             continue
         match = _match_of(tag, element, codecs, rules)
-        if key_level < level and not rules.relational and not is_universal(match):
+        is_above = key_level < level and not may_be_key_of(tag, level)
+        if is_above and not rules.relational and not is_universal(match):
             refuse(tag, f"is a key above level {level.name}")
         found[tag] = match
     return found

@@ -28,6 +28,7 @@ from pacs.dicom.plain_values import (
     item_codecs,
     items_of,
     json_items,
+    may_have_several,
     texts_of,
     vr_of,
 )
@@ -117,7 +118,7 @@ def holds(key: HeaderKey, source: Dataset, codecs: Sequence[str], *, or_unknown:
     text = None if element is None else index_value(element, codecs)
     if text is None and or_unknown and not isinstance(key.match, EmptyValue):
         return True
-    return matches(key.vr, key.match, text)
+    return matches(key.vr, key.match, text, several=may_have_several(key.tag))
 
 
 class _Reader:

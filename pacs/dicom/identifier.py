@@ -91,7 +91,8 @@ class Condition:
         """Whether an entity with this index text matches; the reference of the index."""
         if self.or_unknown and not text:
             return True
-        return matches(self.attribute.vr, self.match, text)
+        several = self.attribute.is_multi_valued
+        return matches(self.attribute.vr, self.match, text, several=several)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
@@ -16,6 +16,7 @@ from typing import TypeAlias, assert_never
 
 from pydicom.dataset import Dataset
 
+from pacs.dicom.attributes import BY_TAG, KeyType
 from pacs.dicom.character_sets import DEFAULT_CODECS
 from pacs.dicom.dates import has_form_of_date
 from pacs.dicom.error_comment import refuse
@@ -28,10 +29,12 @@ from pacs.dicom.plain_values import (
     SPECIFIC_CHARACTER_SET,
     TEXT_VRS,
     Element,
-    dictionary_facts,
     is_empty,
+    is_one_text,
     item_codecs,
     items_of,
+    may_have_several,
+    normalised,
     text_of_json,
     texts_of,
     vr_of,
@@ -154,7 +157,7 @@ def parse_match(
     """
     match = _parse(attribute_vr, element, codecs, _Limits(rules, MAXIMUM_DEPTH))
     # The index keeps long values cut, so a long key is cut alike.
-    several = _may_be_several(element)
+    several = may_have_several(int(element.tag))
     if isinstance(match, SingleValue):
         return SingleValue(_cut(attribute_vr, match.value, several))
     if isinstance(match, ValueList):
@@ -165,11 +168,6 @@ def parse_match(
 
 def _cut(vr: str, value: str, several: bool) -> str:
     return capped(vr, value, may_be_several=several) or value
-
-
-def _may_be_several(element: Element) -> bool:
-    facts = dictionary_facts(int(element.tag))
-    return facts is not None and facts[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +197,27 @@ def _parse(vr: str, element: Element, codecs: Sequence[str], limits: _Limits) ->
         return _parse_uids(element, values)
     if len(values) > 1:
         return _parse_list(vr, element, values, limits.rules)
-    return _parse_value(vr, element, values[0], limits.rules)
+    match = _parse_value(vr, element, values[0], limits.rules)
+    several = may_have_several(int(element.tag))
+    if isinstance(match, SingleValue) and is_one_text(vr, several=several):
+        return _one_text(vr, element, match)
+    return match
+
+
+def _one_text(vr: str, element: Element, whole: SingleValue) -> Match:
+    """A text of VM 1: as it is, and as the list it may be meant for, unless it says who or what an entity is.
+
+    A patient's ID with a backslash is asked for like any other, and must not bring those of whom it has a part.
+    """
+    attribute = BY_TAG.get(int(element.tag))
+    is_unique = attribute is not None and attribute.key_type is KeyType.UNIQUE
+    parts = [normalised(vr, part) for part in whole.value.split("\\")]
+    if vr not in LIST_VRS or is_unique or len(parts) == 1:
+        return whole
+    values = list(dict.fromkeys((whole.value, *filter(None, parts))))
+    if len(values) > _MAXIMUM_LISTED + 1:
+        refuse(element.tag, f"has more than {_MAXIMUM_LISTED} values")
+    return ValueList(tuple(values), every=False)
 
 
 def _parse_value(
@@ -226,7 +244,8 @@ def _parse_list(vr: str, element: Element, values: list[str], rules: MatchingRul
             refuse(element.tag, "has a wild card in a list")
     # Not negotiated, a list is undefined (note 4): it is taken as a list of UID is, since that is
     # what SCUs that send one mean. Nor does the clause say what "every" means where VM is 1.
-    return ValueList(tuple(values), every=rules.multiple_values and _may_be_several(element))
+    every = rules.multiple_values and may_have_several(int(element.tag))
+    return ValueList(tuple(values), every=every)
 
 
 def _parse_uids(element: Element, values: list[str]) -> Match:
@@ -304,37 +323,35 @@ def is_universal(match: Match) -> bool:
     return isinstance(match, Universal)
 
 
-def matches(vr: str, match: Match, text: str | None) -> bool:
+def matches(vr: str, match: Match, text: str | None, *, several: bool = True) -> bool:
     """Whether an Attribute with this index text matches; THE reference (PS3.4 C.2.2.2).
 
-    One matching value of several is enough (PS3.4 C.2.2.3). An Attribute without a value matches
-    nothing but a universal key.
+    One matching value of several is enough (PS3.4 C.2.2.3), where the Attribute's VM lets it have ``several``. An
+    Attribute without a value matches nothing but a universal key.
     """
     if is_universal(match):
         return True
     if not text or isinstance(match, EmptyValue):
         return not text and isinstance(match, EmptyValue)
     if isinstance(match, ValueList):
-        found = (matches(vr, value, text) for value in match.each())
+        found = (matches(vr, value, text, several=several) for value in match.each())
         return all(found) if match.every else any(found)
     if isinstance(match, SequenceMatch):
         return any(item_matches(match, item) for item in json_items_of_text(text))
-    return _one_value_matches(vr, match, text)
-
-
-def _one_value_matches(vr: str, match: Match, text: str) -> bool:
-    """Whether one of the values of a text matches."""
-    if isinstance(match, FuzzyName):
-        return _name_matches(match.plain, text) or _sounds_alike(match, text)
     if vr == "PN":
-        return _name_matches(match, text)
+        return _name_matches(match, text, several=several)
+    return _one_value_matches(vr, match, split_values(vr, text, several=several))
+
+
+def _one_value_matches(vr: str, match: Match, values: Sequence[str]) -> bool:
+    """Whether one of the values matches."""
     if vr in {"TM", "DT"} and isinstance(match, Range):
-        moments = [shadow_values(vr, value)[0] for value in split_values(vr, text)]
+        moments = [shadow_values(vr, value)[0] for value in values]
         return any(moment is not None and match.contains(moment) for moment in moments)
     if vr == "DS" and isinstance(match, SingleValue):
         number = _number(match.value)
-        return any(_number(value) == number for value in split_values(vr, text))
-    return any(_value_matches(match, value) for value in split_values(vr, text))
+        return any(_number(value) == number for value in values)
+    return any(_value_matches(match, value) for value in values)
 
 
 def _number(text: str) -> Decimal | str:
@@ -357,16 +374,16 @@ def json_items_of_text(text: str) -> list[object]:
 def item_matches(match: SequenceMatch, item: object) -> bool:
     """Whether one Item, as DICOM JSON, matches all keys (PS3.4 C.2.2.2.6)."""
     return isinstance(item, dict) and all(
-        _key_matches(vr, key, item.get(f"{tag:08X}")) for tag, vr, key in match.keys
+        _key_matches(tag, vr, key, item.get(f"{tag:08X}")) for tag, vr, key in match.keys
     )
 
 
-def _key_matches(vr: str, match: Match, attribute: object) -> bool:
+def _key_matches(tag: int, vr: str, match: Match, attribute: object) -> bool:
     if isinstance(match, SequenceMatch):
         nested = attribute.get("Value") if isinstance(attribute, dict) else None
         is_match = isinstance(nested, list) and any(item_matches(match, item) for item in nested)
         return is_match or is_universal(match)
-    return matches(vr, match, text_of_json(attribute))
+    return matches(vr, match, text_of_json(attribute), several=may_have_several(tag))
 
 
 def _value_matches(match: Match, value: str) -> bool:
@@ -390,34 +407,64 @@ def _value_matches(match: Match, value: str) -> bool:
             assert_never(match)
 
 
-def _name_matches(match: Match, text: str) -> bool:
-    compare: Callable[[str, str], bool]
-    match match:
-        case SingleValue(key):
-            compare = str.__eq__
-        case WildCard(key):
-            compare = glob_matches
-        case _:
-            return any(_value_matches(match, value) for value in split_values("PN", text))
-    wanted = name_groups(key)
-    columns = [(column or "").split("\\") for column in shadow_values("PN", text)[:_CODES]]
-    count = max(len(column) for column in columns)
-    padded = [column + [""] * (count - len(column)) for column in columns]
-    return any(_groups_match(wanted, groups, compare) for groups in zip(*padded, strict=True))
+def _name_matches(match: Match, text: str, *, several: bool) -> bool:
+    shadows = shadow_values("PN", text, several=several)
+    columns = [(column or "").split("\\") if several else [column or ""] for column in shadows]
+    if isinstance(match, FuzzyName):
+        sounds = match.patterns
+        if any(all(glob_matches(one, codes) for one in sounds) for codes in columns[_CODES]):
+            return True
+        match = match.plain
+    if not isinstance(match, SingleValue | WildCard):
+        values = split_values("PN", text, several=several)
+        return any(_value_matches(match, value) for value in values)
+    count = max(len(column) for column in columns[:_CODES])
+    padded = [column + [""] * (count - len(column)) for column in columns[:_CODES]]
+    wanted = name_groups(match.value if isinstance(match, SingleValue) else match.pattern)
+    patterns = [group_patterns(match, group) for group in wanted]
+    matches_groups = _groups_match if any(wanted[1:]) else _any_group_matches
+    return any(matches_groups(patterns, groups) for groups in zip(*padded, strict=True))
 
 
-def _sounds_alike(match: FuzzyName, text: str) -> bool:
-    names = (shadow_values("PN", text)[_CODES] or "").split("\\")
-    return any(all(glob_matches(one, codes) for one in match.patterns) for codes in names)
+def group_patterns(match: SingleValue | WildCard, group: str) -> tuple[SingleValue | WildCard, ...]:
+    """What a component group of a name has to match, one of them, for the same group of a key; none if anything does.
+
+    A group ends where its last component that has a value does, and matches a wild card as if the empty ones behind
+    were there: ``OB^*`` finds ``OB``. A SingleValue without a text stands for no group.
+    """
+    if not group.strip("*"):
+        return ()
+    if isinstance(match, SingleValue):
+        return (SingleValue(group),)
+    last = len(group.rstrip("*^"))
+    # Where carets of the key may stand for those that the name does not have.
+    ends = [i for i in range(last, len(group)) if group[i] == "^" and group[i - 1 : i] != "^"]
+    if not ends:
+        return (WildCard(group),)
+    shortest = group[: ends[0]]
+    # One asterisk at the end finds all that longer keys find.
+    starred = next((group[:i] for i in ends if group[:i].endswith("*")), group)
+    if not starred.strip("*"):
+        return ()
+    one = WildCard(shortest) if "*" in shortest or "?" in shortest else SingleValue(shortest)
+    return tuple(dict.fromkeys((one, WildCard(starred))))
 
 
 def _groups_match(
-    wanted: Sequence[str], groups: Sequence[str], compare: Callable[[str, str], bool]
+    wanted: Sequence[Sequence[SingleValue | WildCard]], groups: Sequence[str]
 ) -> bool:
-    alphabetic, *others = wanted
-    if not any(others):  # one component group: any group of the name may match it
-        return any(group and compare(alphabetic, group) for group in groups)
-    return all(compare(key, group) for key, group in zip(wanted, groups, strict=True) if key)
+    return all(_is_any_of(patterns, group) for patterns, group in zip(wanted, groups, strict=True))
+
+
+def _any_group_matches(
+    wanted: Sequence[Sequence[SingleValue | WildCard]], groups: Sequence[str]
+) -> bool:
+    # The key has one component group. Any of the name may match it; of a name of nothing but delimiters, none.
+    return any(_is_any_of(wanted[0], group) for group in (list(filter(None, groups)) or [""]))
+
+
+def _is_any_of(patterns: Sequence[SingleValue | WildCard], group: str) -> bool:
+    return not patterns or any(_value_matches(pattern, group) for pattern in patterns)
 
 
 def glob_matches(pattern: str, text: str) -> bool:

@@ -63,6 +63,9 @@ TEXT_VRS = frozenset(
 )
 #: A backslash is a character of these, not a delimiter (PS3.5 6.2).
 SINGLE_VALUED_VRS = frozenset({"LT", "ST", "UT", "UR"})
+# In these it is a delimiter where VM may exceed one. Where VM is 1 (Patient ID, Study Description) there is nothing to
+# delimit: instances have it as a character, and what stands behind it tells one patient from another.
+_WHOLE_TEXT_VRS = frozenset({"LO", "PN", "SH", "UC"})
 # Leading spaces are significant in these (PS3.5 6.2).
 _LEADING_SPACE_VRS = frozenset({"LT", "ST", "UT", "UC", "UR"})
 #: Specific Character Set applies to these only (PS3.5 6.1.2.2).
@@ -128,11 +131,25 @@ def vr_of(element: Element) -> str:
 def texts_of(element: Element, codecs: Sequence[str] = DEFAULT_CODECS) -> list[str]:
     """The values of an element as normalised texts, empty ones included.
 
-    Bulk data and sequences have none. ``codecs`` applies to bytes that pydicom has not decoded.
+    Bulk data and sequences have none. ``codecs`` applies to bytes that pydicom has not decoded. Of an
+    Attribute that ``is_one_text`` there is one, with its backslashes; nothing but them is no value.
     """
     vr = vr_of(element)
     values = _texts_of_value(element.value, vr, element, codecs)
+    if len(values) > 1 and is_one_text(vr, several=may_have_several(int(element.tag))):
+        values = ["\\".join(values) if any(normalised(vr, value) for value in values) else ""]
     return [normalised(vr, value) for value in values]
+
+
+def may_have_several(tag: int) -> bool:
+    """Whether the VM of an Attribute may exceed one; so it may if the dictionary does not know it."""
+    facts = dictionary_facts(tag)
+    return facts is None or facts[1]
+
+
+def is_one_text(vr: str, *, several: bool) -> bool:
+    """Whether a text of this VR is one value, whatever is in it; ``several``: its Attribute's VM may exceed one."""
+    return vr in SINGLE_VALUED_VRS or (not several and vr in _WHOLE_TEXT_VRS)
 
 
 def _texts_of_value(value: object, vr: str, element: Element, codecs: Sequence[str]) -> list[str]:

@@ -28,6 +28,8 @@ from pacs.dicom.plain_values import (
     NUMBER_FORMATS,
     SINGLE_VALUED_VRS,
     SPECIFIC_CHARACTER_SET,
+    is_one_text,
+    may_have_several,
     text_of_json,
 )
 from pacs.dicom.timezones import TIMEZONE_OFFSET_FROM_UTC
@@ -107,13 +109,24 @@ def text_element(tag: int, vr: str, text: str | None) -> DataElement:
         return DataElement(BaseTag(tag), vr, None)
     if vr not in CHARACTER_SET_VRS:  # the default repertoire is all that can be written
         text = text.encode("ascii", "replace").decode()
-    values = [value for one in split_values(vr, text) for value in _typed(vr, one)]
+    parts = split_values(vr, text, several=may_have_several(int(tag)))
+    values = [value for one in parts for value in _typed(vr, one)]
     value = values[0] if len(values) == 1 else values or None
     # IGNORE: what an instance has is what is returned, also if its VR does not allow it.
     try:
         return DataElement(BaseTag(tag), vr, value, validation_mode=config.IGNORE)
     except (ValueError, TypeError, OverflowError):  # "1.5" as IS: returned as the text it is
         return DataElement(BaseTag(tag), vr, text, already_converted=True)
+
+
+def join_whole_texts(data_set: Dataset) -> None:
+    """Make one value again of each text of VM 1 that pydicom has split at its backslashes."""
+    for element in data_set:
+        vr, value = str(element.VR), element.value
+        whole = is_one_text(vr, several=may_have_several(int(element.tag)))
+        if whole and isinstance(value, MultiValue):
+            text = "\\".join(map(str, value))
+            data_set[element.tag] = DataElement(element.tag, vr, text, already_converted=True)
 
 
 def _typed(vr: str, text: str) -> Iterator[str | int | float]:

@@ -16,8 +16,9 @@ from pacs.dicom.names import fold, name_groups
 from pacs.dicom.plain_values import (
     SINGLE_VALUED_VRS,
     Element,
-    dictionary_facts,
+    is_one_text,
     json_items,
+    may_have_several,
     texts_of,
     vr_of,
 )
@@ -46,16 +47,15 @@ _INDEXED_BYTES = 2_500
 def index_value(element: Element, codecs: Sequence[str] = DEFAULT_CODECS) -> str | None:
     """The text that the index keeps for an Attribute; None if it has no value.
 
-    Values are joined with a backslash. Of an Attribute whose VM is 1 only the first value counts,
-    so a text with a backslash always means several values. A sequence is compact DICOM JSON (PS3.18
-    F.2), or nothing if it is too large. ``codecs`` decodes a raw element; pydicom's own elements
-    are decoded already.
+    Values are joined with a backslash. Where VM is 1, a text is kept whole (``is_one_text``), and of
+    what cannot contain a backslash (CS, DA, UI, numbers) the first value counts: there a backslash
+    always means several values. A sequence is compact DICOM JSON (PS3.18 F.2), or nothing if it is
+    too large. ``codecs`` decodes a raw element; pydicom's own elements are decoded already.
     """
     vr = vr_of(element)
     if vr == "SQ":
         return _sequence_text(element, codecs)
-    facts = dictionary_facts(int(element.tag))
-    may_be_several = facts[1] if facts else True
+    may_be_several = may_have_several(int(element.tag))
     values = texts_of(element, codecs)
     if not may_be_several:
         values = [value for value in values if value][:1]
@@ -89,23 +89,26 @@ def _cut_bytes(text: str) -> str:
     return text.encode()[:_INDEXED_BYTES].decode(errors="ignore")
 
 
-def split_values(vr: str, text: str) -> list[str]:
-    """The single values of an index text."""
-    return [text] if vr in SINGLE_VALUED_VRS else text.split("\\")
+def split_values(vr: str, text: str, *, several: bool = True) -> list[str]:
+    """The single values of an index text; ``several``: the VM of its Attribute may exceed one."""
+    return [text] if is_one_text(vr, several=several) else text.split("\\")
 
 
-def shadow_values(vr: str, text: str | None) -> tuple[str | None, ...]:
+def shadow_values(vr: str, text: str | None, *, several: bool = True) -> tuple[str | None, ...]:
     """The texts of ``Attribute.shadow_columns`` for an index text, aligned with them.
 
     PN: the folded alphabetic, ideographic and phonetic groups, and the codes for fuzzy matching;
     those of several names are joined with a backslash, so the n-th part of each column belongs to
-    the n-th name. TM and DT: the canonical form, None if the value is not valid. Also what a PN key
-    must be folded with: wild cards stay as they are.
+    the n-th name; ``several`` as for ``split_values``. TM and DT: the canonical form, None if the
+    value is not valid. Also what a PN key must be folded with: wild cards stay as they are.
     """
     if vr == "PN":
         if text is None:
             return None, None, None, None
-        names = [(*name_groups(name), name_codes(name)) for name in text.split("\\")]
+        names = [
+            (*name_groups(name), name_codes(name))
+            for name in split_values(vr, text, several=several)
+        ]
         columns = (_cut_bytes("\\".join(groups)) for groups in zip(*names, strict=True))
         return tuple(column if column.strip("\\") else None for column in columns)
     if vr in {"TM", "DT"}:

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from pacs.dicom.attributes import Attribute
 from pacs.dicom.combined_datetime import CombinedRange
 from pacs.dicom.identifier import Condition
+from pacs.dicom.levels import Level
 from pacs.dicom.matching import (
     EmptyValue,
     FuzzyName,
@@ -31,15 +32,19 @@ from pacs.dicom.matching import (
     Universal,
     ValueList,
     WildCard,
+    group_patterns,
 )
 from pacs.dicom.names import name_groups
 from pacs.dicom.ranges import Range
-from pacs.index import computed, tables
+from pacs.index import computed
 from pacs.index.engine import Backend
+from pacs.index.tables import column_of
 
 Expression = sa.ColumnElement[Any]
 
 _COUNT_DIGITS = 18
+#: What stands for the lack of a component group (``group_patterns``).
+_NO_GROUP = SingleValue("")
 #: In Items, a value of these VRs equals the key or does not match: nothing is folded, nor compared as a number.
 _VERBATIM_VRS = frozenset({"AE", "AS", "CS", "LO", "SH", "UC", "UI"})
 #: More of them would make the statement long, and hardly fewer rows match.
@@ -58,9 +63,14 @@ def needs_recheck(condition: Condition) -> bool:
 class ConditionCompiler:
     """Compiles conditions for one backend."""
 
-    def __init__(self, backend: Backend) -> None:
-        """Compile for ``backend``."""
+    def __init__(self, backend: Backend, level: Level = Level.PATIENT) -> None:
+        """Compile for ``backend``, for entities of ``level``."""
         self._backend = backend
+        self._level = level
+
+    def at(self, level: Level) -> ConditionCompiler:
+        """The compiler for entities of ``level``."""
+        return ConditionCompiler(self._backend, level)
 
     def compile(self, condition: Condition) -> Expression:
         """The SQL expression that is true for each row that matches, and for few others."""
@@ -69,11 +79,11 @@ class ConditionCompiler:
             return self._computed(attribute, match)
         found = self._stored(attribute, match)
         if condition.or_unknown:
-            return sa.or_(found, tables.ENTITIES[attribute.level].c[attribute.column].is_(None))
+            return sa.or_(found, column_of(attribute, self._level).is_(None))
         return found
 
     def _stored(self, attribute: Attribute, match: Match) -> Expression:
-        column = tables.ENTITIES[attribute.level].c[attribute.column]
+        column = column_of(attribute, self._level)
         if isinstance(match, EmptyValue):
             return column.is_(None)
         if isinstance(match, SequenceMatch) or attribute.vr == "DS":
@@ -88,15 +98,15 @@ class ConditionCompiler:
         if isinstance(match, Range) and attribute.vr == "DA" and not attribute.is_multi_valued:
             return sa.and_(self._one_value(column, match), self._is_date(column))
         if isinstance(match, Range) and attribute.shadow_columns:
-            column = tables.ENTITIES[attribute.level].c[attribute.shadow_columns[0]]
+            column = column_of(attribute, self._level, attribute.shadow_columns[0])
         if attribute.is_multi_valued:
             return self._any_of_several(column, match)
         return self._one_value(column, match)
 
     def compile_combined(self, combined: CombinedRange) -> Expression:
         """A range on a date and its time as one moment (``CombinedRange.matches``)."""
-        columns = tables.ENTITIES[combined.date.level].c
-        date, time = columns[combined.date.column], columns[combined.time.shadow_columns[0]]
+        date = column_of(combined.date, self._level)
+        time = column_of(combined.time, self._level, combined.time.shadow_columns[0])
         conditions: list[Expression] = [self._is_date(date), time.is_not(None)]
         # The date alone as well: an index serves that.
         if combined.lower is not None:
@@ -194,28 +204,39 @@ class ConditionCompiler:
     def _name(self, attribute: Attribute, match: SingleValue | WildCard) -> Expression:
         """A person name, by its folded component groups (PS3.5 6.2.1; matching._name_matches)."""
         shadows = attribute.shadow_columns[:-1]
-        columns = [tables.ENTITIES[attribute.level].c[name] for name in shadows]
+        columns = [column_of(attribute, self._level, name) for name in shadows]
         key = match.value if isinstance(match, SingleValue) else match.pattern
         groups = name_groups(key)
+        wanted = [group_patterns(match, group) for group in groups]
 
-        def compare(column: Expression, group: str) -> Expression:
-            part = SingleValue(group) if isinstance(match, SingleValue) else WildCard(group)
-            compile_part = self._any_of_several if attribute.is_multi_valued else self._one_value
-            return compile_part(column, part)
+        def compare(column: Expression, part: SingleValue | WildCard) -> Expression:
+            if attribute.is_multi_valued:
+                return self._any_of_several(column, part)
+            return column.is_(None) if part == _NO_GROUP else self._one_value(column, part)
 
+        # "=*" and "*^*" ask for nothing but a name: anyone who has one.
+        has_name = column_of(attribute, self._level).is_not(None)
         if not any(groups[1:]):
-            return sa.or_(*(compare(column, groups[0]) for column in columns))
+            if not wanted[0] or (attribute.is_multi_valued and _NO_GROUP in wanted[0]):
+                return has_name
+            found = [
+                compare(column, part)
+                for column in columns
+                for part in wanted[0]
+                if part != _NO_GROUP
+            ]
+            if _NO_GROUP in wanted[0]:
+                found.append(sa.and_(has_name, *(column.is_(None) for column in columns)))
+            return sa.or_(*found)
         compared = [
-            compare(column, group)
-            for column, group in zip(columns, groups, strict=True)
-            if group.strip("*")
+            sa.or_(*(compare(column, part) for part in parts))
+            for column, parts in zip(columns, wanted, strict=True)
+            if parts and not (attribute.is_multi_valued and _NO_GROUP in parts)
         ]
-        # "=*" asks for nothing but a name: anyone who has one.
-        has_name = tables.ENTITIES[attribute.level].c[attribute.column].is_not(None)
-        return sa.and_(*compared) if compared else has_name
+        return sa.and_(has_name, *compared)
 
     def _fuzzy_name(self, attribute: Attribute, match: FuzzyName) -> Expression:
-        codes = tables.ENTITIES[attribute.level].c[attribute.shadow_columns[-1]]
+        codes = column_of(attribute, self._level, attribute.shadow_columns[-1])
         sounds = [self._pattern(codes, pattern) for pattern in match.patterns]
         return sa.or_(self._name(attribute, match.plain), sa.and_(*sounds))
 

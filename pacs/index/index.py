@@ -15,6 +15,7 @@ from pacs.dicom.identifier import Query
 from pacs.index import commitments, journal, migrate, tables
 from pacs.index.associations import Associations
 from pacs.index.commitments import Commitments
+from pacs.index.conflicts import count_conflicts, list_conflicts
 from pacs.index.engine import QUERY_TIMEOUT_SECONDS, Engine, create
 from pacs.index.group_commit import GroupCommit
 from pacs.index.ingest import Ingest
@@ -27,6 +28,7 @@ from pacs.index.records import (
     IngestResult,
     InstanceLocation,
     InstanceRecord,
+    PatientConflict,
     RemoteAE,
     RetrieveOutcome,
     RetrievePlan,
@@ -203,6 +205,14 @@ class Index:
     def rewrite(self, records: Sequence[InstanceRecord]) -> set[str]:
         """Write what was read again from stored files into their rows; see ``pacs.index.rewrite``."""
         return rewrite(self._engine, records)
+
+    def patient_conflicts(self) -> Iterator[PatientConflict]:
+        """The patients whose studies disagree in who they are, streamed; see ``pacs.index.conflicts``."""
+        return list_conflicts(self._engine)
+
+    def count_patient_conflicts(self) -> int:
+        """How many of those there are; reads what every study says of its patient."""
+        return count_conflicts(self._engine)
 
     def stats(self) -> Stats:
         """How much the archive holds."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from pacs.index import tables
+from pacs.index.conflicts import conflict_note
 from pacs.index.engine import Attempt, Engine, StaleState
 from pacs.index.instance_rows import INSTANCE_COLUMNS, guarded_insert, instance_row
 from pacs.index.known_insert import KnownInsert
@@ -185,10 +186,13 @@ class _Batch:
 
     def _with_parents(self, writes: list[_Write]) -> list[tuple[_Write, KnownSeries]]:
         resolution = resolve(self.connection, [write.record.header for write in writes])
-        for write, keywords in zip(writes, resolution.contradictions, strict=True):
+        for write, keywords, conflicts in zip(
+            writes, resolution.contradictions, resolution.conflicts, strict=True
+        ):
             study = write.record.header.study_instance_uid
             notes = tuple(
-                f"{word} of study {study} changed by a later instance" for word in keywords
+                [f"{word} of study {study} changed by a later instance" for word in keywords]
+                + [conflict_note(word, study) for word in conflicts]
             )
             if notes:
                 outcome = self.results[write.index].outcome

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dicom.levels import Level
 from pacs.index import tables
 from pacs.index.engine import StaleState
@@ -25,6 +26,8 @@ _KEY_COLUMNS: dict[Level, tuple[str, ...]] = {
     Level.STUDY: ("study_instance_uid",),
     Level.SERIES: ("series_instance_uid", "study_pk"),
 }
+#: Levels whose rows say something of a patient.
+_VERSIONED = frozenset({Level.PATIENT, Level.STUDY})
 _PARENT_COLUMNS = {Level.STUDY: "patient_pk", Level.SERIES: "study_pk"}
 
 
@@ -46,6 +49,8 @@ class _Pending:
     values: Values
     parent: int | None
     changed: bool = False
+    #: Whether what it says of the patient was read by the attribute table of this release.
+    is_current: bool = True
 
 
 class LevelWriter:
@@ -75,6 +80,7 @@ class LevelWriter:
             table.id,
             table.revision,
             table[parent] if parent else sa.null(),
+            table.attribute_set_version if self._level in _VERSIONED else sa.null(),
             *(table[name] for name in self._columns.columns),
         )
         for position, name in enumerate(names):
@@ -84,7 +90,11 @@ class LevelWriter:
         count = len(names)
         return {
             tuple(row[:count]): _Pending(
-                row[count], row[count + 1], tuple(row[count + 3 :]), row[count + 2]
+                row[count],
+                row[count + 1],
+                tuple(row[count + 4 :]),
+                row[count + 2],
+                is_current=row[count + 3] == ATTRIBUTE_SET_VERSION,
             )
             for row in self._connection.execute(statement)
         }
@@ -98,24 +108,46 @@ class LevelWriter:
         if {key: row.parent for key, row in self._rows.items()} != parents:
             raise StaleState
 
+    def values_of(self, key: RowKey) -> Values | None:
+        """What the row says now, with all that was folded into it; None if it is not there."""
+        row = self._rows.get(key)
+        return None if row is None else row.values
+
     def fold(
         self,
         key: RowKey,
         header_values: Mapping[str, str],
         notes: list[str],
         parent: int | None = None,
+        *,
+        forget: Collection[str] = (),
     ) -> None:
-        """Apply what one instance says about the row; note what it contradicts."""
+        """Apply what one instance says about the row; note what it contradicts.
+
+        What the row says of the keywords ``forget`` is of somebody else.
+        """
         latest = self._columns.values(header_values)
         row = self._rows.get(key)
         if row is None:
             self._rows[key] = _Pending(None, 0, latest, parent, changed=True)
             return
+        if forget:
+            row.values = self._without(row.values, forget)
+            row.is_current = row.changed = True
         merged = merge(row.values, latest)
         notes.extend(contradicted(self._level, row.values, latest))
         is_same = merged == row.values and parent == row.parent
         row.changed = row.changed or self._rewrite or not is_same
         row.values, row.parent = merged, parent
+
+    def is_old(self, key: RowKey) -> bool:
+        """Whether the row says of the patient what an earlier release has read."""
+        row = self._rows.get(key)
+        return row is not None and not row.is_current
+
+    def _without(self, values: Values, keywords: Collection[str]) -> Values:
+        pairs = zip(self._columns.keywords, values, strict=True)
+        return tuple([None if keyword in keywords else value for keyword, value in pairs])
 
     def write(self) -> dict[RowKey, ParentRow]:
         """Insert and update; return every wanted row as it is now."""
@@ -137,6 +169,8 @@ class LevelWriter:
             self._row(row) | dict(zip(names, key, strict=True)) | {"revision": 1}
             for key, row in missing.items()
         ]
+        if self._level is Level.PATIENT:
+            rows = [row | {"conflicts": None} for row in rows]
         backend = self._connection.dialect.name
         parameters = rows if backend == "sqlite" else _by_column(rows)
         inserted = self._connection.execute(_INSERTS[backend][self._level], parameters).all()
@@ -159,6 +193,8 @@ class LevelWriter:
         columns: dict[str, Any] = {**self._columns.row(row.values)}
         if self._level in _PARENT_COLUMNS:
             columns[_PARENT_COLUMNS[self._level]] = row.parent
+        if self._level in _VERSIONED:
+            columns["attribute_set_version"] = ATTRIBUTE_SET_VERSION if row.is_current else None
         return columns
 
 
@@ -192,6 +228,8 @@ def _update_statement(level: Level) -> sa.Update:
     names = ["revision", *LEVEL_COLUMNS[level].all_columns]
     if level in _PARENT_COLUMNS:
         names.append(_PARENT_COLUMNS[level])
+    if level in _VERSIONED:
+        names.append("attribute_set_version")
     return (
         sa.update(table)
         .where(table.c.id == sa.bindparam("_key"))

@@ -4,6 +4,8 @@ Three rules, all of them here:
 
 * A patient is identified by (Patient ID, Issuer of Patient ID). Without a Patient ID (it is type 2, so it
   may be empty) nothing says that two studies have one patient, so the study has a patient of its own.
+  Two people may share a Patient ID all the same: a study keeps what its own instances say of its patient,
+  and where the studies of a patient disagree, that is noticed (``pacs.index.conflicts``).
 * The latest instance wins: its values replace those of its parents, and its patient becomes the patient of its
   study. An empty value never erases one, and an instance that names its patient less precisely than
   the study does already (no Patient ID, or the same one without issuer) changes nothing about the patient.
@@ -27,8 +29,9 @@ import sqlalchemy as sa
 from pacs.dicom.instance import InstanceHeader
 from pacs.dicom.levels import Level
 from pacs.index import tables
-from pacs.index.parent_rows import LevelWriter, ParentRow
-from pacs.index.rows import LEVEL_COLUMNS, merge
+from pacs.index.conflicts import disagreeing, note_conflicts
+from pacs.index.parent_rows import LevelWriter, ParentRow, RowKey
+from pacs.index.rows import LEVEL_COLUMNS, Values, merge
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +81,21 @@ class KnownSeries:
         claimed = _claimed_identity(header)
         if decide_patient(self.identity, claimed) != self.identity:
             return False
-        if claimed == self.identity and not _covers(Level.PATIENT, self.patient, values):
+        is_claimed = claimed == self.identity
+        if is_claimed and not _covers(Level.PATIENT, self.patient, values):
             return False
-        return _covers(Level.STUDY, self.study, values) and _covers(
-            Level.SERIES, self.series, values
-        )
+        says = values if is_claimed else _without_patient(values)
+        return _covers(Level.STUDY, self.study, says) and _covers(Level.SERIES, self.series, values)
 
 
 _PARENT_KEYWORDS = tuple(
-    keyword
-    for level in (Level.PATIENT, Level.STUDY, Level.SERIES)
-    for keyword in LEVEL_COLUMNS[level].keywords
+    dict.fromkeys(
+        keyword
+        for level in (Level.PATIENT, Level.STUDY, Level.SERIES)
+        for keyword in LEVEL_COLUMNS[level].keywords
+    )
 )
+_PATIENT_KEYWORDS = frozenset(LEVEL_COLUMNS[Level.PATIENT].keywords)
 
 
 class ParentMemory:
@@ -142,6 +148,8 @@ class Resolution:
     known: list[KnownSeries]
     #: Keywords whose value an instance contradicted, aligned with the headers.
     contradictions: list[list[str]]
+    #: Keywords in which the studies of a patient disagree since an instance, aligned with the headers.
+    conflicts: list[list[str]]
     #: Keys of patients that lost a study and may have none left.
     left_patients: set[int] = field(default_factory=set)
 
@@ -161,20 +169,36 @@ def resolve(
     links = _study_links(connection, {header.study_instance_uid for header in headers})
     decided, final = _decide_patients(headers, links, contradictions)
 
+    claims = [_claimed_identity(h) == i for h, i in zip(headers, decided, strict=True)]
+    suspicions = [set[str]() for _ in headers]
     patient_keys = [(identity.key,) for identity in decided]
     patients = LevelWriter(connection, Level.PATIENT, patient_keys, rewrite=rewrite)
-    for header, identity, notes in zip(headers, decided, contradictions, strict=True):
-        says = header.values if _claimed_identity(header) == identity else {}
-        patients.fold((identity.key,), says, notes)
+    for header, identity, is_claim, words in zip(headers, decided, claims, suspicions, strict=True):
+        if is_claim:
+            _fold_patient(patients, (identity.key,), header, words, rewrite=rewrite)
+        else:
+            patients.fold((identity.key,), {}, [])
     patient_rows = patients.write()
 
     study_keys = [(header.study_instance_uid,) for header in headers]
     studies = LevelWriter(connection, Level.STUDY, study_keys, rewrite=rewrite)
     studies.expect_parents({(uid,): link.patient_key for uid, link in links.items()})
-    for header, notes in zip(headers, contradictions, strict=True):
+    before = {uid: studies.values_of((uid,)) for uid in links}
+    last = {uid: link.identity for uid, link in links.items()}
+    for header, identity, is_claim, notes in zip(
+        headers, decided, claims, contradictions, strict=True
+    ):
         uid = header.study_instance_uid
-        patient = patient_rows[(final[uid].key,)]
-        studies.fold((uid,), header.values, notes, parent=patient.key)
+        is_other = uid in last and last[uid].patient_id not in {"", identity.patient_id}
+        is_first = rewrite and is_claim and studies.is_old((uid,))
+        studies.fold(
+            (uid,),
+            header.values if is_claim else _without_patient(header.values),
+            notes,
+            parent=patient_rows[(final[uid].key,)].key,
+            forget=_PATIENT_KEYWORDS if is_other or is_first else (),
+        )
+        last[uid] = identity
     study_rows = studies.write()
 
     series_keys = [
@@ -189,6 +213,12 @@ def resolve(
     kept = {patient_rows[(identity.key,)].key for identity in final.values()}
     touched = {link.patient_key for link in links.values()}
     touched.update(row.key for row in patient_rows.values())
+    conflicts = _new_conflicts(
+        connection,
+        [patient_rows[key].key for key in patient_keys],
+        suspicions,
+        _changed_patients(links, before, studies, final, patient_rows),
+    )
     return Resolution(
         known=[
             KnownSeries(
@@ -200,8 +230,68 @@ def resolve(
             for header, key in zip(headers, series_keys, strict=True)
         ],
         contradictions=contradictions,
+        conflicts=conflicts,
         left_patients=touched - kept,
     )
+
+
+def _fold_patient(
+    patients: LevelWriter,
+    key: tuple[str],
+    header: InstanceHeader,
+    words: set[str],
+    *,
+    rewrite: bool,
+) -> None:
+    """Apply what an instance says of its patient; note in which words it disagrees with what is known."""
+    is_first = rewrite and patients.is_old(key)
+    known = patients.values_of(key)
+    if known is not None and not is_first:
+        latest = LEVEL_COLUMNS[Level.PATIENT].values(header.values)
+        words |= disagreeing(Level.PATIENT, known, latest)
+    # Another value is told of the study that has it, or as a conflict: not of each instance in turn.
+    patients.fold(key, header.values, [], forget=_PATIENT_KEYWORDS if is_first else ())
+
+
+def _changed_patients(
+    links: Mapping[str, _StudyLink],
+    before: Mapping[str, Values | None],
+    studies: LevelWriter,
+    final: Mapping[str, PatientIdentity],
+    patient_rows: Mapping[RowKey, ParentRow],
+) -> set[int]:
+    """The patients of which a study that was there says something else now, or that it has left."""
+    changed: set[int] = set()
+    for uid, link in links.items():
+        key = patient_rows[(final[uid].key,)].key
+        old, new = before[uid], studies.values_of((uid,))
+        is_same = old is not None and new is not None and not disagreeing(Level.STUDY, old, new)
+        if key != link.patient_key or not is_same:
+            changed |= {key, link.patient_key}
+    return changed
+
+
+def _new_conflicts(
+    connection: sa.Connection,
+    patients: Sequence[int],
+    suspicions: Sequence[set[str]],
+    changed: set[int],
+) -> list[list[str]]:
+    """The conflicts that have arisen, each with the first instance that may have brought it."""
+    suspected: dict[int, set[str]] = {}
+    for key, words in zip(patients, suspicions, strict=True):
+        if words:
+            suspected.setdefault(key, set()).update(words)
+    arisen = note_conflicts(connection, suspected, changed)
+    told = []
+    for key, words in zip(patients, suspicions, strict=True):
+        told.append([word for word in arisen.get(key, ()) if word in words])
+        arisen[key] = [word for word in arisen.get(key, ()) if word not in words]
+    return told
+
+
+def _without_patient(header_values: Mapping[str, str]) -> dict[str, str]:
+    return {word: text for word, text in header_values.items() if word not in _PATIENT_KEYWORDS}
 
 
 def _claimed_identity(header: InstanceHeader) -> PatientIdentity:

@@ -2,11 +2,13 @@
 
 Rows are only updated, never inserted: a row that was removed, or that points at another file by now, is left
 alone, so a writer may be at work at the same time. Parents follow the usual rule (``pacs.index.parents``), so
-records have to come in the order of receipt, and a value that no instance has any more is not erased.
+records have to come in the order of receipt, and a value that no instance has any more is not erased: unless it was
+written by an earlier release, and says of a patient or a study what may be another patient's.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +16,14 @@ import sqlalchemy as sa
 
 from pacs.dicom.levels import Level
 from pacs.index import tables
+from pacs.index.conflicts import conflict_note
 from pacs.index.engine import Engine, StaleState
 from pacs.index.parent_rows import remove_empty
 from pacs.index.parents import KnownSeries, resolve
 from pacs.index.records import InstanceRecord
 from pacs.index.rows import LEVEL_COLUMNS
+
+LOGGER = logging.getLogger(__name__)
 
 
 def rewrite(engine: Engine, records: Sequence[InstanceRecord]) -> set[str]:
@@ -31,7 +36,7 @@ def rewrite(engine: Engine, records: Sequence[InstanceRecord]) -> set[str]:
         IndexUnavailable: nothing was committed, or all; calling again is safe.
     """
 
-    def work(connection: sa.Connection) -> set[str]:
+    def work(connection: sa.Connection) -> tuple[set[str], list[str]]:
         rows = {row.location: row for row in _rows(connection, records)}
         present = [
             record
@@ -40,7 +45,7 @@ def rewrite(engine: Engine, records: Sequence[InstanceRecord]) -> set[str]:
             and row.sop_instance_uid == record.header.sop_instance_uid
         ]
         if not present:
-            return set()
+            return set(), []
         resolution = resolve(connection, [record.header for record in present], rewrite=True)
         left_series = set()
         for record, known in zip(present, resolution.known, strict=True):
@@ -51,9 +56,17 @@ def rewrite(engine: Engine, records: Sequence[InstanceRecord]) -> set[str]:
             if row.series_pk != known.series.key:
                 left_series.add(row.series_pk)
         remove_empty(connection, series=left_series, patients=resolution.left_patients)
-        return {record.location for record in present}
+        notes = [
+            conflict_note(word, record.header.study_instance_uid)
+            for record, words in zip(present, resolution.conflicts, strict=True)
+            for word in words
+        ]
+        return {record.location for record in present}, notes
 
-    return engine.transact(work)
+    locations, notes = engine.transact(work)
+    for note in notes:
+        LOGGER.warning("%s", note)
+    return locations
 
 
 def _rows(connection: sa.Connection, records: Sequence[InstanceRecord]) -> Sequence[Any]:

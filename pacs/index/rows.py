@@ -1,14 +1,13 @@
-"""Attribute values of one level as a tuple, and the same as the columns of its table."""
+"""Attribute values of one table as a tuple, and the same as the columns of its table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pacs.dicom.attributes import stored_at
 from pacs.dicom.levels import Level
 from pacs.dicom.values import shadow_values
-from pacs.index.tables import IDENTIFYING
+from pacs.index.tables import IDENTIFYING, kept_at
 
 #: The values of one level in table order; None where the instance has none.
 Values = tuple[str | None, ...]
@@ -19,6 +18,7 @@ class _Shadow:
     position: int
     vr: str
     columns: tuple[str, ...]
+    several: bool
 
 
 class LevelColumns:
@@ -26,12 +26,12 @@ class LevelColumns:
 
     def __init__(self, level: Level) -> None:
         """Derive the columns from the attribute table."""
-        attributes = [a for a in stored_at(level) if a.keyword not in IDENTIFYING]
+        attributes = [a for a in kept_at(level) if a.keyword not in IDENTIFYING]
         self.keywords = tuple(attribute.keyword for attribute in attributes)
         self.columns = tuple(attribute.column for attribute in attributes)
         self.all_columns = tuple(name for a in attributes for name in (a.column, *a.shadow_columns))
         self._shadows = tuple(
-            _Shadow(position, attribute.vr, attribute.shadow_columns)
+            _Shadow(position, attribute.vr, attribute.shadow_columns, attribute.is_multi_valued)
             for position, attribute in enumerate(attributes)
             if attribute.shadow_columns
         )
@@ -48,7 +48,8 @@ class LevelColumns:
         for shadow in self._shadows:
             text = values[shadow.position]
             if text:
-                row.update(zip(shadow.columns, shadow_values(shadow.vr, text), strict=True))
+                forms = shadow_values(shadow.vr, text, several=shadow.several)
+                row.update(zip(shadow.columns, forms, strict=True))
         return row
 
 

@@ -158,7 +158,7 @@ class Search:
 
     def _select(self, query: Query) -> sa.Select[Any]:
         """The keys of the matches, each behind the values that have to be checked again."""
-        recheck_columns = [_column(condition.attribute) for condition in _rechecked(query)]
+        recheck_columns = [_column(one.attribute, query.level) for one in _rechecked(query)]
         key = tables.ENTITIES[query.level].c.id
         joined = _joined_level(query)
         statement = (
@@ -174,7 +174,7 @@ class Search:
             instance.id,
             instance.sop_class_uid,
             instance.transfer_syntax_uid,
-            *(_column(condition.attribute) for condition in _rechecked(query)),
+            *(_column(condition.attribute, query.level) for condition in _rechecked(query)),
         ]
         return (
             sa.select(*_numbered(columns))
@@ -190,8 +190,9 @@ class Search:
 
     def _where(self, query: Query, joined: Level) -> list[sa.ColumnElement[Any]]:
         """The conditions on the rows of a join down to ``joined``; keys below that ask for a child."""
-        compiled = [(c.attribute, self._conditions.compile(c)) for c in query.conditions]
-        compiled += [(c.date, self._conditions.compile_combined(c)) for c in query.combined]
+        conditions = self._conditions.at(query.level)
+        compiled = [(c.attribute, conditions.compile(c)) for c in query.conditions]
+        compiled += [(c.date, conditions.compile_combined(c)) for c in query.combined]
         below = [(key, condition) for key, condition in compiled if key.level > joined]
         where = [condition for key, condition in compiled if key.level <= joined]
         return [*where, _has_child(joined, below)] if below else where
@@ -210,7 +211,7 @@ class _Page:
         ]
         checked = [condition.attribute for condition in self._checked]
         self.key = tables.ENTITIES[query.level].c.id
-        columns = [*file, *map(_column, attributes), *map(_column, checked), self.key]
+        columns = [*file, *(_column(one, query.level) for one in (*attributes, *checked)), self.key]
         source = _JOINED[query.level]
         self.statement = sa.select(*_numbered(columns)).select_from(
             representative.joined(query.level, source) if file else source
@@ -245,11 +246,8 @@ def _joined_level(query: Query) -> Level:
 
 def _highest_level(query: Query) -> Level:
     """How far up a search joins: to the highest key. SQLite likes to begin with a parent that nobody asks for."""
-    conditions = [
-        *(c.attribute.level for c in query.conditions),
-        *(c.date.level for c in query.combined),
-    ]
-    return min([query.level, *conditions])
+    keys = [*(c.attribute for c in query.conditions), *(c.date for c in query.combined)]
+    return min([query.level, *(tables.level_of_column(key, query.level) for key in keys)])
 
 
 def _has_child(
@@ -282,10 +280,10 @@ def _returned(query: Query) -> list[Attribute]:
     return [a for a in dict.fromkeys((*query.returns, *keys)) if a.level <= query.level]
 
 
-def _column(attribute: Attribute) -> sa.ColumnElement[Any]:
+def _column(attribute: Attribute, level: Level = Level.PATIENT) -> sa.ColumnElement[Any]:
     if attribute.origin is Origin.COMPUTED:
         return computed.expression(attribute)
-    return tables.ENTITIES[attribute.level].c[attribute.column]
+    return tables.column_of(attribute, level)
 
 
 def _numbered(columns: Sequence[sa.ColumnElement[Any]]) -> list[sa.Label[Any]]:

@@ -73,10 +73,21 @@ metadata = sa.MetaData(
 )
 
 
+#: The Attributes that say who a patient is; only the patient has them.
+IDENTITY_KEYWORDS = frozenset({"PatientID", "IssuerOfPatientID"})
+#: What a study keeps of its patient, as its own instances have it: two people may share a Patient ID.
+PATIENT_OF_STUDY = tuple(a for a in stored_at(Level.PATIENT) if a.keyword not in IDENTITY_KEYWORDS)
+
+
+def kept_at(level: Level) -> tuple[Attribute, ...]:
+    """The Attributes that have a column in the table of a level."""
+    return stored_at(level) + (PATIENT_OF_STUDY if level is Level.STUDY else ())
+
+
 def _attribute_columns(level: Level) -> list[sa.Column[Any]]:
     return [
         sa.Column(name, ValueText, nullable=not _is_key(attribute))
-        for attribute in stored_at(level)
+        for attribute in kept_at(level)
         for name in (attribute.column, *attribute.shadow_columns)
     ]
 
@@ -104,6 +115,11 @@ def _revision() -> sa.Column[int]:
     return sa.Column("revision", sa.Integer, nullable=False)
 
 
+def _version() -> sa.Column[int]:
+    # The attribute table by which what the row says of the patient was read; none: that of an earlier release.
+    return sa.Column("attribute_set_version", sa.Integer)
+
+
 # ``sqlite_autoincrement``: SQLite would otherwise give the key of a removed row to the next one, and a
 # remembered key (of a parent, or in a retrieve plan) would silently mean another entity.
 
@@ -115,6 +131,9 @@ patient = sa.Table(
     # lengths a peer sends, and unique also where parts of the identity are absent.
     sa.Column("identity", ValueText, nullable=False, unique=True),
     _revision(),
+    _version(),
+    # In what its studies were seen to disagree, as keywords with spaces between (pacs.index.conflicts).
+    sa.Column("conflicts", ValueText),
     *_attribute_columns(Level.PATIENT),
     sqlite_autoincrement=True,
 )
@@ -125,6 +144,7 @@ study = sa.Table(
     _key(),
     _parent("patient"),
     _revision(),
+    _version(),
     *_attribute_columns(Level.STUDY),
     sa.UniqueConstraint("study_instance_uid"),
     sqlite_autoincrement=True,
@@ -178,6 +198,21 @@ ENTITIES: dict[Level, sa.Table] = {
     Level.IMAGE: instance,
 }
 
+
+def level_of_column(attribute: Attribute, level: Level) -> Level:
+    """The level whose table has the column of ``column_of``."""
+    is_of_study = level > Level.PATIENT and attribute in PATIENT_OF_STUDY
+    return Level.STUDY if is_of_study else attribute.level
+
+
+def column_of(attribute: Attribute, level: Level, name: str = "") -> sa.Column[Any]:
+    """The column of an Attribute, or of the form ``name`` of it, that speaks for entities of ``level``.
+
+    Of a patient it is what the latest instance says; of all below, what their study says of the patient.
+    """
+    return ENTITIES[level_of_column(attribute, level)].c[name or attribute.column]
+
+
 # Required keys of PATIENT and STUDY level (PS3.4 Tables C.6-1, C.6-2): every worklist and every search in a
 # viewer filters by one of them. Names are matched on their folded component groups, times on the canonical
 # form, so those columns carry the index. The issuer has none: it is asked for together with the Patient ID.
@@ -188,6 +223,11 @@ for _column in (
     patient.c.patient_name_phonetic,
     # Optional key, but the usual way to find a patient whose name is spelt in several ways.
     patient.c.patient_birth_date,
+    # The same of a study, which is what Study Root asks for.
+    study.c.patient_name_alphabetic,
+    study.c.patient_name_ideographic,
+    study.c.patient_name_phonetic,
+    study.c.patient_birth_date,
     study.c.study_date,
     study.c.study_time_canonical,
     study.c.accession_number,

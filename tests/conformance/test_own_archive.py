@@ -20,7 +20,7 @@ from pacs.conformance.scp.runner import (
 from pacs.conformance.scp.sample import Sample, SampleInstance
 from tests.factories import make_instance
 from tests.peers import deposit, register, wait_until
-from tests.serving import Serve, engine_only
+from tests.serving import Serve, engine_on_sqlite, engine_only
 
 
 @pytest.fixture
@@ -92,6 +92,35 @@ def test_read_only_judges_by_what_it_found_and_stores_nothing(serve: Serve) -> N
         one.name.partition("[")[0] for one in report.results if one.verdict is Verdict.PASS
     }
     assert service.archive.index.stats().instances == len(many)
+
+
+@engine_on_sqlite
+@pytest.mark.parametrize("patient_ids", [("", "P-1", ""), ("", "", "")], ids=["some", "all"])
+def test_read_only_does_not_accuse_an_archive_of_patients_without_an_id(
+    serve: Serve, patient_ids: tuple[str, ...]
+) -> None:
+    """Patient ID is of type 2, and an empty key is universal matching (PS3.4 C.2.2.2.3)."""
+    service = serve()
+    deposit(
+        service.archive,
+        *(
+            make_instance(PatientID=patient_id, StudyInstanceUID=f"1.2.3.{n}")
+            for n, patient_id in enumerate(patient_ids)
+        ),
+    )
+    peer = PeerUnderTest("127.0.0.1", service.port, "PACS", "CHECKER", 10)
+    offer = offer_of(peer)
+    sample = prepared(peer, offer.services, read_only=True)
+
+    report = run_checks(
+        Bench(peer, offer, sample), selected(["find.*", "get.*"], [], read_only=True)
+    )
+
+    found = [_told(one) for one in report.results if one.verdict in (Verdict.FAIL, Verdict.WARNING)]
+    assert not found, "\n".join(found)
+    passed = {one.name for one in report.results if one.verdict is Verdict.PASS}
+    assert "find.unique-keys[study-root]" in passed
+    assert ("find.unique-keys[patient-root]" in passed) is any(patient_ids)
 
 
 @engine_only

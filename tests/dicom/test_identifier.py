@@ -288,7 +288,6 @@ def test_parse_retrieve_unique_keys_are_accepted(
         (_PATIENT, "PATIENT", {"PatientID": ""}, 0x00100020),
         (_PATIENT, "PATIENT", {"PatientID": "*"}, 0x00100020),
         (_PATIENT, "PATIENT", {"PatientID": "P*"}, 0x00100020),
-        (_PATIENT, "PATIENT", {"PatientID": ["P", "Q"]}, 0x00100020),
         (_PATIENT, "STUDY", {"StudyInstanceUID": "1"}, 0x00100020),
         (_STUDY, "STUDY", {}, 0x0020000D),
         (_STUDY, "STUDY", {"StudyInstanceUID": ""}, 0x0020000D),

@@ -34,6 +34,7 @@ from pacs.dicom.matching import (
 )
 from pacs.dicom.matching_rules import MatchingRules
 from pacs.dicom.names import fold
+from pacs.dicom.plain_values import may_have_several
 from pacs.dicom.ranges import Range
 from pacs.dicom.values import index_value
 from pacs.errors import InvalidIdentifier
@@ -74,7 +75,8 @@ def _index(vr: str, value: Any) -> str | None:
 
 
 def _matches(vr: str, key: Any, stored: Any) -> bool:
-    return matches(vr, _parse(vr, key), _index(vr, stored))
+    several = may_have_several(_TAGS[vr])
+    return matches(vr, _parse(vr, key), _index(vr, stored), several=several)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +88,19 @@ def _matches(vr: str, key: Any, stored: Any) -> bool:
         ("LO", "*", Universal()),
         ("LO", "**", Universal()),
         ("LO", " P-1 ", SingleValue("P-1")),
-        ("LO", "P-1\\", SingleValue("P-1")),
+        ("LO", "P-1\\", SingleValue("P-1\\")),
+        ("LO", " AB\\1 ", SingleValue("AB\\1")),
+        ("LO", ["AB", "1"], SingleValue("AB\\1")),
+        ("LO", "AB\\*", WildCard("AB\\*")),
+        ("LO", "\\", Universal()),
         ("LO", "P*", WildCard("P*")),
         ("SH", "100%_", SingleValue("100%_")),
         ("CS", "C?", WildCard("C?")),
         ("LT", "a\\b", SingleValue("a\\b")),
         ("LO", '""', SingleValue('""')),
-        ("SH", "A\\B\\A", ValueList(("A", "B"), every=False)),
+        ("SH", "A\\B\\A", ValueList(("A\\B\\A", "A", "B"), every=False)),
+        ("SH", "A\\*", WildCard("A\\*")),
+        ("PN", "Doe\\Roe", ValueList(("Doe\\Roe", "Doe", "Roe"), every=False)),
         ("CS", "CT\\CT", ValueList(("CT",), every=False)),
         ("AS", "041Y\\042Y", ValueList(("041Y", "042Y"), every=False)),
         ("PN", "*=*", Universal()),
@@ -133,9 +141,7 @@ def test_parse_match_gives_the_type_of_matching_of_the_standard(
 @pytest.mark.parametrize(
     ("vr", "value"),
     [
-        ("LO", "A\\B*"),
         ("CS", "CT\\?R"),
-        ("PN", "A\\*"),
         ("SH", "\\".join(map(str, range(257)))),
         ("IS", "1\\2"),
         ("TM", "10\\11"),
@@ -292,6 +298,20 @@ _YAMADA = "Yamada^Tarou=山田^太郎=やまだ^たろう"
         ("*", None, True),
         ("D*", None, False),
         ("D*", "^", False),
+        ("OB^*", "OB", True),
+        ("OB^*", "OB^^^^", True),
+        ("OB^*", "OBER^A", False),
+        ("OB^^*", "OB^A", False),
+        ("OB^^*", "OB^^M", True),
+        ("^^^*", "^^^^", True),
+        ("^^^*", "OB", False),
+        ("^^^*", "^^^Dr", True),
+        ("*^*", "OB", True),
+        ("OB^?", "OB", False),
+        ("OB^*=山*", "OB=山田", True),
+        ("OB^*=^*", "OB", True),
+        ("Doe\\Roe", "Doe\\Roe", True),
+        ("Roe", "Doe\\Roe", False),
     ],
 )
 def test_matches_names_by_component_group(key: str, stored: str | None, expected: bool) -> None:

@@ -536,7 +536,7 @@ def test_read_header_what_is_not_a_uid_is_invalid(tag: int, uid: str) -> None:
         pytest.param(0x00080020, "DA", b"yesterday", "yesterday", id="DA"),
         pytest.param(0x00080030, "TM", b"99:99", "99:99", id="TM"),
         pytest.param(0x00100010, "PN", b"A=B=C=D^^", None, id="PN"),
-        pytest.param(0x00100020, "LO", b"A\\B", "A", id="two values for one"),
+        pytest.param(0x00100020, "LO", b"A\\B", "A\\B", id="backslash in one"),
         pytest.param(0x00100020, "FD", b"123", None, id="LO as damaged FD"),
         pytest.param(0x00080005, "CS", b"NO SUCH SET", None, id="character set unknown"),
         pytest.param(0x00080005, "CS", b"ISO_IR 192\\\\X", None, id="character sets odd"),

@@ -69,8 +69,29 @@ def test_index_value_of_is_is_a_plain_integer_text(encoded: bytes, text: str) ->
     assert index_value(_raw("SeriesNumber", encoded)) == text
 
 
-def test_index_value_of_vm_1_takes_the_first_value_only() -> None:
-    assert index_value(_raw("PatientID", b"\\A\\B")) == "A"
+@pytest.mark.parametrize(
+    ("keyword", "encoded", "text"),
+    [
+        ("PatientID", b" AB\\1 ", "AB\\1"),
+        ("PatientID", b"\\A\\", "\\A\\"),
+        ("PatientID", b" \\ \\", None),
+        ("IssuerOfPatientID", b"H\\1", "H\\1"),
+        ("AccessionNumber", b"2024\\7", "2024\\7"),
+        ("StudyID", b"S\\2 ", "S\\2"),
+        ("StudyDescription", b"C-SPINE W\\O CONTRAST", "C-SPINE W\\O CONTRAST"),
+        ("PatientName", b"Doe^Jane\\Roe^Ann", "Doe^Jane\\Roe^Ann"),
+        ("PatientComments", b"one\\two", "one\\two"),
+        # Several values are still several, and a code has one.
+        ("OtherPatientIDs", b"A \\ B", "A\\B"),
+        ("Modality", b"CT\\MR", "CT"),
+        ("StudyDate", b"20240101\\20240102", "20240101"),
+    ],
+)
+def test_index_value_of_a_text_of_vm_1_is_the_whole_text(
+    keyword: str, encoded: bytes, text: str | None
+) -> None:
+    assert index_value(_raw(keyword, encoded)) == text
+    assert index_value(_raw(keyword, encoded, vr="UN")) == text
 
 
 def test_index_value_follows_the_dictionary_whatever_the_peer_wrote() -> None:

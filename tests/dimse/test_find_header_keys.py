@@ -115,6 +115,8 @@ def test_image_key_comes_from_each_instance(service: RunningArchive, syntax: str
         ("STUDY", STUDY_ROOT_FIND, "AdmissionID"),
         ("SERIES", STUDY_ROOT_FIND, "InstitutionAddress"),
         ("SERIES", STUDY_ROOT_FIND, "AdmissionID"),
+        ("SERIES", STUDY_ROOT_FIND, "SecondaryCaptureDeviceID"),
+        ("SERIES", STUDY_ROOT_FIND, "CollimatorGridName"),
     ],
 )
 def test_key_of_a_higher_entity_comes_from_the_instance_received_last(

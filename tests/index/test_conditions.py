@@ -49,8 +49,14 @@ _NAMES = [
     "100%_sure",
     "[a-z]^*?",
     "\U0010ffff\U0010ffff",
+    "OB",
+    "OB\\Roe^Ann",
+    "^^^^",
+    "=^=OB^^X",
 ]
 _TEXTS = [
+    "CT\\head",
+    "ct\\HEAD\\",
     "CT head",
     "ct HEAD",
     "100% [sure]",
@@ -137,9 +143,12 @@ def matched(index: Index, make_record, make_query) -> Callable[[str, Match], tup
 
     def compare(keyword: str, match: Match) -> tuple[set[str], set[str]]:
         found = index.search(make_query(Level.STUDY, {keyword: match}))
-        vr = BY_KEYWORD[keyword].vr
+        attribute = BY_KEYWORD[keyword]
+        vr, several = attribute.vr, attribute.is_multi_valued
         expected = {
-            f"1.{n}" for n, row in enumerate(rows) if matches(vr, match, row.get(keyword) or None)
+            f"1.{n}"
+            for n, row in enumerate(rows)
+            if matches(vr, match, row.get(keyword) or None, several=several)
         }
         return {str(record["StudyInstanceUID"]) for record in found}, expected
 
@@ -177,6 +186,11 @@ _SETTINGS = settings(
 @_SETTINGS
 @given(key=_derived())
 @example(key=("PatientName", WildCard("=*")))
+@example(key=("PatientName", WildCard("*^*")))
+@example(key=("PatientName", WildCard("o?^*^*")))
+@example(key=("PatientName", WildCard("^^^*==ob*")))
+@example(key=("OtherPatientNames", WildCard("^^^*")))
+@example(key=("OtherPatientNames", WildCard("roe^ann^*")))
 @example(key=("OtherPatientNames", WildCard("*=*=*")))
 def test_search_and_reference_agree_on_derived_keys(matched, key: tuple[str, Match]) -> None:
     found, expected = matched(*key)
@@ -315,6 +329,11 @@ _TELLING: list[tuple[str, Match]] = [
     ("PatientName", fuzzy("PN", ValueList(("jayne doh", "grose"), every=False))),
     ("OtherPatientNames", fuzzy("PN", ValueList(("ann roe", "jayne doh"), every=True))),
     ("PatientName", WildCard("aneas*")),
+    ("PatientName", WildCard("ob^*")),
+    ("PatientName", WildCard("^^^*")),
+    ("PatientName", SingleValue("OB\\roe^ann")),
+    ("AccessionNumber", SingleValue("CT\\head")),
+    ("AccessionNumber", WildCard("CT\\*")),
     ("PatientName", SingleValue("DOE^JANE")),
     ("PatientName", SingleValue("山田^太郎")),
     ("PatientName", WildCard("*=山田*=")),

@@ -117,6 +117,10 @@ _DATES = Range("20140101", "20150131")
 _COMBINED: list[tuple[Level, dict[str, Match]]] = [
     (Level.SERIES, {"PatientID": SingleValue("P-1")}),
     (Level.IMAGE, {"PatientID": SingleValue("P-1")}),
+    (Level.STUDY, {"PatientName": SingleValue("Name11^X")}),
+    (Level.STUDY, {"PatientName": WildCard("Name11*")}),
+    (Level.STUDY, {"PatientName": WildCard("Name11^X^*")}),
+    (Level.STUDY, {"PatientBirthDate": SingleValue("19110101")}),
     (Level.SERIES, {"PatientName": WildCard("Name11*")}),
     (Level.IMAGE, {"PatientName": WildCard("Name11*")}),
     (Level.SERIES, {"StudyDate": _DATES}),

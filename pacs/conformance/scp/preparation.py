@@ -26,6 +26,8 @@ _INDEXING_SECONDS = 30.0
 _POLL_SECONDS = 0.25
 #: How much of a stranger's archive is looked at.
 _MOST_STUDIES, _MOST_SERIES, _MOST_INSTANCES = 5, 3, 5
+#: Some of them may have no Patient ID.
+_MOST_PATIENTS = 50
 _FOUND_KEYS = {
     Level.STUDY: (
         "PatientID PatientName PatientBirthDate PatientSex StudyInstanceUID StudyDate StudyTime "
@@ -166,23 +168,31 @@ def find_sample(peer: PeerUnderTest, services: Services) -> Sample:
             instances += [SampleInstance(found) for found in _walk(queried)]
     except (AssociationEnded, MalformedMessage) as error:
         return Sample(tuple(instances), notes=(f"the peer's own data were not read: {error}",))
-    return Sample(tuple(instances))
+    found = Sample(tuple(instances))
+    # Many checks of Study Root, too, keep other patients out by Patient ID.
+    with_patient = found.with_levels((Level.PATIENT,))
+    left_out = len(found.instances) - len(with_patient.instances)
+    if not with_patient.instances or not left_out:
+        return found
+    return replace(with_patient, notes=(f"left out: {left_out} instances without a Patient ID",))
 
 
 def _walk(queried: _Found) -> Iterator[Dataset]:
     _association, _context, model = queried
     studies = (
         study
-        for patient in (
-            _ask(queried, Level.PATIENT, {"PatientID": None}, _MOST_STUDIES)
-            if Level.PATIENT in model.levels
-            else [Dataset()]
-        )
+        for patient in (_known_patients(queried) if Level.PATIENT in model.levels else [Dataset()])
         for study in _below(queried, Level.STUDY, patient, _MOST_STUDIES)
     )
     for study in list(studies)[:_MOST_STUDIES]:
         for series in _below(queried, Level.SERIES, study, _MOST_SERIES):
             yield from _below(queried, Level.IMAGE, series, _MOST_INSTANCES)
+
+
+def _known_patients(queried: _Found) -> list[Dataset]:
+    # Of those who have a Patient ID: below another one nothing can be asked for.
+    found = _ask(queried, Level.PATIENT, {"PatientID": None}, _MOST_PATIENTS)
+    return [one for one in found if one.get("PatientID")][:_MOST_STUDIES]
 
 
 def _below(queried: _Found, level: Level, above: Dataset, most: int) -> Iterator[Dataset]:

@@ -153,7 +153,8 @@ def run_checks(
 
 def _run(bench: Bench, one: Check, model: InformationModel, *, is_blamed: bool) -> CheckResult:
     destination = bench.destination
-    run = Run(bench.peer, one.requirement, bench.sample, destination, model, one.operation)
+    sample = bench.sample.with_levels((Level.PATIENT,) if Level.PATIENT in model.levels else ())
+    run = Run(bench.peer, one.requirement, sample, destination, model, one.operation)
     if destination is not None:
         destination.reset()
     started = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
 
@@ -56,6 +56,15 @@ class Sample:
         for one in self.matching(**keys):
             grouped.setdefault(str(one.attributes.get(level.unique_key, "")), []).append(one)
         yield from grouped.values()
+
+    def with_levels(self, levels: Iterable[Level]) -> Sample:
+        """What of it can be asked for down these levels: a patient without a Patient ID has no unique key.
+
+        Patient ID may be empty (type 2), and an empty key asks for all patients (PS3.4 C.2.2.2.3).
+        """
+        wanted = [level.unique_key for level in levels]
+        having = [one for one in self.instances if all(map(one.attributes.get, wanted))]
+        return replace(self, instances=tuple(having))
 
     def matching(self, **keys: str) -> list[SampleInstance]:
         """The instances whose Attributes, as text, equal ``keys``."""
