@@ -156,12 +156,25 @@ def _database_url(value: str, info: ValidationInfo) -> str:
         raise ValueError("a URL that starts with sqlite:/// or postgresql+psycopg://")
     password = info.data.get("database_password")
     if password is None:
-        return value
+        return value if scheme == "sqlite" else f"{scheme}://{_escaped_password(rest)}"
     user, at, address = rest.rpartition("@")
     if scheme == "sqlite" or not at or not user or ":" in user:
         expected = "a PostgreSQL URL with a user and without a password"
         raise ValueError(f"{expected}, because database_password is set")
     return f"{scheme}://{user}:{quote(password, safe='')}@{address}"
+
+
+def _escaped_password(rest: str) -> str:
+    """What follows the scheme, with a password that every reader of the URL takes for the whole password.
+
+    SQLAlchemy ends it at the first @: the rest would be part of the host, and be shown with it.
+    """
+    before, question, query = rest.partition("?")
+    userinfo, at, address = before.rpartition("@")
+    user, colon, password = userinfo.partition(":")
+    if not colon or at not in password:
+        return rest
+    return f"{user}:{quote(password, safe='%')}@{address}{question}{query}"
 
 
 def _storage_url(value: str, info: ValidationInfo) -> str:
@@ -484,8 +497,9 @@ def is_secret(name: str) -> bool:
 
 def mask_url(url: str) -> str:
     """Replace the passwords of a URL, also of one that is not quite valid."""
-    masked = re.sub(r"(://[^:/@]*):.*@", rf"\1:{MASK}@", url, flags=re.DOTALL)
-    return re.sub(r"([?&][^=&]*password=)[^&]*", rf"\1{MASK}", masked, flags=re.IGNORECASE)
+    # Those in the query first: an @ in one of them would be taken for the end of a host.
+    masked = re.sub(r"([?&][^=&]*password=)[^&]*", rf"\1{MASK}", url, flags=re.IGNORECASE)
+    return re.sub(r"(://[^:/@]*):.*@", rf"\1:{MASK}@", masked, flags=re.DOTALL)
 
 
 def _shown(name: str, text: str) -> str:

@@ -476,9 +476,12 @@ class Server:
 
     def _look_after_itself(self) -> None:
         assert self._running is not None
-        since, limit = self._running.server.accepting_since, self.settings.worker_timeout_seconds
+        server, limit = self._running.server, self.settings.worker_timeout_seconds
+        since = server.accepting_since
         if since is not None and time.monotonic() - since > limit:
             end_stuck(f"no connection has been accepted for {limit:g} s")
+        if server.listener is None or not server.listener.is_alive():
+            end_stuck("nobody accepts connections any more")
 
     def stop(self) -> int:
         """Stop listening, let running operations finish (bounded), close; return how many were cut off."""

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from pydantic import ValidationError
 
 from pacs.config import MASK, RemoteAEAddress, Settings, is_secret, mask_url, names
 from pacs.config_sources import environment_variable, flag
 from pacs.errors import InvalidSetting
+from pacs.index.engine import create
 
 POSTGRES = "postgresql+psycopg://pacs@db:5432/pacs"
 
@@ -432,6 +434,27 @@ def test_secrets_appear_nowhere(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
+    ("password", "written"), [("p@ss", "p@ss"), ("a:b@c@d/e", "a:b@c@d/e"), ("p@ss", "p%40ss")]
+)
+def test_password_with_an_at_sign_is_the_whole_password_and_shown_nowhere(
+    load: Load, password: str, written: str
+) -> None:
+    """SQLAlchemy ends it at the first @, and would show the rest as part of the host."""
+    settings = load(PACS_DATABASE_URL=f"postgresql://u:{written}@db:5432/pacs?application_name=x")
+
+    url = sa.make_url(settings.database_url)
+    engine = create(settings.database_url)
+    shown = engine.description
+    engine.close()
+
+    assert (url.username, url.password, url.host, url.port) == ("u", password, "db", 5432)
+    assert shown == "postgresql+psycopg://u:***@db:5432/pacs?application_name=x"
+    assert settings.describe()["database_url"] == (
+        f"postgresql://u:{MASK}@db:5432/pacs?application_name=x"
+    )
+
+
+@pytest.mark.parametrize(
     "url", ["hunter2", "host=db password=hunter2", "x://u:hunter2@h/d", "x://h/d?password=hunter2"]
 )
 def test_secret_in_a_bad_database_url_is_not_echoed(load: Load, url: str) -> None:
@@ -451,6 +474,8 @@ def test_secret_in_a_bad_database_url_is_not_echoed(load: Load, url: str) -> Non
         ("postgresql://u:p@q:r/s@h/d", f"postgresql://u:{MASK}@h/d"),
         ("postgresql://:p@h/d", f"postgresql://:{MASK}@h/d"),
         ("postgresql://h/d?user=u&PassWord=p&x=1", f"postgresql://h/d?user=u&PassWord={MASK}&x=1"),
+        ("postgresql://u:p@q@h/d", f"postgresql://u:{MASK}@h/d"),
+        ("postgresql://h:1/d?password=p@q", f"postgresql://h:1/d?password={MASK}"),
         ("postgresql://h/d?sslpassword=p", f"postgresql://h/d?sslpassword={MASK}"),
         ("sqlite:////a/b", "sqlite:////a/b"),
     ],

@@ -57,6 +57,17 @@ def test_server_with_a_full_disk_can_find_but_not_store(server: Server) -> None:
     assert _ask(server)["ok"] is True
 
 
+def test_server_below_the_floor_of_free_space_can_find_but_not_store(tmp_path: Path) -> None:
+    server = Server(settings(tmp_path, minimum_free_bytes=1 << 60))
+    server.start()
+    try:
+        answer = _ask(server)
+    finally:
+        server.stop()
+
+    assert (answer["ok"], answer["find"], answer["store"]) == (False, True, False)
+
+
 def test_socket_is_for_owner_and_group_and_goes_with_the_server(server: Server) -> None:
     path = server.settings.data_dir / health.SOCKET_NAME
     mode = stat.S_IMODE(path.stat().st_mode)

@@ -39,7 +39,7 @@ class _Destination(click.ParamType[Destination]):
     ) -> Destination:
         title, _, port = value.rpartition(":")
         known = normalised_ae_title(title)
-        if known is None or not port.isdigit() or not 0 < int(port) < 65_536:
+        if known is None or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65_536:
             self.fail(f"expected TITLE:PORT, got {value!r}", param, ctx)
         return Destination(known, port=int(port))
 

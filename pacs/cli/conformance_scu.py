@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import threading
 import time
@@ -23,6 +24,7 @@ from pacs.conformance.scu.server import ProgrammableSCP
 from pacs.conformance.scu.session import Session
 from pacs.dimse.peer import Peer
 from pacs.errors import DestinationUnreachable, InvalidSetting
+from pacs.foreign_text import visible
 
 _ANY = "0.0.0.0"  # noqa: S104 - SCUs call from wherever they are
 _POLL_SECONDS = 0.1
@@ -125,7 +127,8 @@ class _Watch:
         self._last = 0.0
         self._stopped = threading.Event()
         if trace_dir is not None:
-            trace_dir.mkdir(parents=True, exist_ok=True)
+            # What peers sent is in the traces, names of patients too.
+            trace_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def ended(self, session: Session) -> None:
         """One association is over."""
@@ -140,8 +143,9 @@ class _Watch:
         if self._trace_dir is not None:
             trace = session.association.trace
             path = self._trace_dir / f"association-{session.number:04}"
-            path.with_suffix(".txt").write_text("\n".join(trace.lines()) + "\n", "utf-8", "replace")
-            path.with_suffix(".json").write_text(json.dumps(trace.to_json(), indent=2), "utf-8")
+            lines = (visible(line) + "\n" for line in trace.lines())
+            _write_private(path.with_suffix(".txt"), "".join(lines))
+            _write_private(path.with_suffix(".json"), json.dumps(trace.to_json(), indent=2))
 
     def wait(self, associations: int | None, until_idle: float | None) -> None:
         """Until there were so many, nobody calls any more, or the user has enough."""
@@ -160,6 +164,14 @@ class _Watch:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whatever the umask is or an earlier file allowed."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(text)
 
 
 @click.command("control")

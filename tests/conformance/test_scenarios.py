@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -287,9 +289,15 @@ def test_a_scenario_takes_the_place_of_the_rules() -> None:
         ("GET", "/nothing", None, 404),
         ("GET", "/associations/1", None, 404),
         ("GET", "/associations/x", None, 404),
+        ("GET", "/associations/%C2%B2", None, 404),
+        ("GET", "/associations/" + "1" * 5000, None, 404),
         ("POST", "/rules", [1], 400),
         ("POST", "/rules", {"stattus": 1}, 422),
         ("POST", "/scenario", {"name": "no-such"}, 422),
+        ("POST", "/scenario", {"name": __file__}, 422),
+        ("POST", "/scenario", {"name": "/etc/passwd"}, 422),
+        ("POST", "/scenario", {"name": ["move-slow"]}, 422),
+        ("POST", "/scenario", {}, 422),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(
@@ -299,6 +307,47 @@ def test_a_wrong_request_is_told_what_is_wrong(
         answer = _call(control, method, path, body)
     assert answer[0] == answer[1]["status"] == status
     assert answer[1]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "localhost"}, 200),
+        ({"Host": "127.0.0.1:1", "Origin": "http://localhost:3000"}, 200),
+        ({"Host": "[::1]:8080"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Host": ""}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_page_of_another_site_does_not_reach_the_control(
+    headers: dict[str, str], status: int
+) -> None:
+    with ProgrammableSCP() as scp, Control(scp) as control:
+        connection = HTTPConnection("127.0.0.1", control.port, timeout=_SECONDS)
+        connection.request("POST", "/rules", json.dumps({"service": "C-ECHO"}), headers)
+        answer = connection.getresponse().status
+        connection.close()
+        rules = len(scp.rules.all())
+
+    assert (answer, rules) == (status, int(status == 200))
+
+
+@pytest.mark.parametrize(
+    "length", [b"\xb2", b"-1", b"9999999999", b"1" * 5000, b"1x"], ids=lambda one: str(one[:10])
+)
+def test_control_outlives_a_length_that_is_none(length: bytes) -> None:
+    with ProgrammableSCP() as scp, Control(scp) as control:
+        with socket.create_connection(("127.0.0.1", control.port), timeout=_SECONDS) as sock:
+            sock.sendall(
+                b"POST /rules HTTP/1.1\r\nHost: localhost\r\nContent-Length: %b\r\n\r\n" % length
+            )
+            first_line = sock.makefile("rb").readline()
+        assert b" 413 " in first_line
+        assert _call(control, "GET", "/health")[0] == 200
 
 
 # The command
@@ -331,6 +380,7 @@ def test_lists_are_json_when_asked(command: str, keys: set[str], one: tuple[str,
 
 def test_the_command_ends_with_traces_and_a_report(tmp_path: Path) -> None:
     options = "--host 127.0.0.1 --port 0 --scenario find-duplicates --associations 1 --json"
+    tmp_path = tmp_path / "traces"
     command = ["-m", "pacs", "conformance", "scu", *options.split(), "--trace-dir", str(tmp_path)]
     with subprocess.Popen(
         [sys.executable, *command],
@@ -352,6 +402,12 @@ def test_the_command_ends_with_traces_and_a_report(tmp_path: Path) -> None:
     assert "message.message-id" in printed
     assert "C-ECHO-RQ" in (tmp_path / "association-0001.txt").read_text("utf-8")
     assert json.loads((tmp_path / "association-0001.json").read_text("utf-8"))
+    modes = {one.name: stat.S_IMODE(one.stat().st_mode) for one in (tmp_path, *tmp_path.iterdir())}
+    assert modes == {
+        tmp_path.name: 0o700,
+        "association-0001.txt": 0o600,
+        "association-0001.json": 0o600,
+    }
 
 
 def test_control_changes_the_rules_from_the_command_line() -> None:

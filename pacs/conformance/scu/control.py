@@ -12,12 +12,14 @@
 | ``POST /scenario`` | put the rules of the ready-made scenario ``{"name": ...}`` in place of all others |
 
 Errors are problem details (RFC 9457). It is for tests: there is no authentication, so it listens where it is told to,
-on the loopback interface unless told otherwise.
+on the loopback interface unless told otherwise. A page in a browser on the same machine can reach that too, by its own
+name for it (DNS rebinding) or across origins: so Host and Origin have to be names of where it listens.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,16 +27,20 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pacs.conformance.report.json_document import as_json
 from pacs.conformance.scu.judge import judge
-from pacs.conformance.scu.scenario import load, parse_rule
+from pacs.conformance.scu.scenario import Scenario, parse_rule, ready_made
 from pacs.conformance.scu.server import ProgrammableSCP
 from pacs.conformance.scu.session import Session
 from pacs.errors import InvalidSetting
 
 _LONGEST_BODY_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 10.0
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+#: Not str.isdigit: it takes a superscript for a digit, and int() does not.
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _Value = TypeVar("_Value")
 
 
@@ -99,7 +105,7 @@ class Control:
                 self._scp.rules.clear()
                 return {"rules": 0}
             case "POST", ["scenario"]:
-                scenario = _valid(lambda: load(str(_object(body).get("name", ""))))
+                scenario = _ready_made(_object(body).get("name"))
                 self._scp.rules.clear()
                 for rule in scenario.rules:
                     self._scp.rules.add(rule)
@@ -109,7 +115,7 @@ class Control:
 
     def _session(self, number: str) -> Session:
         sessions = self._scp.sessions
-        if not number.isdigit() or not 0 < int(number) <= len(sessions):
+        if not _NUMBER.fullmatch(number) or not 0 < int(number) <= len(sessions):
             raise _Problem(HTTPStatus.NOT_FOUND, f"there is no association {number}")
         return sessions[int(number) - 1]
 
@@ -128,11 +134,20 @@ def described(session: Session) -> dict[str, Any]:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise _Problem(HTTPStatus.BAD_REQUEST, "the body is not a JSON object")
     return value
+
+
+def _ready_made(name: object) -> Scenario:
+    """Not a file: whoever can reach the port cannot have any opened."""
+    known = ready_made()
+    if not isinstance(name, str) or name not in known:
+        detail = f"there is no ready-made scenario of that name, only {', '.join(known)}"
+        raise _Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    return known[name]
 
 
 def _valid(make: Callable[[], _Value]) -> _Value:
@@ -142,12 +157,23 @@ def _valid(make: Callable[[], _Value]) -> _Value:
         raise _Problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.message) from error
 
 
+def _host_name(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, address: tuple[str, int], answer: Callable[[str, str, bytes], Any]) -> None:
         super().__init__(address, _Handler)
         self.answer = answer
+        self.names = _LOOPBACK | {address[0].lower()}
+
+    def handle_error(self, *_: object) -> None:
+        """Nothing: a client that goes away, or sends nothing, is no affair of the test's."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -169,6 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         status, kind = HTTPStatus.OK, "application/json"
         try:
+            self._require_our_name()
             value = self.server.answer(self.command, self.path, self._body())
         except _Problem as problem:
             status, kind = problem.status, "application/problem+json"
@@ -180,9 +207,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def _require_our_name(self) -> None:
+        host, origin = self.headers.get("Host"), self.headers.get("Origin")
+        if _host_name(f"//{host}") not in self.server.names:
+            raise _Problem(HTTPStatus.FORBIDDEN, "Host is not a name of this control")
+        if origin is not None and _host_name(origin) not in self.server.names:
+            raise _Problem(HTTPStatus.FORBIDDEN, "Origin is another site")
+
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "0")
-        if not length.isdigit() or int(length) > _LONGEST_BODY_BYTES:
+        if not _NUMBER.fullmatch(length) or int(length) > _LONGEST_BODY_BYTES:
             raise _Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a body of at most 1 MiB")
         return self.rfile.read(int(length))
 

@@ -140,7 +140,7 @@ def _addresses(destinations: Mapping[str, str]) -> dict[str, tuple[str, int]]:
     found = {}
     for title, address in destinations.items():
         host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not (port.isascii() and port.isdigit()):
             raise InvalidSetting(f"destination {title}: expected HOST:PORT, got {address!r}")
         found[title] = (host, int(port))
     return found

@@ -101,8 +101,10 @@ class EngineAE(ApplicationEntity):
             request_handler=EngineRequestHandler,
             open_sink=open_sink,
         )
-        thread = threading.Thread(target=server.serve_forever, name="listener", daemon=True)
-        thread.start()
+        server.listener = threading.Thread(
+            target=server.serve_forever, name="listener", daemon=True
+        )
+        server.listener.start()
         self._servers.append(server)
         return server
 
@@ -288,6 +290,8 @@ class EngineServer(ThreadedAssociationServer):
         #: Connections whose thread has not ended; the threads of a flood may not even have begun.
         self._connections = 0
         self._connections_lock = threading.Lock()
+        #: What accepts connections; None if another process does.
+        self.listener: threading.Thread | None = None
         #: Since when the accept loop has been busy with one connection; None while it waits for one.
         self.accepting_since: float | None = None
         self._dropped = RepeatedLine(LOGGER, logging.WARNING)
