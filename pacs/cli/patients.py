@@ -38,8 +38,8 @@ _ADVICE = (
 def conflicts_command(settings: Settings, as_json: bool) -> int:
     """List patients whose studies disagree in name, birth date or sex.
 
-    There may be two people with one Patient ID. Case, accents, spaces and empty components of names do not count, nor does a value that one of the studies does
-    not have. Exit code 1 means that there are some.
+    There may be two people with one Patient ID. Case, accents, spaces and empty components of names do not count, nor
+    does a value that one of the studies does not have. Exit code 1 means that there are some.
     """
     with closing(open_archive(settings, make=False)) as archive:
         conflicts = archive.index.patient_conflicts()
