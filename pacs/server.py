@@ -80,13 +80,8 @@ def open_archive(settings: Settings, *, upgrade: bool = True, make: bool = True)
         make=make,
         query_timeout_seconds=settings.query_timeout_seconds,
     )
-    return Archive(
-        storage,
-        index,
-        Redo(storage, index),
-        DuplicatePolicy(settings.duplicate_policy),
-        strict_uids=settings.strict_uids,
-    )
+    redo, duplicates = Redo(storage, index), DuplicatePolicy(settings.duplicate_policy)
+    return Archive(storage, index, redo, duplicates, strict_uids=settings.strict_uids)
 
 
 def has_files(settings: Settings) -> bool:

@@ -31,7 +31,7 @@ from pacs.index.records import RetrieveState
 from pacs.server import Server
 from tests.certificates import Authority
 from tests.dimse.retrieving import STUDY, make_study, recorded, store_study, uids_of
-from tests.factories import make_instance, part10
+from tests.factories import add, make_instance, part10
 from tests.peers import (
     CALLED,
     RunningArchive,
@@ -313,6 +313,29 @@ def test_movescu_to_storescp_delivers_every_byte(
 
 def _study_keys() -> list[str]:
     return ["-k", "0008,0052=STUDY", "-k", f"0020,000D={STUDY}"]
+
+
+@pytest.mark.parametrize(
+    "uid", ["1.2.826." + "1" * 60, "1.2.840.3F.A0C", "6F9619FF-8B86-D011-B42D-00CF4FC964FF"]
+)
+@pytest.mark.filterwarnings("ignore:.*VR UI:UserWarning")
+def test_irregular_uid_comes_from_storescu_and_goes_to_storescp_with_the_rest_of_its_study(
+    archive_server: RunningArchive, folder: Path, tmp_path: Path, uid: str
+) -> None:
+    instances = [make_instance(StudyInstanceUID=STUDY), make_instance(StudyInstanceUID=STUDY)]
+    add(instances[1], "SOPInstanceUID", uid)
+    for number, instance in enumerate(instances):
+        (tmp_path / f"{number}.dcm").write_bytes(part10(instance))
+        sent = _run("storescu", *_peer(archive_server), tmp_path / f"{number}.dcm")
+        assert sent.returncode == 0, sent.stderr
+    with _storescp(folder, "+xa", "+B", "-uf") as port:
+        register(archive_server.archive, "STORESCP", port)
+
+        shown = _run("movescu", "-S", *_study_keys(), "-aem", "STORESCP", *_peer(archive_server))
+
+    assert shown.returncode == 0, shown.stderr
+    received = {data_set_of_file(one.read_bytes()) for one in folder.iterdir()}
+    assert received == {data_set_bytes(instance) for instance in instances}
 
 
 def test_movescu_that_receives_itself(archive_server: RunningArchive, folder: Path) -> None:
