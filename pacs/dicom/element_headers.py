@@ -285,8 +285,9 @@ class ElementHeaders:
         """Pass over what lies in memory and needs no second look; return where something else is."""
         window, begin = self._source.at_hand(position)
         at, last_at = begin, len(window) - _LONG_HEADER_BYTES
+        is_implicit, passed, sizes = open_encodings[-1].is_implicit, 0, HEADER_SIZES
         while at <= last_at:
-            self._passed += 1
+            passed += 1
             group, _, vr, length = EXPLICIT_HEADER(window, at)
             if group == _DELIMITER_GROUP:
                 after = _behind_delimiter(window, at, open_encodings)
@@ -295,9 +296,9 @@ class ElementHeaders:
                     break
                 if open_encodings[-1].is_big_endian:
                     break  # the sequence was a UN, which is little endian in all surroundings
+                is_implicit = open_encodings[-1].is_implicit
                 continue
-            is_implicit = open_encodings[-1].is_implicit
-            header_size = 8 if is_implicit else HEADER_SIZES.get(vr, 0)
+            header_size = 8 if is_implicit else sizes.get(vr, 0)
             if header_size == 0 or len(open_encodings) % 2:
                 break
             if is_implicit or header_size == _LONG_HEADER_BYTES:
@@ -309,6 +310,7 @@ class ElementHeaders:
             else:
                 open_encodings.append(open_encodings[-1])
                 at += header_size
+        self._passed += passed
         return position + at - begin
 
     def _step_in_sequence(self, position: int, open_encodings: list[Encoding], within: int) -> int:
@@ -338,30 +340,29 @@ class ElementHeaders:
 
     def fragments(self, header: ElementHeader, encoding: Encoding) -> Fragments:
         """Pass over encapsulated Pixel Data (PS3.5 A.4), reading no more than the headers of its fragments."""
-        source, unpack = self._source, encoding.tag_and_length.unpack
-        position, count, last = header.value_at, -1, (0, 0)
+        source, unpack, peek = self._source, encoding.tag_and_length.unpack, self._source.peek
+        position, count, last_at, last_bytes = header.value_at, -1, 0, 0
         while True:
-            head = source.peek(position, _HEADER_BYTES)
-            if head is None or last[1] < _SMALL_FRAGMENT_BYTES:
+            head = peek(position, 8) if last_bytes > _SMALL_FRAGMENT_BYTES else None
+            if head is None:
                 head = source.read_at(position, _HEADER_BYTES)
             if len(head) < _HEADER_BYTES:
                 if head or not source.reaches(position):
                     raise self._unended(position, header.tag)
-                return Fragments(count, last[0], last[1], position, is_ended=False)
+                return Fragments(count, last_at, last_bytes, position, is_ended=False)
             group, number, length = unpack(head)
-            if group != _DELIMITER_GROUP or number != _ITEM_NUMBER or length == UNDEFINED_LENGTH:
+            if number != _ITEM_NUMBER or group != _DELIMITER_GROUP or length == UNDEFINED_LENGTH:
                 break
             count += 1
-            position += _HEADER_BYTES
-            last = position, length
-            position += length
+            last_at, last_bytes = position + 8, length
+            position = last_at + length
         self._passed += count
         if (group, number) != (_DELIMITER_GROUP, _SEQUENCE_END):
             # Items of undefined length, or none at all: whatever it is, it may still have an end.
             position = self._walk([encoding], position, header.tag)
         else:
             position += _HEADER_BYTES
-        return Fragments(count, last[0], last[1], position, is_ended=True)
+        return Fragments(count, last_at, last_bytes, position, is_ended=True)
 
     def _unended(self, position: int, tag: int) -> IncompleteInstance:
         self._source.reaches(position)
