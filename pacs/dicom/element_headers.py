@@ -101,8 +101,9 @@ class ElementHeaders:
         InvalidInstance: from every method, if the bytes are not what PS3.5 7 allows.
     """
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: ByteSource, most_passed: int = MAX_PASSED_ELEMENTS) -> None:
         self._source = source
+        self._most_passed = most_passed
         self._elements = 0
         self._passed = 0
 
@@ -189,7 +190,7 @@ class ElementHeaders:
             explicit = _long_header(position, head, encoding)
         if explicit is None:
             vr = head[4:6].hex().upper()
-            raise InvalidInstance(about(implicit.tag, f"has no VR that can be read (0x{vr})"))
+            raise InvalidInstance(about(implicit.tag, f"has an unreadable VR (0x{vr})"))
         return explicit
 
     def _explicit_header(
@@ -251,6 +252,11 @@ class ElementHeaders:
                 f"The header of the data set has more than {MAX_ELEMENTS} elements"
             )
 
+    def _pass(self, elements: int, within: int) -> None:
+        self._passed += elements
+        if self._passed > self._most_passed:
+            raise InvalidInstance(about(within, f"has over {self._most_passed} elements"))
+
     def _item_header(self, position: int, encoding: Encoding, within: int) -> tuple[int, int, int]:
         head = self._source.read_at(position, _HEADER_BYTES)
         if len(head) < _HEADER_BYTES:
@@ -270,9 +276,7 @@ class ElementHeaders:
                 position = self._walk_in_memory(position, open_encodings, open_before)
                 if len(open_encodings) == open_before:
                     break
-            self._passed += 1
-            if self._passed > MAX_PASSED_ELEMENTS:
-                raise InvalidInstance(about(within, f"has over {MAX_PASSED_ELEMENTS} elements"))
+            self._pass(1, within)
             if len(open_encodings) % 2:
                 position = self._step_in_sequence(position, open_encodings, within)
             else:
@@ -354,9 +358,11 @@ class ElementHeaders:
             if number != _ITEM_NUMBER or group != _DELIMITER_GROUP or length == UNDEFINED_LENGTH:
                 break
             count += 1
+            if count > self._most_passed:
+                self._pass(count, header.tag)
             last_at, last_bytes = position + 8, length
             position = last_at + length
-        self._passed += count
+        self._pass(count, header.tag)
         if (group, number) != (_DELIMITER_GROUP, _SEQUENCE_END):
             # Items of undefined length, or none at all: whatever it is, it may still have an end.
             position = self._walk([encoding], position, header.tag)
