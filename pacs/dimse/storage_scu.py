@@ -11,6 +11,7 @@ from pydicom import config
 from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext, build_context
 
+from pacs.archive.cut_off import refuse_cut_off
 from pacs.archive.retrieve import OutgoingInstance
 from pacs.archive.sub_operations import Outcome
 from pacs.dicom.uids import command_uid, shown_uid
@@ -65,8 +66,17 @@ class MoveOriginator(NamedTuple):
 
 def _data_set(instance: OutgoingInstance, transfer_syntax: str) -> tuple[BinaryIO, int]:
     if transfer_syntax == instance.transfer_syntax_uid:
-        return instance.open_data_set(), instance.data_set_size
+        stream = instance.open_data_set()
+        try:
+            refuse_cut_off(instance, stream)
+        except PacsError:
+            stream.close()
+            raise
+        stream.seek(instance.stored.data_set_offset)
+        return stream, instance.data_set_size
     with instance.open_file() as stream:
+        refuse_cut_off(instance, stream)
+        stream.seek(0)
         converted = transcode(stream, transfer_syntax)
     return BytesIO(converted), len(converted)
 

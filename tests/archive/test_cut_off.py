@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,14 @@ from pacs.archive.importing import Import
 from pacs.archive.reindex import Finding as Reindexed
 from pacs.archive.reindex import reindex
 from pacs.archive.store import Origin, store
-from pacs.dicom.part10 import read_header
 from pacs.dicom.storage_commitment import FailureReason, Reference
 from pacs.errors import IncompleteInstance
-from pacs.index.records import DuplicatePolicy, IngestOutcome, InstanceRecord
+from pacs.index.records import IngestOutcome
 from tests.archive.holdings import (
     EXPLICIT,
     contents,
     keep,
+    keep_cut_off,
     location_of,
     look,
     make_slice,
@@ -37,25 +36,6 @@ JPEG = "1.2.840.10008.1.2.4.50"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 #: What follows the fragments of encapsulated Pixel Data.
 DELIMITER_BYTES = 8
-
-
-def keep_cut_off(archive: Archive, data: bytes) -> None:
-    """Store as releases did that read a data set up to its last indexed Attribute."""
-    spooled = spool(archive, data)
-    with spooled.open() as stream:
-        header = read_header(stream, EXPLICIT, spooled.data_set_offset, may_be_cut=True)
-    archive.index.ingest(
-        InstanceRecord(
-            header=header,
-            location=archive.storage.put(spooled),
-            data_set_offset=spooled.data_set_offset,
-            data_set_size=spooled.data_set_size,
-            digest=spooled.digest,
-            received_at=datetime.now(UTC),
-            source_ae="OLD",
-        ),
-        DuplicatePolicy.REPLACE,
-    )
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, JPEG, DEFLATED])
