@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from pacs.archive.stored_files import digest_of
 from pacs.dicom.completeness import check_complete
+from pacs.dicom.element_headers import MAX_PASSED_ELEMENTS
 from pacs.errors import IncompleteInstance, InvalidInstance, StorageUnavailable
 from pacs.index.records import InstanceLocation, StoredInstance
 from pacs.storage.faults import is_missing
@@ -57,15 +58,21 @@ def condition_of(
     return Condition.LACKING if lacking else Condition.SOUND
 
 
-def missing_end(stream: BinaryIO, stored: StoredInstance | InstanceLocation) -> str | None:
-    """What little a stored data set lacks (``check_complete``); None if nothing.
+def missing_end(
+    stream: BinaryIO,
+    stored: StoredInstance | InstanceLocation,
+    most_passed: int = MAX_PASSED_ELEMENTS,
+) -> str | None:
+    """What little a stored data set lacks (``check_complete``); None if nothing, or that takes more to tell.
 
     Raises:
         IncompleteInstance: it was cut off when it was received.
         StorageUnavailable: the file cannot be read.
     """
     try:
-        return check_complete(stream, stored.transfer_syntax_uid, stored.data_set_offset)
+        return check_complete(
+            stream, stored.transfer_syntax_uid, stored.data_set_offset, most_passed=most_passed
+        )
     except IncompleteInstance:
         raise
     except InvalidInstance:

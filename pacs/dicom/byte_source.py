@@ -23,6 +23,8 @@ MAX_WALKED_BYTES = 256 * 1024 * 1024
 MAX_RATIO = 100
 #: How far ``peek`` looks ahead in what is inflated: a value with a length of 16 bits, and a header after it.
 _PEEK_BYTES = 64 * 1024 + 32
+# For what a file descriptor would be.
+_NONE, _NOT_ASKED = -1, -2
 _TOO_MUCH = "The deflated data set inflates to more than can be searched"
 
 
@@ -64,8 +66,7 @@ class StreamBytes:
         self._size = stream.seek(0, io.SEEK_END) - offset
         self._start = 0
         self._window = b""
-        self._descriptor: int | None = None
-        self._has_descriptor: bool | None = None
+        self._descriptor = _NOT_ASKED
 
     @property
     def end(self) -> int:
@@ -78,17 +79,17 @@ class StreamBytes:
 
     def peek(self, position: int, size: int) -> bytes:
         """As ``read_at``, but a few bytes far ahead do not cost a window full of them."""
+        descriptor = self._descriptor
+        if descriptor >= 0 and position >= self._start + len(self._window):
+            return os.pread(descriptor, size, self._offset + position)
         at = position - self._start
         if at >= 0 and at + size <= len(self._window):
             return self._window[at : at + size]
-        if position >= self._size:
-            return b""
-        if self._has_descriptor is None:
+        if descriptor == _NOT_ASKED:
             # Not before it is needed: a spooled file is only opened for what is not in memory.
             self._descriptor = _descriptor(self._stream)
-            self._has_descriptor = self._descriptor is not None
-        if self._descriptor is not None:
-            return os.pread(self._descriptor, size, self._offset + position)
+        if position >= self._size:
+            return b""
         self._stream.seek(self._offset + position)
         return self._stream.read(size)
 
@@ -219,9 +220,9 @@ class InflatedBytes:
         return b""
 
 
-def _descriptor(stream: BinaryIO) -> int | None:
+def _descriptor(stream: BinaryIO) -> int:
     # io.BytesIO has the method and no descriptor; other streams of ours have neither.
     try:
         return stream.fileno()
     except (AttributeError, OSError):
-        return None
+        return _NONE

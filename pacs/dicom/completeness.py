@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from pacs.dicom.data_set_reader import data_set_reader
+from pacs.dicom.element_headers import MAX_PASSED_ELEMENTS
 from pacs.dicom.error_comment import about
 from pacs.dicom.plain_elements import Elements, value_of
 from pacs.errors import IncompleteInstance, StorageUnavailable
@@ -26,7 +27,13 @@ _CODE_STREAM_END = b"\xff\xd9"
 _LACKS_DELIMITER = about(_PIXEL_DATA, "lacks its delimiter")
 
 
-def check_complete(stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int) -> str | None:
+def check_complete(
+    stream: BinaryIO,
+    transfer_syntax_uid: str,
+    data_set_offset: int,
+    *,
+    most_passed: int = MAX_PASSED_ELEMENTS,
+) -> str | None:
     """Walk the data set that begins at ``data_set_offset`` to its end; return what little it lacks, None if nothing.
 
     Time and memory are bounded and no Pixel Data is read, except for what is deflated. The stream stays open, at
@@ -39,15 +46,23 @@ def check_complete(stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: 
     Raises:
         IncompleteInstance: the data set ends too early; the message names the element and how many bytes are missing.
             Such an instance must not be accepted, and one that is stored may always be replaced.
-        InvalidInstance: it cannot be read to its end for another reason: it may be whole all the same.
+        InvalidInstance: it cannot be read to its end for another reason: it may be whole all the same. One is that it
+            has more than ``most_passed`` elements within sequences, or fragments.
         StorageUnavailable: the file cannot be read.
     """
-    _, lacking = read_whole(stream, transfer_syntax_uid, data_set_offset, frozenset())
+    _, lacking = read_whole(
+        stream, transfer_syntax_uid, data_set_offset, frozenset(), most_passed=most_passed
+    )
     return lacking
 
 
 def read_whole(
-    stream: BinaryIO, transfer_syntax_uid: str, data_set_offset: int, tags: Container[int]
+    stream: BinaryIO,
+    transfer_syntax_uid: str,
+    data_set_offset: int,
+    tags: Container[int],
+    *,
+    most_passed: int = MAX_PASSED_ELEMENTS,
 ) -> tuple[Elements, str | None]:
     """``check_complete``, and on the way the elements with one of these tags, wherever they are.
 
@@ -55,7 +70,9 @@ def read_whole(
         IncompleteInstance, InvalidInstance, StorageUnavailable: as for ``check_complete``.
     """
     with _readable():
-        reader, encoding = data_set_reader(stream, transfer_syntax_uid, data_set_offset)
+        reader, encoding = data_set_reader(
+            stream, transfer_syntax_uid, data_set_offset, most_passed=most_passed
+        )
         elements = reader.whole(encoding, tags)
         fragments = reader.fragments_seen
         if fragments is None or fragments.is_ended:

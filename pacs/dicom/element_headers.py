@@ -101,8 +101,9 @@ class ElementHeaders:
         InvalidInstance: from every method, if the bytes are not what PS3.5 7 allows.
     """
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: ByteSource, most_passed: int = MAX_PASSED_ELEMENTS) -> None:
         self._source = source
+        self._most_passed = most_passed
         self._elements = 0
         self._passed = 0
 
@@ -189,7 +190,7 @@ class ElementHeaders:
             explicit = _long_header(position, head, encoding)
         if explicit is None:
             vr = head[4:6].hex().upper()
-            raise InvalidInstance(about(implicit.tag, f"has no VR that can be read (0x{vr})"))
+            raise InvalidInstance(about(implicit.tag, f"has an unreadable VR (0x{vr})"))
         return explicit
 
     def _explicit_header(
@@ -251,6 +252,11 @@ class ElementHeaders:
                 f"The header of the data set has more than {MAX_ELEMENTS} elements"
             )
 
+    def _pass(self, elements: int, within: int) -> None:
+        self._passed += elements
+        if self._passed > self._most_passed:
+            raise InvalidInstance(about(within, f"has over {self._most_passed} elements"))
+
     def _item_header(self, position: int, encoding: Encoding, within: int) -> tuple[int, int, int]:
         head = self._source.read_at(position, _HEADER_BYTES)
         if len(head) < _HEADER_BYTES:
@@ -270,9 +276,7 @@ class ElementHeaders:
                 position = self._walk_in_memory(position, open_encodings, open_before)
                 if len(open_encodings) == open_before:
                     break
-            self._passed += 1
-            if self._passed > MAX_PASSED_ELEMENTS:
-                raise InvalidInstance(about(within, f"has over {MAX_PASSED_ELEMENTS} elements"))
+            self._pass(1, within)
             if len(open_encodings) % 2:
                 position = self._step_in_sequence(position, open_encodings, within)
             else:
@@ -285,8 +289,9 @@ class ElementHeaders:
         """Pass over what lies in memory and needs no second look; return where something else is."""
         window, begin = self._source.at_hand(position)
         at, last_at = begin, len(window) - _LONG_HEADER_BYTES
+        is_implicit, passed, sizes = open_encodings[-1].is_implicit, 0, HEADER_SIZES
         while at <= last_at:
-            self._passed += 1
+            passed += 1
             group, _, vr, length = EXPLICIT_HEADER(window, at)
             if group == _DELIMITER_GROUP:
                 after = _behind_delimiter(window, at, open_encodings)
@@ -295,9 +300,9 @@ class ElementHeaders:
                     break
                 if open_encodings[-1].is_big_endian:
                     break  # the sequence was a UN, which is little endian in all surroundings
+                is_implicit = open_encodings[-1].is_implicit
                 continue
-            is_implicit = open_encodings[-1].is_implicit
-            header_size = 8 if is_implicit else HEADER_SIZES.get(vr, 0)
+            header_size = 8 if is_implicit else sizes.get(vr, 0)
             if header_size == 0 or len(open_encodings) % 2:
                 break
             if is_implicit or header_size == _LONG_HEADER_BYTES:
@@ -309,6 +314,7 @@ class ElementHeaders:
             else:
                 open_encodings.append(open_encodings[-1])
                 at += header_size
+        self._passed += passed
         return position + at - begin
 
     def _step_in_sequence(self, position: int, open_encodings: list[Encoding], within: int) -> int:
@@ -338,30 +344,31 @@ class ElementHeaders:
 
     def fragments(self, header: ElementHeader, encoding: Encoding) -> Fragments:
         """Pass over encapsulated Pixel Data (PS3.5 A.4), reading no more than the headers of its fragments."""
-        source, unpack = self._source, encoding.tag_and_length.unpack
-        position, count, last = header.value_at, -1, (0, 0)
+        source, unpack, peek = self._source, encoding.tag_and_length.unpack, self._source.peek
+        position, count, last_at, last_bytes = header.value_at, -1, 0, 0
         while True:
-            head = source.peek(position, _HEADER_BYTES)
-            if head is None or last[1] < _SMALL_FRAGMENT_BYTES:
+            head = peek(position, 8) if last_bytes > _SMALL_FRAGMENT_BYTES else None
+            if head is None:
                 head = source.read_at(position, _HEADER_BYTES)
             if len(head) < _HEADER_BYTES:
                 if head or not source.reaches(position):
                     raise self._unended(position, header.tag)
-                return Fragments(count, last[0], last[1], position, is_ended=False)
+                return Fragments(count, last_at, last_bytes, position, is_ended=False)
             group, number, length = unpack(head)
-            if group != _DELIMITER_GROUP or number != _ITEM_NUMBER or length == UNDEFINED_LENGTH:
+            if number != _ITEM_NUMBER or group != _DELIMITER_GROUP or length == UNDEFINED_LENGTH:
                 break
             count += 1
-            position += _HEADER_BYTES
-            last = position, length
-            position += length
-        self._passed += count
+            if count > self._most_passed:
+                self._pass(count, header.tag)
+            last_at, last_bytes = position + 8, length
+            position = last_at + length
+        self._pass(count, header.tag)
         if (group, number) != (_DELIMITER_GROUP, _SEQUENCE_END):
             # Items of undefined length, or none at all: whatever it is, it may still have an end.
             position = self._walk([encoding], position, header.tag)
         else:
             position += _HEADER_BYTES
-        return Fragments(count, last[0], last[1], position, is_ended=True)
+        return Fragments(count, last_at, last_bytes, position, is_ended=True)
 
     def _unended(self, position: int, tag: int) -> IncompleteInstance:
         self._source.reaches(position)

@@ -28,6 +28,7 @@ from pacs.dicom.element_headers import (
     HEADER_SIZES,
     IMPLICIT_HEADER,
     LONG_LENGTH,
+    MAX_PASSED_ELEMENTS,
     VRS,
     ElementHeader,
     ElementHeaders,
@@ -70,8 +71,13 @@ class ElementReader(ElementHeaders):
         InvalidInstance: from every method, if the bytes are not what PS3.5 7 allows.
     """
 
-    def __init__(self, source: ByteSource, maximum_value_bytes: int = MAX_VALUE_BYTES) -> None:
-        super().__init__(source)
+    def __init__(
+        self,
+        source: ByteSource,
+        maximum_value_bytes: int = MAX_VALUE_BYTES,
+        most_passed: int = MAX_PASSED_ELEMENTS,
+    ) -> None:
+        super().__init__(source, most_passed)
         self._maximum_value_bytes = maximum_value_bytes
         self._sequence_bytes = 0
         #: The tags that ``wanted`` found but did not take.

@@ -11,6 +11,7 @@ from pydicom import config
 from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext, build_context
 
+from pacs.archive.cut_off import refuse_cut_off
 from pacs.archive.retrieve import OutgoingInstance
 from pacs.archive.sub_operations import Outcome
 from pacs.dicom.uids import command_uid, is_regular_uid, shown_uid
@@ -211,10 +212,17 @@ class StorageLink:
         self._assoc.abort()
 
     def _data_set(self, instance: OutgoingInstance, transfer_syntax: str) -> tuple[BinaryIO, int]:
+        stream = instance.open_file()
+        try:
+            refuse_cut_off(instance, stream)
+        except BaseException:
+            stream.close()
+            raise
         if transfer_syntax == instance.transfer_syntax_uid:
-            return instance.open_data_set(), instance.data_set_size
+            stream.seek(instance.stored.data_set_offset)
+            return stream, instance.data_set_size
         return self._conversions.open(
-            instance.open_file(),
+            stream,
             instance.stored.data_set_offset,
             instance.transfer_syntax_uid,
             transfer_syntax,

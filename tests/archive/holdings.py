@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from pacs.archive.stored_files import digest_of
 from pacs.dicom.part10 import read_file_meta, read_header
 from pacs.index import tables
 from pacs.index.index import Index
-from pacs.index.records import InstanceRecord
+from pacs.index.records import DuplicatePolicy, InstanceRecord
 from pacs.storage.base import Spooled
 from tests.factories import make_instance, part10
 
@@ -52,6 +52,26 @@ def keep(archive: Archive, instance: Dataset) -> StoreOutcome:
     outcome = store(archive, spool(archive, part10(instance)), Origin("CT1", EXPLICIT))
     archive.redo.flush()
     return outcome
+
+
+def keep_cut_off(archive: Archive, data: bytes) -> None:
+    """Store what was cut off, as releases did that read a data set up to its last indexed Attribute."""
+    syntax = read_file_meta(BytesIO(data)).transfer_syntax_uid
+    spooled = spool(archive, data)
+    with spooled.open() as stream:
+        header = read_header(stream, syntax, spooled.data_set_offset, may_be_cut=True)
+    archive.index.ingest(
+        InstanceRecord(
+            header=header,
+            location=archive.storage.put(spooled),
+            data_set_offset=spooled.data_set_offset,
+            data_set_size=spooled.data_set_size,
+            digest=spooled.digest,
+            received_at=datetime.now(UTC),
+            source_ae="OLD",
+        ),
+        DuplicatePolicy.REPLACE,
+    )
 
 
 def put_orphan(archive: Archive, data: bytes) -> str:

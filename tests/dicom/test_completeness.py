@@ -9,7 +9,8 @@ from struct import pack
 
 import pytest
 
-from pacs.dicom.completeness import check_complete
+from pacs.dicom.completeness import check_complete, read_whole
+from pacs.dicom.plain_elements import value_of
 from pacs.errors import IncompleteInstance, InvalidInstance
 
 IMPLICIT, EXPLICIT, BIG = (
@@ -223,15 +224,115 @@ def test_nested_deep_and_cut_off_is_incomplete() -> None:
 
 def test_functional_groups_of_20000_frames_are_walked() -> None:
     inner = sequence(EXPLICIT, 0x00209113, item(EXPLICIT, b"", is_defined=False))
-    groups = item(EXPLICIT, inner * 10, is_defined=False) * 20_000
+    groups = item(EXPLICIT, inner * 7, is_defined=False) * 20_000
     data_set = sequence(EXPLICIT, 0x52009230, groups)
 
     assert check(data_set, EXPLICIT) is None
 
 
-def test_more_elements_than_any_instance_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pacs.dicom.element_headers.MAX_PASSED_ELEMENTS", 1_000)
+def test_more_elements_than_any_instance_has_are_refused() -> None:
     data_set = sequence(EXPLICIT, 0x52009230, item(EXPLICIT, b"") * 50_000)
 
     with pytest.raises(InvalidInstance, match="has over 1000 elements"):
-        check(data_set, EXPLICIT)
+        check_complete(io.BytesIO(data_set), EXPLICIT, 0, most_passed=1_000)
+
+
+@pytest.mark.parametrize("length", [0x4F4C, 0x5455, 0x5A5A, 0x00045455])
+def test_item_in_implicit_vr_whose_first_length_spells_a_vr_is_read(length: int) -> None:
+    # "LO", "UT", "ZZ" and, beside "UT", the 4 of a short explicit length.
+    track = element(IMPLICIT, 0x00660016, "OF", b"\1" * length)
+    inner = sequence(IMPLICIT, 0x00660102, item(IMPLICIT, track, is_defined=False))
+    tracts = sequence(IMPLICIT, 0x00660101, item(IMPLICIT, inner, is_defined=False))
+    uid = element(IMPLICIT, 0x00080018, "UI", b"1.2.3\0")
+
+    assert check(uid + tracts, IMPLICIT) is None
+
+
+@pytest.mark.parametrize("tag", [0x00660016, 0x00091010], ids=["standard", "private"])
+@pytest.mark.parametrize("length", [0x4F4C, 0x5455])
+def test_item_within_un_whose_first_length_spells_a_vr_is_read(tag: int, length: int) -> None:
+    first = element(IMPLICIT, tag, "UN", b"\1" * length)
+    second = element(IMPLICIT, tag + 1, "UN", b"ab")
+    content = item(IMPLICIT, first + second, is_defined=False)
+
+    assert check(sequence(EXPLICIT, 0x00091001, content, vr="UN"), EXPLICIT) is None
+
+
+@pytest.mark.parametrize("vr", [b"  ", b"\0\0", b"??", b"pn", b"ZZ"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("value", [b"Doe^Jane", b""])
+def test_element_with_a_vr_that_is_none_does_not_end_reading(
+    vr: bytes, order: str, value: bytes
+) -> None:
+    syntax = EXPLICIT if order == "<" else BIG
+    name = pack(order + "HH", 0x0010, 0x0010) + vr + pack(order + "H", len(value)) + value
+    patient_id = element(syntax, 0x00100020, "LO", b"P1")
+    before = element(syntax, 0x00080060, "CS", b"CT")
+
+    elements, lacking = read_whole(
+        io.BytesIO(before + name + patient_id), syntax, 0, {0x00100010, 0x00100020}
+    )
+
+    found = {tag: value_of(one) for tag, one in elements.items()}
+    assert found == {0x00100010: value, 0x00100020: b"P1"}
+    assert lacking is None
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATED])
+@pytest.mark.parametrize("size", [0x80000, 0x42020, 70_000])
+def test_implicit_element_within_explicit_vr_is_read(syntax: str, size: int) -> None:
+    # 0x80000 bytes look like a VR of two NUL and 8 bytes, 0x42020 like a blank one and 4.
+    pixels = element(IMPLICIT, 0x7FE00010, "OW", b"\xfe" * size)
+    data_set = element(EXPLICIT, 0x00100020, "LO", b"P1") + pixels
+    if syntax == DEFLATED:
+        deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        data_set = deflater.compress(data_set) + deflater.flush()
+
+    elements, _ = read_whole(io.BytesIO(data_set), syntax, 0, {0x00100020})
+
+    assert value_of(elements[0x00100020]) == b"P1"
+
+
+def test_element_without_vr_that_leads_nowhere_is_refused_by_its_name() -> None:
+    series = pack("<HH", 0x0020, 0x000E) + b"??\xf0\x20" + b"1.2.3.4."
+    rest = element(EXPLICIT, 0x00200013, "IS", b"1 ")
+
+    with pytest.raises(
+        InvalidInstance, match=r"SeriesInstanceUID \(0020,000E\) has an unreadable VR"
+    ):
+        check(element(EXPLICIT, 0x00080060, "CS", b"CT") + series + rest, EXPLICIT)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG])
+@pytest.mark.parametrize("number", [0xE00D, 0xE0DD])
+@pytest.mark.parametrize("where", [0, 1, 3])
+def test_stray_delimiter_does_not_end_reading(syntax: str, number: int, where: int) -> None:
+    elements = [
+        element(syntax, 0x00080060, "CS", b"CT"),
+        element(syntax, 0x00100020, "LO", b"P1"),
+        element(syntax, 0x0020000E, "UI", b"1.2.3\0"),
+    ]
+    elements.insert(where, marker(syntax, number))
+
+    found, lacking = read_whole(
+        io.BytesIO(b"".join(elements)), syntax, 0, {0x00080060, 0x00100020, 0x0020000E}
+    )
+
+    assert [value_of(found[tag]) for tag in sorted(found)] == [b"CT", b"P1", b"1.2.3\0"]
+    assert lacking is None
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, JPEG])
+def test_patient_behind_pixel_data_is_found(syntax: str) -> None:
+    native = element(EXPLICIT, 0x7FE00010, "OW", bytes(20_000))
+    pixels = encapsulated(b"a" * 20_000, b"bb") if syntax == JPEG else native
+    patient = element(EXPLICIT, 0x00100020, "LO", b"LATE")
+
+    elements, _ = read_whole(
+        io.BytesIO(element(EXPLICIT, 0x00080060, "CS", b"CT") + pixels + patient),
+        syntax,
+        0,
+        {0x00100020},
+    )
+
+    assert value_of(elements[0x00100020]) == b"LATE"

@@ -222,8 +222,8 @@ def test_store_of_many_instances_on_one_association_stores_each(service: Running
         pytest.param(
             data_set_bytes(make_instance(StudyInstanceUID=None)), 0xC000, id="no Study UID"
         ),
-        # Bytes that happen to read as one unknown element: a data set, but not of this SOP Class.
-        pytest.param(b"not a data set at all", 0xA000, id="text"),
+        pytest.param(b"not a data set at all", 0xC000, id="text"),
+        # What data sets are filled up with, and nothing else: one without a SOP Class.
         pytest.param(b"\xff" * 200, 0xA000, id="ones"),
     ],
 )
@@ -242,6 +242,22 @@ def test_store_of_unreadable_data_set_is_refused_with_a_comment(
     assert after.Status == 0x0000
     assert spool_files(service.archive) == []
     assert len(list(service.archive.storage.files())) == 1
+
+
+def test_store_of_cut_off_data_set_is_refused_with_what_it_lacks_and_the_whole_one_stays(
+    service: RunningArchive,
+) -> None:
+    instance = make_instance()
+    whole = data_set_bytes(instance)
+
+    with association(service, build_context(CTImageStorage, ExplicitVRLittleEndian)) as assoc:
+        first = send_bytes(assoc, whole, CTImageStorage, instance.SOPInstanceUID)
+        cut_off = send_bytes(assoc, whole[:-20], CTImageStorage, instance.SOPInstanceUID)
+
+    assert first.Status == 0x0000
+    assert cut_off.Status == 0xC010
+    assert cut_off.ErrorComment == "PixelData (7FE0,0010) lacks 20 of 64 bytes"
+    assert stored_bytes(service.archive, instance.SOPInstanceUID) == whole
 
 
 @pytest.mark.parametrize(
