@@ -114,17 +114,6 @@ class OutgoingInstance:
             raise StorageUnavailable("It was replaced in another transfer syntax just now")
         return self.storage.open(self.stored.location)
 
-    def open_data_set(self) -> BinaryIO:
-        """Open the stored file at the first byte of its data set; the caller closes it.
-
-        Raises:
-            StorageUnavailable: it is missing or cannot be read.
-            PacsError: as for ``make_current``.
-        """
-        stream = self.open_file()
-        stream.seek(self.stored.data_set_offset)
-        return stream
-
     def fault(self) -> str | None:
         """What is wrong with the data set, if that may be why a destination gave no answer."""
         try:
