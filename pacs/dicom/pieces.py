@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import IO, Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 #: Bits are shifted as one large number, which has to stay small to be quick.
 _SHIFTED_BYTES = 8 * 1024
@@ -133,6 +133,14 @@ class PackedBits:
         return packed.to_bytes((count + 7) // 8, "little")
 
 
+class Closable(Protocol):
+    """What is closed with a file of pieces, beside the source."""
+
+    def close(self) -> None:
+        """End it; a second time does nothing."""
+        ...
+
+
 def total_size(pieces: Sequence[Piece]) -> int:
     """The bytes of a file made of these pieces."""
     return sum(piece.size for piece in pieces)
@@ -142,7 +150,7 @@ class _PiecewiseFile(io.RawIOBase):
     """The file, read-only and seekable; closing it closes the source and what else was opened for it."""
 
     def __init__(
-        self, source: BinaryIO, pieces: Sequence[Piece], others: Sequence[IO[bytes]]
+        self, source: BinaryIO, pieces: Sequence[Piece], others: Sequence[Closable]
     ) -> None:
         self._source = source
         self._others = others
@@ -193,7 +201,7 @@ class _PiecewiseFile(io.RawIOBase):
 
 
 def open_pieces(
-    source: BinaryIO, pieces: Sequence[Piece], others: Sequence[IO[bytes]] = ()
+    source: BinaryIO, pieces: Sequence[Piece], others: Sequence[Closable] = ()
 ) -> BinaryIO:
     """Open a file made of pieces for reading; it takes ``source`` and ``others`` over and closes them."""
     return cast("BinaryIO", _PiecewiseFile(source, pieces, others))

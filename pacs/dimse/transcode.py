@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from typing import IO, BinaryIO, cast
 
 from pydicom.uid import UID
@@ -29,7 +30,7 @@ from pacs.dicom.encoding import (
 from pacs.dicom.frame_attributes import NUMBER_OF_FRAMES
 from pacs.dicom.layout import PIXEL_DATA, Layout, read_layout
 from pacs.dicom.part10 import read_file_meta
-from pacs.dicom.pieces import FileBytes, Literal, Piece, open_pieces, swapped, total_size
+from pacs.dicom.pieces import Closable, FileBytes, Literal, Piece, open_pieces, swapped, total_size
 from pacs.dicom.pixel_decoding import PHOTOMETRIC, PLANAR, FrameDecoder, image_of
 from pacs.dicom.pixel_frames import (
     EXTENDED_LENGTHS,
@@ -110,6 +111,35 @@ class Conversions:
             raise
 
 
+class _Scratch:
+    """What a conversion makes: in memory while it is small, then in a file without a name."""
+
+    def __init__(self, directory: Callable[[], str] | None) -> None:
+        self._directory = directory
+        self._file: IO[bytes] = BytesIO()
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        in_memory = self._size <= _SCRATCH_IN_MEMORY_BYTES
+        self._size += len(data)
+        if in_memory and self._size > _SCRATCH_IN_MEMORY_BYTES:
+            before = cast("BytesIO", self._file).getbuffer()
+            directory = None if self._directory is None else self._directory()
+            self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - see close
+            self._file.write(before)
+        self._file.write(data)
+
+    def written(self) -> BinaryIO:
+        """All of it, to be read; also by who reads the descriptor."""
+        self._file.flush()
+        return cast("BinaryIO", self._file)
+
+    def close(self) -> None:
+        """Give the room back."""
+        self._file.close()
+
+
 class _Conversion:
     """One conversion."""
 
@@ -120,7 +150,7 @@ class _Conversion:
         self._is_wanted = is_wanted
         self._deadline = time.monotonic() + limits.limit_seconds
         self._source = stream
-        self._opened: list[IO[bytes]] = [stream]
+        self._opened: list[Closable] = [stream]
 
     def run(self, offset: int, stored_syntax: str, accepted_syntax: str) -> tuple[BinaryIO, int]:
         """Lay out the new data set."""
@@ -160,13 +190,10 @@ class _Conversion:
                 f"More than {self._limits.limit_bytes} bytes (conversion_limit_bytes)"
             )
 
-    def _scratch(self) -> BinaryIO:
-        find = self._limits.scratch_directory
-        opened = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - closed with the conversion
-            _SCRATCH_IN_MEMORY_BYTES, dir=None if find is None else find()
-        )
-        self._opened.append(opened)
-        return cast("BinaryIO", opened)
+    def _scratch(self) -> _Scratch:
+        scratch = _Scratch(self._limits.scratch_directory)
+        self._opened.append(scratch)
+        return scratch
 
     def _inflated(self, offset: int) -> BinaryIO:
         """The data set as it was before it was deflated (PS3.5 A.5)."""
@@ -185,7 +212,7 @@ class _Conversion:
             self._refuse_over_limit(size)
             self._check()
             scratch.write(block)
-        return scratch
+        return scratch.written()
 
     def _decompressed(
         self, layout: Layout, syntax: str, target: Encoding
@@ -206,7 +233,7 @@ class _Conversion:
                     f"A frame decodes to {len(decoded)} bytes, not {image.frame_bytes}"
                 )
             scratch.write(decoded if unit == 1 else swapped(decoded, unit))
-        pixels: list[Piece] = [FileBytes(scratch, 0, size)]
+        pixels: list[Piece] = [FileBytes(scratch.written(), 0, size)]
         if size % 2:
             pixels.append(Literal(b"\0"))
         vr = "OB" if image.bits_allocated == 8 else "OW"
