@@ -305,6 +305,14 @@ class Settings(BaseModel):
     maximum_associations: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=100, description="Number of simultaneous associations accepted from all peers."
     )
+    maximum_associations_per_host: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=0,
+        description="Number of simultaneous associations of one host; 0 is half of maximum_associations.",
+    )
+    maximum_associations_per_ae: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=0,
+        description="Number of simultaneous associations of one calling AE; 0 is half of maximum_associations.",
+    )
     maximum_instance_bytes: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Longest data set that is stored, in bytes; 0 is no limit."
     )

@@ -134,6 +134,8 @@ def options_of(settings: Settings) -> Options:
         ae_title=settings.ae_title,
         require_called_ae_title=settings.require_called_ae_title,
         maximum_associations=settings.maximum_associations,
+        maximum_associations_per_host=settings.maximum_associations_per_host,
+        maximum_associations_per_ae=settings.maximum_associations_per_ae,
         maximum_pdu_bytes=settings.maximum_pdu_bytes,
         acse_timeout_seconds=settings.acse_timeout_seconds,
         dimse_timeout_seconds=settings.dimse_timeout_seconds,

@@ -32,6 +32,8 @@ class Rights:
     services: frozenset[Service] = frozenset(Service)
     #: AE titles it may name as Move Destination; None is any that is known.
     destinations: frozenset[str] | None = None
+    #: Whether it is a known remote AE that calls from its own host.
+    is_registered: bool = False
 
     def __str__(self) -> str:
         return f"{self.calling_ae}@{self.host}"
@@ -73,7 +75,9 @@ class AccessPolicy:
         if remote is not None and self._calls_from(remote, host):
             if remote.tls and not with_tls:
                 return None
-            return Rights(calling_ae, host, remote.services, remote.destinations)
+            return Rights(
+                calling_ae, host, remote.services, remote.destinations, is_registered=True
+            )
         if self._allow_any or _is_loopback(host):
             return Rights(calling_ae, host)
         return None

@@ -28,6 +28,7 @@ from pacs.dimse.negotiation import message_contexts, on_requested
 from pacs.dimse.parallel import ParallelDestination
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.retrieve_scp import handle_get, handle_move
+from pacs.dimse.shares import Shares
 from pacs.dimse.storage_scp import handle_store, open_sink
 from pacs.dimse.storage_scu import MoveOriginator
 from pacs.dimse.tls import TLSOptions
@@ -44,6 +45,9 @@ class Options:
     ae_title: str = "PACS"
     require_called_ae_title: bool = True
     maximum_associations: int = 100
+    #: See ``Shares``.
+    maximum_associations_per_host: int = 0
+    maximum_associations_per_ae: int = 0
     maximum_pdu_bytes: int = 131_072
     acse_timeout_seconds: float = 30
     dimse_timeout_seconds: float = 60
@@ -91,7 +95,7 @@ def handlers(
 ) -> list[tuple[Any, Any, list[Any]]]:
     """The event handlers of the SCP; they also work bound to a stock ``pynetdicom.AE``."""
     return [
-        (evt.EVT_REQUESTED, on_requested, [access]),
+        (evt.EVT_REQUESTED, on_requested, [access, _shares(options)]),
         (evt.EVT_SOP_EXTENDED, on_sop_class_extended, [options.extended_negotiation]),
         (evt.EVT_C_ECHO, handle_echo, []),
         (evt.EVT_C_STORE, handle_store, [archive]),
@@ -111,6 +115,14 @@ def handlers(
         (evt.EVT_C_GET, handle_get, [archive, options.retrieve_limit]),
         (evt.EVT_N_ACTION, handle_action, [archive, commitments, options.ae_title]),
     ]
+
+
+def _shares(options: Options) -> Shares:
+    return Shares(
+        options.maximum_associations,
+        options.maximum_associations_per_host,
+        options.maximum_associations_per_ae,
+    )
 
 
 def sink_opener(archive: Archive) -> Any:

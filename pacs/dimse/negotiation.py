@@ -19,6 +19,7 @@ from pacs.dicom.sop_classes import (
     is_storage_sop_class,
 )
 from pacs.dimse.access import AccessPolicy, Rights
+from pacs.dimse.shares import Shares
 
 LOGGER = logging.getLogger(__name__)
 
@@ -32,7 +33,9 @@ _MESSAGE_TRANSFER_SYNTAXES = [
 ]
 #: PS3.8 9.3.4: rejected-permanent, by the service user, calling AE title not recognised.
 _CALLING_AE_NOT_RECOGNISED = (0x01, 0x01, 0x03)
-#: Likewise: application context name not supported. PS3.7 A.2.1 knows one name.
+#: PS3.8 9.3.4: rejected-transient, by the service provider (presentation), local limit exceeded.
+_LOCAL_LIMIT_EXCEEDED = (0x02, 0x03, 0x02)
+#: As the first: application context name not supported. PS3.7 A.2.1 knows one name.
 _APPLICATION_CONTEXT_NOT_SUPPORTED = (0x01, 0x01, 0x02)
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
@@ -44,7 +47,7 @@ def message_contexts() -> tuple[PresentationContext, ...]:
     return tuple(build_context(syntax, _MESSAGE_TRANSFER_SYNTAXES) for syntax in syntaxes)
 
 
-def on_requested(event: Any, access: AccessPolicy) -> None:
+def on_requested(event: Any, access: AccessPolicy, shares: Shares) -> None:
     """Handle ``evt.EVT_REQUESTED``: reject a stranger, else support what is proposed for storage."""
     assoc = event.assoc
     calling_ae = str(assoc.requestor.primitive.calling_ae_title)
@@ -64,6 +67,16 @@ def on_requested(event: Any, access: AccessPolicy) -> None:
     if rights is None:
         LOGGER.warning("association rejected: %s", access.explain_refusal(calling_ae, host))
         _reject(assoc, _CALLING_AE_NOT_RECOGNISED)
+        return
+    others = [one for one in assoc.ae.active_associations if one is not assoc]
+    refusal = shares.refusal(
+        rights,
+        filter(None, (getattr(one, "rights", None) for one in others)),
+        getattr(assoc.ae, "processes", 1),
+    )
+    if refusal is not None:
+        LOGGER.warning("association rejected: %s: %s of the associations", rights, refusal)
+        _reject(assoc, _LOCAL_LIMIT_EXCEEDED)
         return
     assoc.rights = rights
     assoc.label = f"{calling_ae}@{host}"

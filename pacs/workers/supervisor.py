@@ -277,7 +277,8 @@ class Supervisor:
             time.sleep(_ACCEPT_PAUSE_SECONDS)  # it would be reported as acceptable at once
             return
         with connection:  # the worker has a descriptor of its own
-            if self._tally.total >= connection_limit(self.settings.maximum_associations):
+            # Up to the limit and beyond it, its worker decides which connection has to go; this is for one that cannot.
+            if self._tally.total >= 2 * connection_limit(self.settings.maximum_associations):
                 self._dropped("connection from %s dropped: too many connections", address[0])
             elif not any(self._hand(slot, connection) for slot in self._by_load()):
                 self._not_taken("connection from %s dropped: no worker takes it", address[0])

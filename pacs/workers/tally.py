@@ -18,8 +18,9 @@ class Tally:
     def __init__(self, workers: int) -> None:
         self._workers = range(workers)
         # Anonymous and shared. A number is aligned, so it is written and read as a whole.
-        numbers = memoryview(mmap.mmap(-1, 2 * workers * _NUMBER_BYTES)).cast("Q")
-        self._handed, self._ended = numbers[:workers], numbers[workers:]
+        numbers = memoryview(mmap.mmap(-1, 3 * workers * _NUMBER_BYTES)).cast("Q")
+        self._handed, self._ended = numbers[:workers], numbers[workers : 2 * workers]
+        self._associations = numbers[2 * workers :]
 
     def of(self, worker: int) -> int:
         """Connections that a worker serves, or is about to be given."""
@@ -45,6 +46,25 @@ class Tally:
     def bury(self, worker: int) -> None:
         """Count out all of a worker that has ended."""
         self._ended[worker] = self._handed[worker]
+        self._associations[worker] = 0
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+        return len(self._workers)
+
+    @property
+    def associations(self) -> int:
+        """Those connections of all workers on which an association was requested."""
+        return sum(self._associations)
+
+    def associations_of(self, worker: int) -> int:
+        """Those of a worker."""
+        return self._associations[worker]
+
+    def note_associations(self, worker: int, count: int) -> None:
+        """Learn how many a worker has; only by that worker."""
+        self._associations[worker] = count
 
 
 class Seat:
@@ -59,6 +79,20 @@ class Seat:
     def elsewhere(self) -> int:
         """Connections of the other workers."""
         return self._tally.total - self._tally.of(self._worker)
+
+    @property
+    def associations_elsewhere(self) -> int:
+        """Associations of the other workers."""
+        return self._tally.associations - self._tally.associations_of(self._worker)
+
+    @property
+    def processes(self) -> int:
+        """How many workers there are."""
+        return self._tally.workers
+
+    def associations(self, count: int) -> None:
+        """Say how many this worker has."""
+        self._tally.note_associations(self._worker, count)
 
     def ended(self) -> None:
         """Count one of this worker out."""

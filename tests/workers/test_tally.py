@@ -36,6 +36,18 @@ def test_connection_that_was_not_taken_does_not_count() -> None:
     assert tally.total == 0
 
 
+def test_associations_of_the_others_are_known_and_end_with_their_worker() -> None:
+    tally = Tally(3)
+    for worker in range(3):
+        Seat(tally, worker).associations(worker + 1)
+
+    seat = Seat(tally, 0)
+    assert (seat.associations_elsewhere, seat.processes) == (5, 3)
+
+    tally.bury(2)
+    assert seat.associations_elsewhere == 2
+
+
 def test_buried_worker_has_no_connections_and_its_successor_starts_with_none() -> None:
     tally = Tally(2)
     for worker in (0, 0, 1):

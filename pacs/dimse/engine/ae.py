@@ -24,6 +24,7 @@ from pynetdicom.transport import (
 )
 
 from pacs.dimse import tls
+from pacs.dimse.engine.admission import Admission, Entry
 from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.engine.dimse import DataSetSink
 from pacs.dimse.engine.repeated import RepeatedLine
@@ -117,6 +118,18 @@ class EngineAE(ApplicationEntity):
             # Its connection was accepted just before the listener stopped: nobody else will end it.
             assoc.stop()
 
+    def association_requested(self) -> None:
+        """Tell the other processes that there is one more, or one less."""
+        count = len(self.active_associations)
+        servers: list[Any] = self._servers
+        for server in servers:
+            server.note_associations(count)
+
+    def association_established(self, assoc: EngineAssociation) -> None:
+        """Its connection has not to go any more for others."""
+        if isinstance(assoc._server, EngineServer):
+            assoc._server.connection_established()
+
     def association_ended(self, assoc: EngineAssociation) -> None:
         """Stop counting it."""
         if self.on_association_over is not None:
@@ -124,6 +137,7 @@ class EngineAE(ApplicationEntity):
         with self._live_lock:
             self._live.discard(assoc)
             self._live_lock.notify_all()
+        self.association_requested()
         if isinstance(assoc._server, EngineServer):
             assoc._server.connection_ended()
 
@@ -131,8 +145,8 @@ class EngineAE(ApplicationEntity):
     def maximum_associations(self) -> int:
         """How many acceptor associations this process may have: those of other processes count as well."""
         servers: list[Any] = self._servers
-        elsewhere: int = sum(server.connections_elsewhere for server in servers)
-        return int(super().maximum_associations) - elsewhere
+        elsewhere: int = sum(server.associations_elsewhere for server in servers)
+        return self._all_associations - elsewhere
 
     @maximum_associations.setter
     def maximum_associations(self, value: int) -> None:
@@ -140,19 +154,32 @@ class EngineAE(ApplicationEntity):
         stock.fset(self, value)
 
     @property
-    def active_associations(self) -> list[Any]:
-        """The acceptor associations that are alive.
+    def _all_associations(self) -> int:
+        """Those of all processes."""
+        return int(super().maximum_associations)
 
-        Stock pynetdicom walks all threads for this, for every association that is requested.
+    @property
+    def processes(self) -> int:
+        """How many processes serve associations together."""
+        servers: list[Any] = self._servers
+        return max((server.processes for server in servers), default=1)
+
+    @property
+    def active_associations(self) -> list[Any]:
+        """The acceptor associations that have been requested and are not over.
+
+        Stock pynetdicom walks all threads for this, for every association that is requested. A connection whose peer
+        is silent is none: many of them would leave no association to others.
         """
         with self._live_lock:
-            return list(self._live)
+            return [one for one in self._live if one.requestor.primitive is not None]
 
     def drain(self, timeout_seconds: float) -> int:
         """Let running operations finish, end idle associations; return how many did not end in time."""
         with self._live_lock:
             self._is_draining = True
-        for assoc in self.active_associations:
+            live = list(self._live)
+        for assoc in live:
             assoc.stop()
         # Not join(): the thread of an association may not have been started yet.
         with self._live_lock:
@@ -287,9 +314,9 @@ class EngineServer(ThreadedAssociationServer):
         self.open_sink = open_sink
         self._stopping = threading.Event()
         self._stopped = threading.Event()
-        #: Connections whose thread has not ended; the threads of a flood may not even have begun.
-        self._connections = 0
-        self._connections_lock = threading.Lock()
+        #: From their acceptance: the threads of a flood may not even have begun.
+        self.admission = Admission()
+        self._thread = threading.local()
         #: What accepts connections; None if another process does.
         self.listener: threading.Thread | None = None
         #: Since when the accept loop has been busy with one connection; None while it waits for one.
@@ -318,6 +345,25 @@ class EngineServer(ThreadedAssociationServer):
         """How many connections to this port other processes serve."""
         return 0
 
+    @property
+    def associations_elsewhere(self) -> int:
+        """How many of these are associations."""
+        return 0
+
+    @property
+    def processes(self) -> int:
+        """How many processes serve this port."""
+        return 1
+
+    def note_associations(self, count: int) -> None:
+        """Learn how many associations this process has; the others may want to know."""
+
+    def connection_established(self) -> None:
+        """The connection that this thread serves has become an association."""
+        entry = getattr(self._thread, "entry", None)
+        if entry is not None:
+            self.admission.establish(entry)
+
     def connection_ended(self) -> None:
         """A connection has ended, with or without having been an association; nobody needs to know."""
 
@@ -332,31 +378,43 @@ class EngineServer(ThreadedAssociationServer):
         return self.socket.accept()
 
     def verify_request(self, _: Any, client_address: Any) -> bool:
-        """Refuse connections far beyond the limit before they cost a thread each."""
-        if self._connections < connection_limit(self.ae.maximum_associations):
+        """Have room for a connection: far beyond the limit, another one goes, or this one before it costs a thread."""
+        limit = connection_limit(self.ae._all_associations) - self.connections_elsewhere
+        if len(self.admission) < limit:
             return True
-        self._dropped("connection from %s dropped: too many connections", client_address[0])
-        return False
+        going = self.admission.make_room()
+        if going is None:
+            self._dropped("connection from %s dropped: too many connections", client_address[0])
+            return False
+        self._dropped(
+            "connection from %s dropped after %.1f s of silence: too many connections",
+            going.host,
+            time.monotonic() - going.since,
+        )
+        going.close()
+        return True
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own."""
-        self._count(1)
+        entry = self.admission.enter(str(client_address[0]), request)
         try:
-            super().process_request(request, client_address)
+            threading.Thread(
+                target=self._serve_connection,
+                args=(entry, request, client_address),
+                name=f"connection {client_address[0]}",
+                daemon=True,
+            ).start()
         except BaseException:
-            self._count(-1)
+            self.admission.leave(entry)
             raise
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def _serve_connection(self, entry: Entry, request: Any, client_address: Any) -> None:
         """Serve a connection, from its TLS handshake to its end."""
+        self._thread.entry = entry
         try:
-            super().process_request_thread(request, client_address)
+            self.process_request_thread(request, client_address)
         finally:
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        with self._connections_lock:
-            self._connections += change
+            self.admission.leave(entry)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Shake hands if TLS is on, then start the association."""
@@ -366,6 +424,8 @@ class EngineServer(ThreadedAssociationServer):
                 self.connection_ended()
                 return
             request = secured
+            if (entry := getattr(self._thread, "entry", None)) is not None:
+                entry.socket = secured
         super().finish_request(request, client_address)
 
     def _secure(self, context: ssl.SSLContext, request: Any, host: str) -> Any:

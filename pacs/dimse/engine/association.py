@@ -90,10 +90,12 @@ class EngineAssociation(Association):
             if not isinstance(primitive, A_ASSOCIATE):  # nothing in time (ARTIM), or something else
                 return
             self.requestor.primitive = primitive
+            self.ae.association_requested()
             self._ask_handlers()
             if not self.is_aborted and not self.is_rejected:
                 self.acse.negotiate_association()
             if self.is_established:
+                self.ae.association_established(self)
                 self._run_reactor()
         except Exception:
             LOGGER.exception("%s: the association failed; aborting", self.label)

@@ -19,6 +19,17 @@ class Census(Protocol):
     def elsewhere(self) -> int:
         """How many the other processes serve."""
 
+    @property
+    def associations_elsewhere(self) -> int:
+        """How many of these are associations."""
+
+    @property
+    def processes(self) -> int:
+        """How many processes there are."""
+
+    def associations(self, count: int) -> None:
+        """Note how many associations this process has; called by any thread."""
+
     def ended(self) -> None:
         """Note that one of this process has ended; called by any thread."""
 
@@ -46,6 +57,10 @@ class HandedServer(EngineServer):
             connection.close()
             self.connection_ended()
             return
+        if not self.verify_request(connection, address):
+            self.shutdown_request(connection)
+            self.connection_ended()
+            return
         try:
             self.process_request(connection, address)
         except Exception:  # noqa: BLE001 - no thread, for one; logged by handle_error
@@ -56,6 +71,20 @@ class HandedServer(EngineServer):
     def connections_elsewhere(self) -> int:
         """How many connections to this port other processes serve."""
         return self._census.elsewhere
+
+    @property
+    def associations_elsewhere(self) -> int:
+        """How many of these are associations."""
+        return self._census.associations_elsewhere
+
+    @property
+    def processes(self) -> int:
+        """How many processes serve this port."""
+        return self._census.processes
+
+    def note_associations(self, count: int) -> None:
+        """Tell the census."""
+        self._census.associations(count)
 
     def connection_ended(self) -> None:
         """Tell the census."""

@@ -46,7 +46,9 @@ class SuiteAE(EngineAE):
         if ROLE == "requestor" or block:
             stock: Any = super().start_server(address, block, *args, **kwargs)
             if stock is not None:
-                stock.connections_elsewhere = 0  # our AE asks its servers
+                # Our AE asks its servers, and tells them.
+                stock.associations_elsewhere, stock.processes = 0, 1
+                stock.note_associations = lambda _: None
             return stock
         names = ("ssl_context", "evt_handlers", "ae_title", "contexts")
         options = dict(zip(names, args, strict=False)) | kwargs

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from pacs.dimse.access import Rights
 from pacs.dimse.engine import repeated
 from pacs.dimse.engine.ae import EngineServer, connection_limit
 from pacs.dimse.engine.repeated import RepeatedLine
-from tests.dimse.engine.wire import ASSOCIATE_AC, VERIFICATION, Wire, associate_pdu
-from tests.peers import association, wait_until
+from pacs.dimse.shares import Shares
+from tests.dimse.engine.wire import (
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    IMPLICIT,
+    RELEASE_PDU,
+    RELEASE_RP,
+    VERIFICATION,
+    Wire,
+    associate_pdu,
+)
+from tests.peers import CALLING, RunningArchive, association, wait_until
 from tests.serving import Serve, engine_on_sqlite
 
 pytestmark = pytest.mark.timeout(60)
@@ -40,13 +52,13 @@ def test_connections_count_from_their_acceptance_not_from_the_start_of_their_thr
 
     with ExitStack() as stack:
         wires = [stack.enter_context(Wire(running.port)) for _ in range(limit + 5)]
-        endings = [wire.ends() for wire in wires[limit:]]
-        wait_until(lambda: len(begun) == limit)
+        endings = [wire.ends() for wire in wires[:5]]
+        wait_until(lambda: len(begun) == limit + 5)
         may_begin.set()
 
     assert endings == [0] * 5
     wait_until(lambda: caplog.text.count("too many connections") == 1)
-    wait_until(lambda: not running._running.server._connections)  # type: ignore[attr-defined]
+    wait_until(lambda: not len(running._running.server.admission))  # type: ignore[attr-defined]
     with association(running, VERIFICATION) as assoc:
         assert assoc.send_c_echo().Status == _SUCCESS
 
@@ -78,12 +90,83 @@ def test_silent_connections_are_gone_after_the_acse_timeout(serve: Serve) -> Non
         silent = [stack.enter_context(Wire(running.port)) for _ in range(connection_limit(2))]
         for wire in silent:
             wire.ends()
-        wait_until(lambda: not running._running.server._connections)  # type: ignore[attr-defined]
+        wait_until(lambda: not len(running._running.server.admission))  # type: ignore[attr-defined]
         with Wire(running.port) as late:
             late.send(associate_pdu({1: (VERIFICATION, "1.2.840.10008.1.2")}))
             pdu_type, _ = late.receive()
 
     assert pdu_type == ASSOCIATE_AC
+
+
+def _silent(running: RunningArchive, host: str) -> Wire:
+    """A connection from an address of the loopback interface."""
+    wire = Wire.__new__(Wire)
+    address = ("127.0.0.1", running.port)
+    wire.sock = socket.create_connection(address, 5, source_address=(host, 0))
+    return wire
+
+
+@engine_on_sqlite
+def test_silent_connections_of_one_host_shut_nobody_out(serve: Serve) -> None:
+    running = serve(maximum_associations=3)
+    request = associate_pdu({1: (VERIFICATION, IMPLICIT)})
+
+    with ExitStack() as stack, association(running, VERIFICATION) as established:
+        other = stack.enter_context(_silent(running, "127.0.0.2"))
+        flood = [stack.enter_context(_silent(running, "127.0.0.1")) for _ in range(60)]
+        assert [wire.ends() for wire in flood[:30]] == [0] * 30
+
+        # Neither the association goes, nor the one connection of another host, nor is a newcomer refused.
+        assert established.send_c_echo().Status == _SUCCESS
+        other.send(request)
+        assert other.receive()[0] == ASSOCIATE_AC
+        other.send(RELEASE_PDU)
+        assert other.ends() == RELEASE_RP
+        with association(running, VERIFICATION) as late:
+            assert late.send_c_echo().Status == _SUCCESS
+
+
+@engine_on_sqlite
+@pytest.mark.parametrize(
+    ("share", "others"),
+    [
+        ("maximum_associations_per_host", ("127.0.0.2", CALLING)),
+        ("maximum_associations_per_ae", ("127.0.0.1", "OTHER")),
+    ],
+)
+def test_association_beyond_a_share_is_rejected_with_2_3_2_and_others_are_served(
+    serve: Serve, share: str, others: tuple[str, str]
+) -> None:
+    running = serve(**{share: 2})
+
+    def answer(stack: ExitStack, host: str, calling: str) -> tuple[int, bytes]:
+        wire = stack.enter_context(_silent(running, host))
+        wire.send(associate_pdu({1: (VERIFICATION, IMPLICIT)}, calling=calling))
+        return wire.receive()
+
+    with ExitStack() as stack:
+        for _ in range(2):
+            assert answer(stack, "127.0.0.1", CALLING)[0] == ASSOCIATE_AC
+        assert answer(stack, "127.0.0.1", CALLING) == (ASSOCIATE_RJ, bytes((0, 2, 3, 2)))
+        assert answer(stack, *others)[0] == ASSOCIATE_AC
+
+
+def test_shares_leave_a_tenth_to_registered_aes() -> None:
+    shares = Shares(20)
+    others = [Rights(f"AE{number}", f"10.0.0.{number}") for number in range(18)]
+
+    assert shares.refusal(Rights("NEW", "10.1.1.1"), others[:17]) is None
+    assert shares.refusal(Rights("NEW", "10.1.1.1"), others) is not None
+    assert shares.refusal(Rights("CT1", "10.1.1.2", is_registered=True), others) is None
+
+
+@pytest.mark.parametrize(("maximum", "share"), [(1, 1), (8, 8), (12, 8), (100, 50)])
+def test_share_of_a_host_is_half_but_enough_for_a_modality(maximum: int, share: int) -> None:
+    shares, rights = Shares(maximum), Rights("CT1", "10.0.0.1", is_registered=True)
+
+    assert shares.refusal(rights, [rights] * (share - 1)) is None
+    assert shares.refusal(rights, [rights] * share) is not None
+    assert Shares(maximum, 4, 4).refusal(rights, [rights] * 2, processes=2) is not None
 
 
 def test_repeated_line_says_how_often_it_was_not_said(

@@ -31,8 +31,14 @@ class Count:
     """A census of one process, whose siblings the test invents."""
 
     elsewhere: int = 0
+    associations_elsewhere: int = 0
+    processes: int = 1
+    noted: int = 0
     ends: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def associations(self, count: int) -> None:
+        self.noted = count
 
     def ended(self) -> None:
         with self._lock:
@@ -113,13 +119,38 @@ def test_connection_that_gets_no_thread_is_closed_and_counted_out(
 def test_associations_elsewhere_count_against_the_limit(
     handing: Handing, elsewhere: int, answer: int
 ) -> None:
-    handing.census.elsewhere = elsewhere
+    handing.census.associations_elsewhere = elsewhere
 
     with Wire(handing.port) as peer:
         handing.hand()
         peer.send(REQUEST)
 
         assert peer.receive()[0] == answer
+        if answer == ASSOCIATE_AC:
+            assert handing.census.noted == 1
+    wait_until(lambda: handing.census.noted == 0)
+
+
+def test_silent_connections_elsewhere_leave_associations_here(handing: Handing) -> None:
+    handing.census.elsewhere = connection_limit(2) - 1
+
+    with Wire(handing.port) as peer:
+        handing.hand()
+        peer.send(REQUEST)
+
+        assert peer.receive()[0] == ASSOCIATE_AC
+
+
+def test_connection_over_the_limit_is_closed_and_counted_out_if_none_here_can_go(
+    handing: Handing,
+) -> None:
+    handing.census.elsewhere = connection_limit(2)
+
+    with Wire(handing.port) as peer:
+        handing.hand()
+
+        assert peer.ends() == 0
+    assert handing.census.ends == 1
 
 
 def test_stop_of_a_handed_server_returns_at_once(handing: Handing) -> None:

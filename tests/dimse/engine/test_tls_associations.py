@@ -757,15 +757,15 @@ def test_handshakes_count_as_connections(
 
     wires = [Wire(running.port) for _ in range(limit)]
     try:
-        wait_until(lambda: running._running.server._connections == limit)  # type: ignore[attr-defined]
-        with Wire(running.port) as late:
-            assert late.ends() == 0
+        wait_until(lambda: len(running._running.server.admission) == limit)  # type: ignore[attr-defined]
+        wires.append(Wire(running.port))
+        assert wires[0].ends() == 0, "the oldest one goes"
     finally:
         for wire in wires:
             wire.sock.close()
 
     wait_until(lambda: "too many connections" in caplog.text)
-    wait_until(lambda: running._running.server._connections == 0)  # type: ignore[attr-defined]
+    wait_until(lambda: len(running._running.server.admission) == 0)  # type: ignore[attr-defined]
 
 
 @engine_on_sqlite
