@@ -81,6 +81,6 @@ def _print_json(conflicts: Iterable[PatientConflict]) -> int:
     sys.stdout.write('{"conflicts": [')
     for count, one in enumerate(conflicts, start=1):
         sys.stdout.write(",\n  " if count > 1 else "\n  ")
-        sys.stdout.write(json.dumps(asdict(one), ensure_ascii=False))
+        sys.stdout.write(json.dumps(asdict(one)))
     sys.stdout.write(f'\n], "count": {count}}}\n')
     return count

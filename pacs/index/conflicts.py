@@ -12,7 +12,6 @@ instances a look at the studies of the patient that have brought something new, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from itertools import groupby
 
 import sqlalchemy as sa
 
@@ -25,7 +24,6 @@ from pacs.index.records import ConflictingStudy, PatientConflict
 from pacs.index.rows import LEVEL_COLUMNS, Values
 
 _COMPARED = ("PatientName", "PatientBirthDate", "PatientSex")
-_ROWS_IN_MEMORY = 500
 
 
 def disagreeing(level: Level, one: Values, other: Values) -> set[str]:
@@ -131,42 +129,38 @@ def count_conflicts(engine: Engine) -> int:
 def list_conflicts(engine: Engine) -> Iterator[PatientConflict]:
     """The patients whose studies disagree, by Patient ID, each with all of its studies by date.
 
+    Nothing of the database is held between them: whoever reads them may take any time.
+
     Raises:
         IndexUnavailable: also while iterating.
     """
     found = _DISAGREEING.subquery("found")
-    date = sa.func.coalesce(tables.study.c.study_date, "")
-    study, patient = tables.study.c, tables.patient.c
+    patient = tables.patient.c
+    words = [found.c[f"c{number}"] for number in range(len(_COMPARED))]
     statement = (
-        sa.select(
-            patient.id,
-            patient.patient_id,
-            patient.issuer_of_patient_id,
-            *(found.c[f"c{number}"] for number in range(len(_COMPARED))),
-            study.study_instance_uid,
-            study.study_date,
-            study.accession_number,
-            study.patient_name,
-            study.patient_birth_date,
-            study.patient_sex,
-        )
-        .select_from(
-            tables.study.join(tables.patient).join(found, found.c.patient_pk == patient.id)
-        )
-        .order_by(patient.patient_id, patient.id, date, study.id)
+        sa.select(patient.id, patient.patient_id, patient.issuer_of_patient_id, *words)
+        .select_from(tables.patient.join(found, found.c.patient_pk == patient.id))
+        .order_by(patient.patient_id, patient.id)
     )
     with engine.read() as connection:
-        streaming = connection.execution_options(yield_per=_ROWS_IN_MEMORY)
-        with streaming.execute(statement) as rows:
-            for (_, patient_id, issuer, *differ), studies in groupby(
-                map(tuple, rows), key=lambda row: row[: 3 + len(_COMPARED)]
-            ):
-                yield PatientConflict(
-                    patient_id=patient_id or "",
-                    issuer=issuer or "",
-                    keywords=tuple(w for w, one in zip(_COMPARED, differ, strict=True) if one),
-                    studies=tuple(
-                        ConflictingStudy(*(value or "" for value in row[3 + len(_COMPARED) :]))
-                        for row in studies
-                    ),
-                )
+        rows = connection.execute(statement).all()
+    for key, patient_id, issuer, *differ in rows:
+        with engine.read() as connection:
+            studies = connection.execute(_STUDIES.where(tables.study.c.patient_pk == key)).all()
+        yield PatientConflict(
+            patient_id=patient_id or "",
+            issuer=issuer or "",
+            keywords=tuple(word for word, one in zip(_COMPARED, differ, strict=True) if one),
+            studies=tuple(ConflictingStudy(*(value or "" for value in row)) for row in studies),
+        )
+
+
+#: In the order of the fields of ``ConflictingStudy``.
+_STUDIES = sa.select(
+    tables.study.c.study_instance_uid,
+    tables.study.c.study_date,
+    tables.study.c.accession_number,
+    tables.study.c.patient_name,
+    tables.study.c.patient_birth_date,
+    tables.study.c.patient_sex,
+).order_by(sa.func.coalesce(tables.study.c.study_date, ""), tables.study.c.id)
