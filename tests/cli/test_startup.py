@@ -70,6 +70,10 @@ def test_echo_imports_none_of_the_libraries(service: RunningArchive, tmp_path: P
     assert imported("echo", f"PACS@127.0.0.1:{service.port}", cwd=tmp_path) == set()
 
 
+def test_health_imports_none_of_the_libraries(tmp_path: Path) -> None:
+    assert imported("health", cwd=tmp_path, status=3) == set()
+
+
 def test_ae_list_imports_no_more_than_the_driver(database_url: str, tmp_path: Path) -> None:
     used = imported("ae", "list", "--database-url", database_url, cwd=tmp_path)
 
