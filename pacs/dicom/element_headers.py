@@ -189,8 +189,8 @@ class ElementHeaders:
         if explicit is None and is_capitals and len(head) == _LONG_HEADER_BYTES:
             explicit = _long_header(position, head, encoding)
         if explicit is None:
-            vr = head[4:6].hex().upper()
-            raise InvalidInstance(about(implicit.tag, f"has an unreadable VR (0x{vr})"))
+            two_bytes = head[4:6].hex().upper()
+            raise InvalidInstance(about(implicit.tag, f"has an unreadable VR (0x{two_bytes})"))
         return explicit
 
     def _explicit_header(

@@ -137,7 +137,7 @@ def test_referenced_files_of_no_records_is_empty() -> None:
 def test_referenced_files_more_elements_than_one_header_may_have_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pacs.dicom.element_reader.MAX_ELEMENTS", 20)
+    monkeypatch.setattr("pacs.dicom.element_headers.MAX_ELEMENTS", 20)
 
     assert len(files_of(make_dicomdir([make_record(["A"])] * 50))) == 50
 

@@ -24,6 +24,12 @@ LONGEST_VALUES = {
     "last": "4294967295",
     "wanted[len(found)]": "4294967295",
     "count": "1000000",
+    "missing": "4294967295",
+    "header.length": "4294967295",
+    "self._most_passed": "4000000",
+    "number_of(tag)": "(FFFE,E0DD)",
+    "MAX_DEPTH": "16",
+    "two_bytes": "3F3F",
 }
 #: What takes a reason, and its position; a name is put before each.
 FUNCTIONS = {"refuse": -1, "_refuse": -1, "about": -1}
