@@ -16,6 +16,7 @@ from pacs.index.association_records import (
     OperationRecord,
     ProposedContext,
 )
+from pacs.index.batches import ROWS_AT_ONCE, remove
 from pacs.index.engine import Engine
 from pacs.index.tables import association
 
@@ -38,7 +39,10 @@ class Associations:
             connection.execute(sa.insert(association), rows)
             newest = sa.select(association.c.id).order_by(association.c.id.desc())
             oldest_kept = newest.offset(keep).limit(1).scalar_subquery()
-            connection.execute(sa.delete(association).where(association.c.id <= oldest_kept))
+            # Where ``keep`` has become less, not all at once.
+            forgotten = sa.select(association.c.id).where(association.c.id <= oldest_kept)
+            some = forgotten.order_by(association.c.id).limit(ROWS_AT_ONCE)
+            connection.execute(sa.delete(association).where(association.c.id.in_(some)))
 
         if rows:
             self._engine.transact(work)
@@ -63,9 +67,8 @@ class Associations:
         return None if row is None else _record(row)
 
     def prune(self, before: datetime) -> int:
-        """Remove the records of associations that began before ``before``; return how many."""
-        statement = sa.delete(association).where(association.c.started_at < before)
-        return self._engine.transact(lambda connection: connection.execute(statement).rowcount)
+        """Remove the records of associations that began before ``before``, some at a time; return how many."""
+        return remove(self._engine, association, association.c.started_at < before)
 
 
 def _row(record: AssociationRecord) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pacs.index.batches import remove_with_parts
 from pacs.index.engine import Engine
 from pacs.index.leases import Claims
 from pacs.index.process_token import ProcessToken
@@ -223,10 +224,10 @@ class Commitments:
         return None if row is None else _record(row)
 
     def prune(self, before: datetime) -> int:
-        """Remove the records of transactions requested before ``before``; return how many."""
-        # The references go with them (ON DELETE CASCADE).
-        statement = sa.delete(commitment).where(commitment.c.requested_at < before)
-        return self._engine.transact(lambda connection: connection.execute(statement).rowcount)
+        """Remove the records of transactions requested before ``before``, some at a time; return how many."""
+        return remove_with_parts(
+            self._engine, commitment, commitment_reference, commitment.c.requested_at < before
+        )
 
 
 def _by_key(key: int) -> sa.Update:

@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pacs.index.batches import remove_with_parts
 from pacs.index.engine import Engine
 from pacs.index.leases import Claims
 from pacs.index.process_token import ProcessToken
@@ -172,11 +173,11 @@ class Journal:
         """Remove the records of retrieves that began before ``before``; return how many.
 
         Raises:
-            IndexUnavailable: none was removed.
+            IndexUnavailable: what was removed before stays so.
         """
-        # The sub-operations go with their retrieve (ON DELETE CASCADE).
-        statement = sa.delete(retrieve).where(retrieve.c.started_at < before)
-        return self._engine.transact(lambda connection: connection.execute(statement).rowcount)
+        return remove_with_parts(
+            self._engine, retrieve, sub_operation, retrieve.c.started_at < before
+        )
 
 
 def _insert(connection: sa.Connection, key: int, batch: Sequence[SubOperationRecord]) -> None:

@@ -53,7 +53,7 @@ def test_full_index_volume_leaves_no_file_for_an_instance_that_is_refused(
 def test_start_on_a_volume_that_takes_nothing_serves_what_is_there(
     volume: Volume, tmp_path: Path, state: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chosen = settings(tmp_path, data_dir=volume.mount_point / "data")
+    chosen = settings(tmp_path, data_dir=volume.mount_point / "data", minimum_free_bytes=0)
     server = Server(chosen)
     server.start()
     uids = store_study(server, 3)
