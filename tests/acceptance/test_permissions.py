@@ -26,11 +26,17 @@ def modes(*roots: Path) -> dict[str, str]:
     """Files and directories that others may read or a group may write, with their modes."""
     found = [path for root in roots for path in (root, *root.rglob("*"))]
     assert len(found) > len(roots)
-    return {
-        str(path): oct(mode)
-        for path in found
-        if (mode := stat.S_IMODE(path.lstat().st_mode)) & 0o027
-    }
+    return {str(path): oct(stat.S_IMODE(mode)) for path, mode in _modes(found) if is_open(mode)}
+
+
+def _modes(paths: list[Path]) -> Iterator[tuple[Path, int]]:
+    for path in paths:
+        yield path, path.lstat().st_mode
+
+
+def is_open(mode: int) -> bool:
+    """To connect to a socket is to write: health is for the group too."""
+    return bool(mode & (0o007 if stat.S_ISSOCK(mode) else 0o027))
 
 
 @pytest.mark.parametrize("data_dir_mode", [None, 0o755], ids=["new", "made before with 755"])
