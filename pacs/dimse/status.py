@@ -163,11 +163,17 @@ def failed_list(uids: Sequence[str]) -> Dataset | None:
 def error_comment(text: str) -> str:
     """What of ``text`` fits Error Comment (0000,0902): LO, 64 characters of the default repertoire.
 
-    Of a sentence that is too long, what stands before its colons goes: the reason is behind them.
+    Of a sentence that is too long, what stands before its colons goes: the reason is behind them. It does not where
+    that is of no help: then the end is cut, which is the value that a reason is about.
     """
     plain = visible(text).encode("ascii", "replace").decode("ascii").replace("\\", "/")
-    while len(plain) > MAX_COMMENT_CHARACTERS and ": " in plain:
-        plain = plain.split(": ", 1)[1]
+    clauses = plain.split(": ")
+    while len(plain) > MAX_COMMENT_CHARACTERS and len(clauses) > 1:
+        del clauses[0]
+        shorter = ": ".join(clauses)
+        if len(clauses) == 1 and len(shorter) > MAX_COMMENT_CHARACTERS:
+            break
+        plain = shorter
     if len(plain) > MAX_COMMENT_CHARACTERS:
         plain = plain[: MAX_COMMENT_CHARACTERS - 3].rstrip() + "..."
     return plain
