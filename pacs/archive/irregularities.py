@@ -80,7 +80,7 @@ def require_regular_uids(header: InstanceHeader) -> None:
         InvalidInstance: one of its UIDs is not of digits and dots, or longer than 64 characters.
     """
     for keyword, uid in _irregular_uids(header):
-        raise InvalidInstance(f"{keyword} is not a UID: {uid[:64]!a}")
+        raise InvalidInstance(f"{keyword} is not a UID, {uid[:64]!a}")
 
 
 def notes_of(header: InstanceHeader, declared: str) -> tuple[str, ...]:

@@ -155,7 +155,7 @@ def _file_meta_of(stream: BinaryIO, source: ByteSource, start: int, *, is_ours: 
     transfer_syntax = meta.get(TRANSFER_SYNTAX_UID) or _guess_transfer_syntax(source, offset)
     # Nothing can be made of a transfer syntax that is none, and no peer could be offered it.
     if not is_regular_uid(transfer_syntax):
-        raise InvalidInstance(f"TransferSyntaxUID is not a UID: {transfer_syntax[:64]!a}")
+        raise InvalidInstance(f"TransferSyntaxUID is not a UID, {transfer_syntax[:64]!a}")
     sop_class, sop_instance = meta.get(_META_SOP_CLASS, ""), meta.get(_META_SOP_INSTANCE, "")
     if not (is_uid(sop_class) and is_uid(sop_instance)):
         found = read_identity(stream, transfer_syntax, offset)
@@ -412,7 +412,7 @@ def require_uid(tag: int, uid: str) -> None:
     if is_uid(uid):
         return
     if uid:
-        raise InvalidInstance(f"{BY_TAG[tag].keyword} is not a UID: {uid[:64]!a}")
+        raise InvalidInstance(f"{BY_TAG[tag].keyword} is not a UID, {uid[:64]!a}")
     message = f"The data set has no {BY_TAG[tag].keyword}"
     if tag in _IDENTITY:
         raise InstanceMismatch(message, offending=(tag,))

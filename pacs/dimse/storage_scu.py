@@ -51,11 +51,14 @@ def contexts_for(stored: Mapping[tuple[str, str], int]) -> list[PresentationCont
 
     One context for each pair, so that each can be accepted or refused alone, and one for each SOP Class with
     the uncompressed syntaxes that are not proposed alone, in case the stored one is refused. A context without any
-    transfer syntax, or with what is no UID, would break the whole request (PS3.8 9.3.2.2): there is none.
+    transfer syntax, or with a UID that there is no room for, would break the whole request (PS3.8 9.3.2.2): there is
+    none.
     """
     syntaxes: dict[str, list[str]] = {}
     for sop_class, syntax in sorted(stored, key=lambda pair: -stored[pair]):
-        if is_regular_uid(sop_class) and is_regular_uid(syntax):
+        # DCMTK and pynetdicom take any SOP Class of up to 64 characters, so an irregular one that came can go.
+        has_room = command_uid(sop_class) == sop_class
+        if has_room and is_regular_uid(syntax):
             syntaxes.setdefault(sop_class, []).append(syntax)
     contexts: list[PresentationContext] = []
     for sop_class, alone in syntaxes.items():

@@ -309,8 +309,8 @@ def test_import_what_cannot_be_an_instance_is_refused_and_leaves_nothing(
         ("SOPClassUID", None, "The data set has no SOPClassUID"),
         ("SOPInstanceUID", None, "The data set has no SOPInstanceUID"),
         ("StudyInstanceUID", None, "The data set has no StudyInstanceUID"),
-        ("SOPInstanceUID", "1.2\x7f", "SOPInstanceUID is not a UID: '1.2\\x7f'"),
-        ("SeriesInstanceUID", "1" * 130, f"SeriesInstanceUID is not a UID: '{'1' * 64}'"),
+        ("SOPInstanceUID", "1.2\x7f", "SOPInstanceUID is not a UID, '1.2\\x7f'"),
+        ("SeriesInstanceUID", "1" * 130, f"SeriesInstanceUID is not a UID, '{'1' * 64}'"),
     ],
 )
 @pytest.mark.parametrize("is_bare", [True, False])

@@ -268,7 +268,7 @@ def test_read_file_meta_transfer_syntax_that_is_no_uid_is_invalid() -> None:
     start = data.index(EXPLICIT.encode(), 132)
 
     with pytest.raises(
-        InvalidInstance, match=r"^TransferSyntaxUID is not a UID: '\.\./\.\./etc/pas'$"
+        InvalidInstance, match=r"^TransferSyntaxUID is not a UID, '\.\./\.\./etc/pas'$"
     ):
         read_file_meta(
             io.BytesIO(data[:start] + b"../../etc/pas".ljust(20, b"\0") + data[start + 20 :])
@@ -339,12 +339,12 @@ def test_read_file_meta_group_length_that_ends_before_the_uids_is_wrong() -> Non
         ),
         pytest.param(
             counted(group_2((0x02, b"1.2.3"), (0x03, b"1\\2"), (0x10, EXPLICIT.encode()))),
-            r"SOPInstanceUID is not a UID: '1\\2'",
+            r"SOPInstanceUID is not a UID, '1\\2'",
             id="wrong",
         ),
         pytest.param(
             element(0x00080016, "UI", b"1.2.3") + element(0x00080018, "UI", b"1" * 130),
-            f"SOPInstanceUID is not a UID: '{'1' * 64}'",
+            f"SOPInstanceUID is not a UID, '{'1' * 64}'",
             id="wrong in a bare data set",
         ),
         pytest.param(
@@ -520,7 +520,7 @@ def test_read_header_what_is_not_a_uid_is_invalid(tag: int, uid: str) -> None:
     with pytest.raises(InvalidInstance) as caught:
         read_header(io.BytesIO(data_set), EXPLICIT, 0)
 
-    assert caught.value.message == f"{keyword_for_tag(tag)} is not a UID: {uid[:64]!a}"
+    assert caught.value.message == f"{keyword_for_tag(tag)} is not a UID, {uid[:64]!a}"
 
 
 @pytest.mark.parametrize(

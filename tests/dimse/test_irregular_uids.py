@@ -224,7 +224,7 @@ def test_what_is_no_uid_is_refused_by_name(service: RunningArchive, uid: str) ->
         answer = send(association, instance)
 
     assert answer.status == 0xC010
-    assert answer.comment.startswith("StudyInstanceUID is not a UID: '")
+    assert answer.comment.startswith("StudyInstanceUID is not a UID, '")
     assert service.archive.index.stats().instances == 0
 
 
@@ -257,9 +257,30 @@ def test_strict_uids_refuses_an_irregular_one_by_name(serve: Serve, keyword: str
         # Sloppy, and taken by everybody.
         stored = send(association, make_instance(**{keyword: "1.02..3"}))
 
-    assert (refused.status, refused.comment) == (0xC010, f"{keyword} is not a UID: '1.2.x'")
+    assert (refused.status, refused.comment) == (0xC010, f"{keyword} is not a UID, '1.2.x'")
     assert stored.status == 0x0000
     assert service.archive.index.stats().instances == 1
+
+
+@engine_on_sqlite
+@pytest.mark.parametrize("sop_class", ["1.2.840.3F.A0C", "1.2 3"])
+def test_irregular_sop_class_is_proposed_and_moved(
+    serve: Serve, tmp_path: Path, sop_class: str
+) -> None:
+    service, study = serve(), {"StudyInstanceUID": "1.2.3"}
+    instances = [make_instance(SOPClassUID=sop_class, **study), make_instance(**study)]
+    deposit(service.archive, *instances)
+    # Stock pynetdicom has no service for it.
+    place = {"data_dir": tmp_path / "dest", "database_url": f"sqlite:///{tmp_path}/dest.sqlite"}
+    other = serve(ae_title="DEST", **place)
+    register(service.archive, "DEST", other.port)
+
+    with associated(service) as association:
+        last = ask(association, STUDY_ROOT_MOVE, Level.STUDY, **study)[-1]
+
+    assert last.status == 0x0000, last.comment
+    for instance in instances:
+        assert stored_bytes(other.archive, instance.SOPInstanceUID) == data_set_bytes(instance)
 
 
 @engine_on_sqlite
