@@ -25,8 +25,13 @@ class PacsError(Exception):
 
     @property
     def message(self) -> str:
-        """One sentence for the person or peer that asked."""
+        """One sentence for the person that asked, and for the log."""
         return str(self.args[0])
+
+    @property
+    def comment(self) -> str:
+        """What a peer is told: the message, but for what concerns nobody outside."""
+        return self.message
 
     @property
     def log_level(self) -> int:
@@ -157,7 +162,18 @@ class StorageUnavailable(PacsError):
 class IndexUnavailable(PacsError):
     """The index cannot be reached."""
 
-    def __init__(self, message: str | None = None, *, may_have_committed: bool = False) -> None:
+    def __init__(
+        self, message: str | None = None, *, detail: str = "", may_have_committed: bool = False
+    ) -> None:
+        """Say in ``detail`` what the database gave as its reason: it may name hosts, databases and files."""
         super().__init__(message)
+        self._comment = str(self.args[0])
+        if detail:
+            self.args = (f"{self._comment.removesuffix('.')}: {detail}.",)
         #: The connection broke during a commit: whether the change is in the index is not known.
         self.may_have_committed = may_have_committed
+
+    @property
+    def comment(self) -> str:
+        """What a peer is told: not what the database says of itself."""
+        return self._comment

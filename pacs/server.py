@@ -371,7 +371,9 @@ class HealthSocket:
         try:
             self._socket = health.listen(settings.data_dir)
         except OSError as error:
-            LOGGER.warning("pacs health has nobody to ask: %s", error.strerror)
+            # Several servers of one data directory are no fault.
+            level = logging.DEBUG if error.errno == errno.EADDRINUSE else logging.WARNING
+            LOGGER.log(level, "pacs health cannot ask this server: %s", error.strerror)
 
     def examiner(self, archive: Archive) -> Examiner | None:
         """Who answers for this process, started."""

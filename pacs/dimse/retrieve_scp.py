@@ -320,7 +320,7 @@ def _cut_short(retrieve: _Retrieve, *, error: PacsError) -> _Pair:
     operations.fail_remaining()
     status, _ = concluding_status(operations)
     retrieve.conclude(status, error.message)
-    return status_dataset(status, error.message), failed_list(operations.failed_uids)
+    return status_dataset(status, error.comment), failed_list(operations.failed_uids)
 
 
 def _unreachable(

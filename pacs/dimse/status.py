@@ -74,6 +74,7 @@ _COMMON = {
     errors.NotAuthorised: Status.NOT_AUTHORISED,
     errors.PacsError: Status.UNABLE_TO_PROCESS,
     errors.InvalidSetting: Status.UNABLE_TO_PROCESS,
+    errors.NoArchive: Status.UNABLE_TO_PROCESS,
     errors.PeerAborted: Status.UNABLE_TO_PROCESS,
     errors.InvalidIdentifier: Status.DOES_NOT_MATCH_SOP_CLASS,
     errors.InvalidFrameRequest: Status.INVALID_REQUEST,
@@ -118,7 +119,7 @@ STATUS_OF: dict[DimseService, dict[type[errors.PacsError], Status]] = {
 def status_of(error: errors.PacsError, service: DimseService) -> Dataset:
     """The status elements that tell the peer of ``error``: Status, Error Comment, Offending Element."""
     return status_dataset(
-        STATUS_OF[service][type(error)], error.message, getattr(error, "offending", ())
+        STATUS_OF[service][type(error)], error.comment, getattr(error, "offending", ())
     )
 
 

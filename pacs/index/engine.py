@@ -181,7 +181,7 @@ class Engine:
             connection.invalidate()
             if _has_waited(error):
                 raise IndexUnavailable(
-                    _unreachable(error), may_have_committed=is_committing
+                    detail=_reason(error), may_have_committed=is_committing
                 ) from error
             if is_committing and not _is_rolled_back(error):
                 return Attempt.MAY_HAVE_COMMITTED
@@ -414,9 +414,8 @@ def _has_waited(error: Exception) -> bool:
     return is_busy or getattr(error, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
-def _unreachable(error: BaseException | None) -> str:
-    reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-    return f"The index cannot be reached: {reason}."
+def _reason(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0]
 
 
 def _is_rolled_back(error: Exception) -> bool:
@@ -459,7 +458,7 @@ def _translate(error: Exception, *, may_have_committed: bool = False) -> Excepti
             "All connections to the index are in use.", may_have_committed=may_have_committed
         )
     assert isinstance(error, DBAPIError)
-    reason = (str(error.orig).strip().splitlines() or ["no reason given"])[0]
+    reason = _reason(error.orig)
     match error:
         case ProgrammingError() if error.statement is None:
             return InvalidSetting(f"The database URL cannot be used: {reason}.")
@@ -471,4 +470,4 @@ def _translate(error: Exception, *, may_have_committed: bool = False) -> Excepti
         case ProgrammingError() | NotSupportedError():
             return error
         case _:
-            return IndexUnavailable(_unreachable(error.orig), may_have_committed=may_have_committed)
+            return IndexUnavailable(detail=reason, may_have_committed=may_have_committed)

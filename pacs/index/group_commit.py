@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 
 from pacs.errors import IndexUnavailable
 from pacs.index.records import IngestResult, InstanceRecord
@@ -95,9 +96,7 @@ class GroupCommit:
         except IndexUnavailable as error:
             for ticket in batch:
                 # One exception object per thread: raising writes to its traceback.
-                ticket.error = IndexUnavailable(
-                    error.message, may_have_committed=error.may_have_committed
-                )
+                ticket.error = copy(error)
                 ticket.error.__cause__ = error
         except Exception as error:  # noqa: BLE001 - handed to the thread whose record it is
             if len(batch) == 1:

@@ -232,6 +232,7 @@ def test_move_as_json_gives_the_counters(archive: Processes, serving: Serving) -
 
     assert json.loads(printed) == {
         "status": 0x0000,
+        "matched": True,
         "comment": "",
         "remaining": None,
         "completed": 1,

@@ -91,7 +91,7 @@ def test_import_refusals_are_listed_in_the_file_asked_for(
     (line,) = (tmp_path / "refused.tsv").read_text("utf-8").splitlines()
     path, reason = line.split("\t")
     assert done.returncode == 1
-    assert path == str(folder / "line?break?.dcm")
+    assert path == str(folder / r"line\x0abreak\udcff.dcm")
     assert reason.startswith("not a DICOM instance")
 
 

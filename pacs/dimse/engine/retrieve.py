@@ -113,7 +113,7 @@ class Retrieve:
             self.destination = self.assoc.ae.open_destination(self.assoc, self.request, address)
             self._perform(generator)
         except PacsError as error:
-            self._final(status_dataset(Status.UNABLE_TO_PROCESS, error.message))
+            self._final(status_dataset(Status.UNABLE_TO_PROCESS, error.comment))
         except Exception:
             LOGGER.exception("%s: the handler of %s failed", self.assoc.label, self.event.name)
             self._final(status_dataset(Status.UNABLE_TO_PROCESS, "Processing failure"))
