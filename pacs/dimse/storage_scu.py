@@ -157,11 +157,16 @@ class StorageLink:
 
     def prepare(self, instance: OutgoingInstance) -> Outcome | None:
         """Lay out the request for ``instance``; the outcome if that cannot be: nothing was sent then."""
+        # First what costs nothing: of thousands that cannot be sent no file is looked at.
+        if self._context_for(instance) is None:
+            return Outcome.failed(_not_accepted(instance, self._who))
         try:
             instance.make_current()
         except PacsError as error:
             return Outcome.failed(error.message)
-        context = self._context_for(instance)
+        context = self._context_for(
+            instance
+        )  # it may have been replaced in another transfer syntax
         if context is None or context.context_id is None:
             return Outcome.failed(_not_accepted(instance, self._who))
         request = self._requests.encode(

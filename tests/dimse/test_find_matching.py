@@ -319,7 +319,7 @@ def test_find_key_without_meaning_is_a900_with_element_and_reason(
 
 def test_find_bad_key_in_an_item_names_the_element_in_the_item(library: RunningArchive) -> None:
     code = Dataset()
-    code.add(DataElement(0x0008010D, "DT", "soon", validation_mode=config.IGNORE))
+    code.add(DataElement(0x0008010D, "UI", "1" * 129, validation_mode=config.IGNORE))
 
     _, final = _find(library, _query("ProcedureCodeSequence", [code]))
 

@@ -87,6 +87,8 @@ def test_no_context_is_proposed_for_what_cannot_be_in_one() -> None:
     }
 
     assert _proposed(contexts_for(stored)) == [
+        ("1.2.3a", [ExplicitVRLittleEndian]),  # there is room for it
+        ("1.2.3a", [ImplicitVRLittleEndian]),
         (MRImageStorage, [ImplicitVRLittleEndian]),
         (MRImageStorage, [ExplicitVRLittleEndian]),
     ]

@@ -774,6 +774,7 @@ def test_connection_without_a_word_is_not_worth_a_warning(
 ) -> None:
     running = serve(**secure)
     caplog.set_level(logging.DEBUG, "pacs")
+    caplog.clear()
 
     Wire(running.port).sock.close()  # as a port check does
     wait_until(lambda: "closed without a word" in caplog.text)
