@@ -49,6 +49,9 @@ class Pacs(Archive):
             _run(add)
         command = [*pacs, "serve", "--host", "127.0.0.1", "--port", str(port), *place]
         command += ["--maximum-associations", str(MAXIMUM_ASSOCIATIONS), "--log-level", "warning"]
+        # All clients are on one host, and may share one calling AE.
+        for share in ("host", "ae"):
+            command += [f"--maximum-associations-per-{share}", str(MAXIMUM_ASSOCIATIONS)]
         return [*command, "--workers", str(self._workers)] if self._workers > 1 else command
 
 
