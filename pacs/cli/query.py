@@ -21,7 +21,7 @@ from pacs.dicom.response import join_whole_texts
 from pacs.dicom.uids import shown_uid
 from pacs.dimse import query_scu
 from pacs.dimse.cancellation import Cancellation
-from pacs.server import options_of
+from pacs.scp import options_of
 
 _MODELS = {
     "study": InformationModel.STUDY_ROOT,

@@ -18,7 +18,8 @@ from pacs.dimse.retry_scu import RetrySCU
 from pacs.errors import InvalidSetting
 from pacs.index.records import RetrieveRecord, SubOperationOutcome, SubOperationRecord
 from pacs.remotes import configured_remotes
-from pacs.server import open_archive, retrieve_options_of
+from pacs.scp import retrieve_options_of
+from pacs.server import open_archive
 
 
 @click.command("list")
