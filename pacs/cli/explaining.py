@@ -185,4 +185,4 @@ def _print(explanation: Explanation, indent: str = "") -> None:
 
 
 def _line(text: str) -> None:
-    console.print(text, markup=False)
+    console.print(text)
