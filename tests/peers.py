@@ -40,7 +40,8 @@ from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.tls import acceptor_context
 from pacs.index.records import InstanceRecord, RemoteAE, Service
 from pacs.remotes import configured_remotes
-from pacs.server import Server, open_archive, options_of
+from pacs.scp import options_of
+from pacs.server import Server, open_archive
 from tests.factories import part10
 
 VERIFICATION = "1.2.840.10008.1.1"

@@ -113,4 +113,7 @@ def _in_one_line(error: click.ClickException) -> str:
     """The message without the usage that click prints around it, and where to read that."""
     message = " ".join(error.format_message().split())
     context = error.ctx if isinstance(error, click.UsageError) else None
-    return message if context is None else f"{message} See: {context.command_path} --help"
+    if context is None:
+        return message
+    stop = "" if message.endswith((".", "?", "!")) else "."
+    return f"{message}{stop} See: {context.command_path} --help"

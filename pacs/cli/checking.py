@@ -94,7 +94,6 @@ def check_command(
             f"{left:,} rows of missing files were not removed: that many are rather a volume that is not "
             "there, or part of it. If the files are lost for good: pacs check --repair --remove-many",
             style="bold red",
-            markup=False,
         )
     return _exit_code(is_complete=is_complete, is_well=is_well)
 
@@ -203,7 +202,7 @@ class _Listing:
         else:
             if result.sop_instance_uid:
                 facts["sop_instance_uid"] = shown_uid(result.sop_instance_uid)
-            console.print("  ".join(filter(None, facts.values())), markup=False)
+            console.print("  ".join(filter(None, facts.values())))
 
     def finish(self) -> None:
         """Print the counts."""
@@ -215,7 +214,7 @@ class _Listing:
             if not self.is_complete:
                 console.print("Stopped before the end.")
             for name, count in counts.items():
-                console.print(f"{name:<12} {count:>12,}", markup=False)
+                console.print(f"{name:<12} {count:>12,}")
             console.print(f"{'size':<12} {human_size(self.size_bytes):>12}")
 
 
@@ -226,5 +225,4 @@ def _warn_of_loss(count: int) -> None:
             f"DATA LOSS: {count:,} {noun} in the index without bytes in the storage. If a volume is not mounted, "
             "mount it and run 'pacs check --repair'; else restore the files listed above from a backup.",
             style="bold red",
-            markup=False,
         )

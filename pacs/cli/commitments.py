@@ -98,7 +98,7 @@ def _print_record(record: CommitmentRecord) -> None:
         ("comment", record.comment),
     ]
     for what, value in lines:
-        console.print(f"{what + ':':<14} {value}".rstrip(), markup=False)
+        console.print(f"{what + ':':<14} {value}".rstrip())
 
 
 def _time(moment: datetime | None) -> str:

@@ -120,7 +120,6 @@ def _tested(
             errors.print(
                 f"{peer.called_ae_title} does not know {destination.ae_title}: register it there at this "
                 f"host and port {destination.port}, for the checks of C-MOVE",
-                markup=False,
             )
         bench = Bench(peer, offer, sample, destination, is_unregistered=not is_known)
         return run_checks(bench, checks, on_result=on_result)
@@ -143,7 +142,7 @@ def _prepared(peer: PeerUnderTest, services: Services, *, read_only: bool) -> Sa
     except KeyboardInterrupt:
         for sample in generated:  # there will be no report that says it
             what = f"patients whose Patient ID begins with {sample.token}-"
-            errors.print(f"some of the sample may be stored: {what}", markup=False)
+            errors.print(f"some of the sample may be stored: {what}")
         raise
 
 

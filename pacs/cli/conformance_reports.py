@@ -78,7 +78,7 @@ def deliver(report: Report, wanted: WantedReports) -> int:
 def _print(report: Report, *, with_traces: bool) -> None:
     print_table("", text.HEADINGS, (text.row(result) for result in report.results))
     for line in text.details(report, with_traces=with_traces):
-        console.print(line, markup=False)
+        console.print(line)
     for name, value in report.subject.items():
-        console.print(f"{name}: {value}", markup=False)
-    console.print(report.summary, markup=False)
+        console.print(f"{name}: {value}")
+    console.print(report.summary)

@@ -105,11 +105,9 @@ def scu_command(
         with scp, nullcontext() if control is None else Control(scp, port=control) as controlled:
             for folder in folders:
                 scp.store_folder(folder)
-            errors.print(
-                f"listening on {host}:{scp.port}, {scp.holdings.count()} instances", markup=False
-            )
+            errors.print(f"listening on {host}:{scp.port}, {scp.holdings.count()} instances")
             if controlled is not None:
-                errors.print(f"control: http://127.0.0.1:{controlled.port}", markup=False)
+                errors.print(f"control: http://127.0.0.1:{controlled.port}")
             watch.wait(associations, until_idle)
             report = judge(scp.sessions)
     except OSError as error:
@@ -138,7 +136,6 @@ class _Watch:
         requests = ", ".join(one.name for one in session.requests) or "no request"
         errors.print(
             f"{session.number}: {session.calling or '?'}: {requests}: {session.ending}",
-            markup=False,
         )
         if self._trace_dir is not None:
             trace = session.association.trace

@@ -22,7 +22,8 @@ from pacs.explain.problems import Problem, Problems
 from pacs.explain.traces import explain_trace, read_traces
 from pacs.index.records import RemoteAE
 from pacs.remotes import configured_remotes
-from pacs.server import open_archive, options_of
+from pacs.scp import options_of
+from pacs.server import open_archive
 
 _HIGHEST_STATUS = 0xFFFF
 
@@ -184,4 +185,4 @@ def _print(explanation: Explanation, indent: str = "") -> None:
 
 
 def _line(text: str) -> None:
-    console.print(text, markup=False)
+    console.print(text)

@@ -84,7 +84,7 @@ def import_command(
     if not (quiet or as_json):
         new = "a new archive: " if is_new else ""
         index = settings.describe()["database_url"]
-        console.print(f"into {new}{archive.storage.root}, index {index}", markup=False)
+        console.print(f"into {new}{archive.storage.root}, index {index}")
 
     def note(refusal: Refusal) -> None:
         if refused_file is not None:
@@ -152,12 +152,12 @@ def _print_summary(summary: Summary, seconds: float, *, is_complete: bool) -> No
     for reason, count in summary.skipped.items():
         console.print(f"{'skipped: ' + reason.value:<22}{count:>10,}")
     for note, count in summary.notes.most_common():
-        console.print(f"accepted, but {note}: {count:,}", markup=False)
+        console.print(f"accepted, but {note}: {count:,}")
         _print_names(summary.noted[note], count)
     if summary.refused:
         console.print(f"{'refused':<22}{summary.refused.total():>10,}")
     for reason, count in summary.refused.most_common():
-        console.print(f"  {reason.value}: {count:,}", markup=False)
+        console.print(f"  {reason.value}: {count:,}")
         _print_names([_example(refusal) for refusal in summary.examples[reason]], count)
     rate = summary.instances / max(seconds, 0.001)
     speed = human_size(round(summary.size_bytes / max(seconds, 0.001)))
@@ -171,7 +171,7 @@ def _example(refusal: Refusal) -> str:
 
 def _print_names(first: list[str], count: int) -> None:
     for name in first:
-        console.print(f"    {name}", markup=False)
+        console.print(f"    {name}")
     if count > len(first):
         console.print("    ...")
 

@@ -66,7 +66,7 @@ class Printer:
             stderr=self._stderr, markup=False, emoji=False, highlight=False, soft_wrap=True
         )
 
-    def print(self, text: str, *, style: str = "", markup: bool = False) -> None:  # noqa: ARG002
+    def print(self, text: str, *, style: str = "") -> None:
         """Print a text in one line; ``style`` is for terminals only, and there is no markup."""
         self.write(self.styled(visible(text, _LONGEST_PRINTED), style) + "\n")
 

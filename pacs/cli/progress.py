@@ -93,7 +93,7 @@ class ProgressDisplay:
         line = f"{done:,}{of_total} {self._unit}, {rates}"
         if self._bar is None:
             left = "" if not (self.total and done) else _left(seconds / done * (self.total - done))
-            errors.print(f"{self._what}: {line}{left}", markup=False)
+            errors.print(f"{self._what}: {line}{left}")
         else:
             self._bar.update(self._task, completed=done, total=self.total, progress=line)
 

@@ -21,7 +21,7 @@ from pacs.dicom.response import join_whole_texts
 from pacs.dicom.uids import shown_uid
 from pacs.dimse import query_scu
 from pacs.dimse.cancellation import Cancellation
-from pacs.server import options_of
+from pacs.scp import options_of
 
 _MODELS = {
     "study": InformationModel.STUDY_ROOT,
@@ -339,11 +339,10 @@ def _report(final: query_scu.Progress, destination: str) -> None:
     console.print(
         f"status 0x{final.status:04X}: {final.completed} completed, {final.failed} failed, "
         f"{final.warning} warning, to {destination}",
-        markup=False,
     )
     if final.status == 0x0000 and final.matched is False:
-        console.print("nothing matched, so nothing was sent", markup=False)
+        console.print("nothing matched, so nothing was sent")
     if final.comment:
-        console.print(final.comment, markup=False)
+        console.print(final.comment)
     for uid in final.failed_uids:
-        console.print(f"failed: {shown_uid(uid)}", markup=False)
+        console.print(f"failed: {shown_uid(uid)}")

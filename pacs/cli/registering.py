@@ -22,48 +22,59 @@ from pacs.server import open_archive
 
 _ALL = "all"
 _PORT = click.IntRange(1, 65_535)
-_RIGHTS = (
-    click.option(
-        "--allow",
-        "services",
-        multiple=True,
-        type=click.Choice([_ALL, *(service.value for service in Service)]),
-        help="Service it may use; repeat for several.  [all]",
-    ),
-    click.option(
-        "--destination",
-        "destinations",
-        multiple=True,
-        metavar="TITLE",
-        help="Move Destination it may name; repeat for several.  [any]",
-    ),
-    click.option("--any-destination", is_flag=True, help="It may name every Move Destination."),
-    click.option(
-        "--tls/--no-tls",
-        "tls",
-        default=None,
-        help="Call it with TLS, and let it in with TLS only.  [no]",
-    ),
-    click.option(
-        "--parallel-associations",
-        type=click.IntRange(1, MOST_PARALLEL_ASSOCIATIONS),
-        help="Associations that one C-MOVE to it may use at a time.  [1]",
-    ),
-    click.option("--description", help="A note for people."),
-)
 
 
-def _rights(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_RIGHTS):
-        function = option(function)
-    return function
+def _rights(**defaults: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options for what a remote AE may do; ``defaults`` is what the help says of those that are not given."""
+
+    def described(option: str, text: str) -> str:
+        return f"{text}  [{defaults[option]}]" if option in defaults else text
+
+    options = (
+        click.option(
+            "--allow",
+            "services",
+            multiple=True,
+            type=click.Choice([_ALL, *(service.value for service in Service)]),
+            help=described("allow", "Service it may use; repeat for several."),
+        ),
+        click.option(
+            "--destination",
+            "destinations",
+            multiple=True,
+            metavar="TITLE",
+            help=described("destination", "Move Destination it may name; repeat for several."),
+        ),
+        click.option("--any-destination", is_flag=True, help="It may name every Move Destination."),
+        click.option(
+            "--tls/--no-tls",
+            "tls",
+            default=None,
+            help=described("tls", "Call it with TLS, and let it in with TLS only."),
+        ),
+        click.option(
+            "--parallel-associations",
+            type=click.IntRange(1, MOST_PARALLEL_ASSOCIATIONS),
+            help=described(
+                "parallel_associations", "Associations that one C-MOVE to it may use at a time."
+            ),
+        ),
+        click.option("--description", help="A note for people."),
+    )
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorated
 
 
 @click.command("add")
 @click.argument("title")
 @click.argument("host")
 @click.argument("port", type=_PORT)
-@_rights
+@_rights(allow=_ALL, destination="any", tls="no", parallel_associations="1")
 @with_settings(*ARCHIVE_SETTINGS)
 def ae_add(settings: Settings, title: str, host: str, port: int, **rights: Any) -> int:
     """Register AE TITLE at HOST:PORT, or change what is registered.
@@ -86,7 +97,7 @@ def ae_add(settings: Settings, title: str, host: str, port: int, **rights: Any) 
 @click.argument("title")
 @click.option("--host", help="Where it is called, and calls from.")
 @click.option("--port", type=_PORT, help="The port it is called at.")
-@_rights
+@_rights()
 @with_settings(*ARCHIVE_SETTINGS)
 def ae_set(
     settings: Settings, title: str, host: str | None, port: int | None, **rights: Any

@@ -18,7 +18,8 @@ from pacs.dimse.retry_scu import RetrySCU
 from pacs.errors import InvalidSetting
 from pacs.index.records import RetrieveRecord, SubOperationOutcome, SubOperationRecord
 from pacs.remotes import configured_remotes
-from pacs.server import open_archive, retrieve_options_of
+from pacs.scp import retrieve_options_of
+from pacs.server import open_archive
 
 
 @click.command("list")
@@ -79,7 +80,7 @@ def retrieve_show(settings: Settings, number: int, only_failed: bool, as_json: b
     if failed:
         console.print("Failed SOP Instance UID List:")
         for one in failed:
-            console.print(f"  {shown_uid(one.sop_instance_uid)}", markup=False)
+            console.print(f"  {shown_uid(one.sop_instance_uid)}")
     return 0
 
 
@@ -129,12 +130,11 @@ def _print_retry(scu: RetrySCU, destination: str, not_stored: tuple[str, ...]) -
     console.print(
         f"status 0x{scu.status:04X}: {operations.completed} completed, {operations.failed} failed, "
         f"{operations.warning} warning, to {destination}, record {scu.journal.key}",
-        markup=False,
     )
     for uid, comment in scu.failures:
-        console.print(f"{shown_uid(uid)}: {comment}", markup=False)
+        console.print(f"{shown_uid(uid)}: {comment}")
     for uid in not_stored:
-        console.print(f"{shown_uid(uid)}: is not stored any more", markup=False)
+        console.print(f"{shown_uid(uid)}: is not stored any more")
 
 
 def _print_record(record: RetrieveRecord) -> None:
@@ -160,7 +160,7 @@ def _print_record(record: RetrieveRecord) -> None:
         if record.outcome.error_comment:
             lines.append(("comment", record.outcome.error_comment))
     for what, value in lines:
-        console.print(f"{what + ':':<14} {value}", markup=False)
+        console.print(f"{what + ':':<14} {value}")
 
 
 def _print_operations(operations: list[SubOperationRecord]) -> None:

@@ -37,7 +37,7 @@ def serve_command(settings: Settings) -> int:
     with _signals() as signals:
         # The summary is for people; a process that waits for the server reads its last line.
         for what, value in server.summary():
-            console.print(f"{what} {value}", markup=False)
+            console.print(f"{what} {value}")
         if settings.allow_any:
             LOGGER.warning("allow_any is on: every host may read, write and move everything")
         server.wait(signals)

@@ -14,7 +14,8 @@ from pacs.config import Settings
 from pacs.dimse.engine.handed import Census, HandedServer, handed_server
 from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.errors import PacsError
-from pacs.server import HealthSocket, Housekeeper, Scp, make_scp, open_archive, sweep_leftovers
+from pacs.scp import Scp, make_scp
+from pacs.server import HealthSocket, Housekeeper, open_archive, sweep_leftovers
 from pacs.workers.channel import Failed, Ready, Stopped, SupervisorGone, WorkerEnd
 
 LOGGER = logging.getLogger(__name__)
