@@ -89,3 +89,18 @@ def largest_file(size_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def index_locked(database_url: str) -> Iterator[None]:
+    """Keep every writer out, as another program does that holds SQLite's lock, or a table of PostgreSQL."""
+    url = sa.make_url(database_url)
+    if url.get_backend_name() != "sqlite":
+        plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(plain) as connection:
+            connection.execute("LOCK TABLE retrieve IN EXCLUSIVE MODE")
+            yield
+        return
+    with closing(sqlite3.connect(str(url.database), isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield

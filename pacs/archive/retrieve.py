@@ -178,27 +178,23 @@ def _outgoing(archive: Archive, stored: StoredInstance) -> OutgoingInstance:
 class Journal:
     """The record of one retrieve in the index.
 
-    Losing a record must not lose a transfer: if the index cannot be written, the retrieve goes on and the
-    loss is logged.
+    Losing a record must not lose a transfer, nor hold it up: if the index cannot be written, the retrieve goes on, and
+    the record is written later (``pacs.index.journal_writer``).
     """
 
     def __init__(self, archive: Archive, request: RetrieveRequest, total: int) -> None:
-        self._index = archive.index
+        self._writer = archive.index.journal_writer
         self.operations = SubOperations(total)
         self._pending: list[SubOperationRecord] = []
         self._number = 0
         self._written_at = time.monotonic()
         self._is_finished = False
-        self._key: int | None = None
-        try:
-            self._key = self._index.begin_retrieve(request)
-        except PacsError as error:
-            LOGGER.error("retrieve by %s is not recorded: %s", request.calling_ae, error)
+        self._entry = self._writer.begin(request)
 
     @property
     def key(self) -> int | None:
-        """The number of the record, for ``pacs retrieve show``."""
-        return self._key
+        """The number of the record, for ``pacs retrieve show``; None while it is not written."""
+        return self._entry.key
 
     def add(self, instance: OutgoingInstance, outcome: Outcome) -> None:
         """Record the outcome of one sub-operation."""
@@ -218,7 +214,9 @@ class Journal:
         )
         waited = time.monotonic() - self._written_at
         if len(self._pending) >= _JOURNAL_BATCH or waited >= _JOURNAL_SECONDS:
-            self._write()
+            batch, self._pending = self._pending, []
+            self._written_at = time.monotonic()
+            self._writer.add(self._entry, batch)
 
     def finish(self, status: int, comment: str = "") -> None:
         """Record the final status; further calls are ignored."""
@@ -234,25 +232,4 @@ class Journal:
             remaining=operations.remaining,
             error_comment=comment,
         )
-        if self._key is not None:
-            try:
-                self._index.finish_retrieve(self._key, outcome, self._pending)
-            except PacsError as error:
-                LOGGER.error(
-                    "the end of retrieve %d and %d outcomes are not recorded: %s",
-                    self._key,
-                    len(self._pending),
-                    error,
-                )
-
-    def _write(self) -> None:
-        batch, self._pending = self._pending, []
-        self._written_at = time.monotonic()
-        if self._key is None or not batch:
-            return
-        try:
-            self._index.record_sub_operations(self._key, batch)
-        except PacsError as error:
-            LOGGER.error(
-                "%d outcomes of retrieve %d are not recorded: %s", len(batch), self._key, error
-            )
+        self._writer.finish(self._entry, outcome, self._pending)

@@ -55,7 +55,12 @@ _LOCK_NOT_AVAILABLE = "55P03"
 
 _CONNECT_TIMEOUT_SECONDS = 10
 _POOL_TIMEOUT_SECONDS = 30
+#: How long a writer waits for others in all: for a connection, then for the lock.
 _LOCK_TIMEOUT_SECONDS = 20
+#: A wait for a connection that is not worth a statement.
+_UNNOTICED_SECONDS = 0.5
+#: What is left for a lock after a long wait for a connection.
+_LAST_TRY_SECONDS = 0.05
 _WRITE_TIMEOUT_SECONDS = 120
 #: How long the database may work on a read, if nobody says otherwise.
 QUERY_TIMEOUT_SECONDS = 120.0
@@ -146,18 +151,23 @@ class Engine:
         """How statements are written for this database."""
         return self._writers.dialect
 
-    def attempt(self, work: Callable[[Any], bool]) -> Attempt:
+    def attempt(self, work: Callable[[Any], bool], *, since: float | None = None) -> Attempt:
         """Run ``work`` on a cursor of the driver in a writing transaction; commit if it returns True.
 
         For the one statement of which there are thousands a second: SQLAlchemy's work per statement is four
         times the driver's. Whatever fails, whoever calls runs the same through ``transact`` then, which is where
         races are run again and errors get their words.
 
+        Args:
+            work: What to do with the cursor.
+            since: When whoever calls began to wait (``time.monotonic``); now, if nothing is said.
+
         Raises:
             IndexUnavailable: the file is gone, or the time to wait for another writer is used up; nobody is to wait
                 twice as long.
         """
         is_committing = False
+        since = time.monotonic() if since is None else since
         if self._file is not None:
             self._file.require_same()
         try:
@@ -168,13 +178,14 @@ class Engine:
             return Attempt.ROLLED_BACK
         try:
             cursor = connection.cursor()
-            if self.is_sqlite:
-                cursor.execute("BEGIN IMMEDIATE")
-            if work(cursor):
-                is_committing = True
-                connection.commit()
-                return Attempt.COMMITTED
-            connection.rollback()
+            with self._patience(connection, since):
+                if self.is_sqlite:
+                    cursor.execute("BEGIN IMMEDIATE")
+                if work(cursor):
+                    is_committing = True
+                    connection.commit()
+                    return Attempt.COMMITTED
+                connection.rollback()
         except Exception as error:
             with suppress(Exception):
                 connection.rollback()
@@ -190,7 +201,11 @@ class Engine:
         return Attempt.ROLLED_BACK
 
     def transact(
-        self, work: Callable[[sa.Connection], T], *, may_have_committed: bool = False
+        self,
+        work: Callable[[sa.Connection], T],
+        *,
+        may_have_committed: bool = False,
+        since: float | None = None,
     ) -> T:
         """Run ``work`` in a writing transaction and return its result once that is committed.
 
@@ -202,15 +217,20 @@ class Engine:
         Args:
             work: What to do on the connection.
             may_have_committed: Whether an earlier try of the same did, for the error.
+            since: As for ``attempt``; all reruns together wait for others no longer than one.
 
         Raises:
             IndexUnavailable: as for ``read``, or the races did not end; ``may_have_committed`` tells whether
                 a COMMIT was under way when the connection broke.
         """
+        since = time.monotonic() if since is None else since
         for attempt in range(_ATTEMPTS):
             is_committing = False
             try:
-                with self._writers.connect() as connection:
+                with (
+                    self._writers.connect() as connection,
+                    self._patience(connection.connection, since),
+                ):
                     result = work(connection)
                     is_committing = True
                     connection.commit()
@@ -222,6 +242,26 @@ class Engine:
             pause = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
             time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
         raise AssertionError("unreachable")
+
+    @contextmanager
+    def _patience(self, connection: Any, since: float) -> Iterator[None]:
+        """Let a driver's connection wait for a lock only as long as is left of the time since ``since``."""
+        waited = time.monotonic() - since
+        if waited < _UNNOTICED_SECONDS:
+            yield
+            return
+        left = round(max(_LOCK_TIMEOUT_SECONDS - waited, _LAST_TRY_SECONDS) * 1000)
+        cursor = connection.cursor()
+        if not self.is_sqlite:
+            cursor.execute(f"SET LOCAL lock_timeout = '{left}ms'")
+            yield
+            return
+        cursor.execute(f"PRAGMA busy_timeout = {left}")
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):  # broken: it is not used again
+                cursor.execute(f"PRAGMA busy_timeout = {round(_LOCK_TIMEOUT_SECONDS * 1000)}")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -280,7 +320,7 @@ def _sqlite(url: sa.URL, timeout_seconds: float, file: SqliteFile, *, writes: bo
         # One writer: threads queue here instead of polling for the file lock, which costs up to 100 ms a turn.
         pool_size=1 if writes else 8,
         max_overflow=0 if writes else 56,
-        pool_timeout=_POOL_TIMEOUT_SECONDS,
+        pool_timeout=_LOCK_TIMEOUT_SECONDS if writes else _POOL_TIMEOUT_SECONDS,
         connect_args={"timeout": _LOCK_TIMEOUT_SECONDS, "check_same_thread": False},
     )
 
@@ -371,7 +411,7 @@ def _postgres(url: sa.URL, timeout_seconds: float, *, writes: bool) -> sa.Engine
         hide_parameters=True,
         pool_size=8,
         max_overflow=8 if writes else 32,
-        pool_timeout=_POOL_TIMEOUT_SECONDS,
+        pool_timeout=_LOCK_TIMEOUT_SECONDS if writes else _POOL_TIMEOUT_SECONDS,
         pool_recycle=1800,
         # A read cannot be repeated once rows have gone out, so its connection is proved first. A write is
         # repeated by ``transact`` if the connection turns out dead, which saves a round trip per commit.

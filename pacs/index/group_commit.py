@@ -8,6 +8,7 @@ is there.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -22,10 +23,11 @@ _LARGEST_BATCH = 256
 class _Ticket:
     """One waiting thread: its record, and how it went."""
 
-    __slots__ = ("error", "is_leader", "record", "result", "turn")
+    __slots__ = ("arrived", "error", "is_leader", "record", "result", "turn")
 
     def __init__(self, record: InstanceRecord) -> None:
         self.record = record
+        self.arrived = time.monotonic()
         self.result: IngestResult | None = None
         self.error: BaseException | None = None
         self.is_leader = False
@@ -38,9 +40,13 @@ class GroupCommit:
     """Turns single records from many threads into batches for one ``ingest``."""
 
     def __init__(
-        self, ingest: Callable[[Sequence[InstanceRecord]], Sequence[IngestResult]]
+        self, ingest: Callable[[Sequence[InstanceRecord], float], Sequence[IngestResult]]
     ) -> None:
-        """Batch for ``ingest``, which writes all of its records or none."""
+        """Batch for ``ingest``, which writes all of its records or none.
+
+        It is told when the first of them came (``time.monotonic``): whoever waited behind another batch does not wait
+        for the index as long again.
+        """
         self._ingest = ingest
         self._mutex = threading.Lock()
         self._waiting: deque[_Ticket] = deque()
@@ -92,7 +98,8 @@ class GroupCommit:
 
     def _commit(self, batch: list[_Ticket]) -> None:
         try:
-            results = self._ingest([ticket.record for ticket in batch])
+            first = min(ticket.arrived for ticket in batch)
+            results = self._ingest([ticket.record for ticket in batch], first)
         except IndexUnavailable as error:
             for ticket in batch:
                 # One exception object per thread: raising writes to its traceback.

@@ -20,6 +20,7 @@ from pacs.index.engine import QUERY_TIMEOUT_SECONDS, Engine, create
 from pacs.index.group_commit import GroupCommit
 from pacs.index.ingest import Ingest
 from pacs.index.journal import Journal
+from pacs.index.journal_writer import JournalWriter
 from pacs.index.leases import Leases
 from pacs.index.parent_rows import remove_empty
 from pacs.index.records import (
@@ -61,10 +62,12 @@ class Index:
         self._statistics = Statistics(engine)
         self._ingest = Ingest(engine, self._statistics)
         self._commits = {
-            policy: GroupCommit(partial(self._ingest, policy=policy)) for policy in DuplicatePolicy
+            policy: GroupCommit(partial(self._ingest, policy)) for policy in DuplicatePolicy
         }
         self._search = Search(engine)
         self._journal = Journal(engine)
+        #: Records retrieves without holding them up.
+        self.journal_writer = JournalWriter(self._journal)
         self._remote_aes = RemoteAEs(engine)
         #: Bytes that the storage may not have on its disk yet.
         self.redo = RedoRows(engine)
@@ -113,7 +116,8 @@ class Index:
         return index
 
     def close(self) -> None:
-        """Close the connections; the index is not usable afterwards."""
+        """Write the records that wait and close the connections; the index is not usable afterwards."""
+        self.journal_writer.close()
         self._engine.close()
 
     @property
@@ -139,7 +143,7 @@ class Index:
         policy: DuplicatePolicy = DuplicatePolicy.REPLACE,
     ) -> list[IngestResult]:
         """Index several instances in one transaction, in their order: all or none."""
-        return self._ingest(records, policy)
+        return self._ingest(policy, records)
 
     def find_by_uid(self, sop_instance_uid: str) -> StoredInstance | None:
         """The instance with this SOP Instance UID, if it is indexed."""

@@ -8,6 +8,7 @@ parents needs no invalidation: neither by a rollback nor by a removal, here or i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -48,9 +49,14 @@ class Ingest:
         self._known_insert = KnownInsert(engine.dialect)
 
     def __call__(
-        self, records: Sequence[InstanceRecord], policy: DuplicatePolicy
+        self,
+        policy: DuplicatePolicy,
+        records: Sequence[InstanceRecord],
+        since: float | None = None,
     ) -> list[IngestResult]:
         """Index the instances as if one by one, all or none; return when they are committed.
+
+        The time to wait for other writers counts from ``since`` (``time.monotonic``), or from now.
 
         Only a patient who has no study between two records of the batch is not forgotten in between.
 
@@ -58,24 +64,31 @@ class Ingest:
             IndexUnavailable: nothing was committed, unless it says ``may_have_committed``; calling again with
                 the same records is safe either way.
         """
-        attempt = self._insert_known(records)
+        since = time.monotonic() if since is None else since
+        attempt = self._insert_known(records, since)
         if attempt is Attempt.COMMITTED:
             results = [_STORED] * len(records)
         else:
-            results = self._decide_and_write(records, policy, attempt)
+            results = self._decide_and_write(records, policy, attempt, since)
         self._statistics.note(sum(r.outcome is IngestOutcome.STORED for r in results))
         return results
 
-    def _insert_known(self, records: Sequence[InstanceRecord]) -> Attempt:
+    def _insert_known(self, records: Sequence[InstanceRecord], since: float) -> Attempt:
         known = [self._memory.recall(record.header) for record in records]
         if not records or None in known:
             return Attempt.ROLLED_BACK
         rows = [instance_row(r, k) for r, k in zip(records, known, strict=True) if k is not None]
         contents = [(r.location, r.content) for r in records if r.content is not None]
-        return self._engine.attempt(lambda cursor: self._known_insert(cursor, rows, contents))
+        return self._engine.attempt(
+            lambda cursor: self._known_insert(cursor, rows, contents), since=since
+        )
 
     def _decide_and_write(
-        self, records: Sequence[InstanceRecord], policy: DuplicatePolicy, attempt: Attempt
+        self,
+        records: Sequence[InstanceRecord],
+        policy: DuplicatePolicy,
+        attempt: Attempt,
+        since: float,
     ) -> list[IngestResult]:
         batches: list[_Batch] = []
 
@@ -85,7 +98,7 @@ class Ingest:
                 batches[-1].write([(index, records[index]) for index in wave])
 
         may_have_committed = attempt is Attempt.MAY_HAVE_COMMITTED
-        self._engine.transact(work, may_have_committed=may_have_committed)
+        self._engine.transact(work, may_have_committed=may_have_committed, since=since)
         batch = batches[-1]
         for record, known in batch.learnt:
             self._memory.remember(record.header, known)

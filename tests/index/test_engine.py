@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,37 @@ def test_attempt_that_waited_for_another_program_is_unavailable_at_once(
 
     assert not caught.value.may_have_committed
     assert hurried_engine.attempt(insert) is Attempt.COMMITTED
+
+
+@pytest.mark.parametrize("way", ["attempt", "transact"])
+def test_writer_that_has_waited_already_waits_only_for_the_rest(
+    database_url: str, engine: Engine, way: str
+) -> None:
+    waiting = create(database_url)
+    before = time.monotonic() - 19.9  # of 20 s
+
+    def insert(cursor: Any) -> bool:
+        cursor.execute("DELETE FROM archive_state WHERE name = 'x'")
+        return True
+
+    def write() -> object:
+        if way == "attempt":
+            return waiting.attempt(insert, since=before)
+        return waiting.transact(lambda connection: put_state(connection, "x"), since=before)
+
+    with engine.write() as other:
+        if not engine.is_sqlite:
+            other.exec_driver_sql("LOCK TABLE archive_state")
+        began = time.monotonic()
+        with pytest.raises(IndexUnavailable, match="lock"):
+            write()
+        assert time.monotonic() - began < 10
+
+    write()
+    if engine.is_sqlite:
+        with waiting.write() as connection:
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 20_000
+    waiting.close()
 
 
 def test_attempt_that_waited_for_a_connection_is_unavailable_at_once(

@@ -18,12 +18,14 @@ class SlowIngest:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.since: list[float] = []
         self.go = threading.Event()
         self.first_began = threading.Event()
         self.poison: set[str] = set()
         self.failures: list[BaseException] = []
 
-    def __call__(self, records: Sequence[InstanceRecord]) -> list[IngestResult]:
+    def __call__(self, records: Sequence[InstanceRecord], since: float) -> list[IngestResult]:
+        self.since.append(since)
         self.first_began.set()
         assert self.go.wait(10)
         self.batches.append(len(records))
@@ -69,6 +71,24 @@ def test_submit_while_another_commits_shares_the_next_commit(
 
     assert results == [_STORED] * 6
     assert ingest.batches == [1, 5]
+
+
+def test_submit_behind_another_counts_the_time_from_its_own_arrival(
+    ingest: SlowIngest, make_record
+) -> None:
+    group = GroupCommit(ingest)
+    with ThreadPoolExecutor(3) as pool:
+        leader = pool.submit(group.submit, make_record())
+        assert ingest.first_began.wait(10)
+        others = [pool.submit(group.submit, make_record()) for _ in range(2)]
+        while len(group._waiting) < 2:
+            threading.Event().wait(0.005)
+        first_arrived = group._waiting[0].arrived
+        ingest.go.set()
+        assert [one.result(10) for one in (leader, *others)] == [_STORED] * 3
+
+    assert ingest.batches == [1, 2]
+    assert ingest.since[1] == first_arrived
 
 
 def test_submit_bad_record_fails_alone(ingest: SlowIngest, make_record) -> None:
