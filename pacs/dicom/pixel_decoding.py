@@ -270,4 +270,7 @@ def _one_line(error: Exception) -> str:
     # pydicom says first that all of the plug-ins failed, then why, on a line for each.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else type(error).__name__
+    # GDCM gives None for a codestream that is cut off or damaged, and what is then said is only Python's.
+    if "'NoneType' object" in reason:
+        return "the decoder makes nothing of it"
     return reason.split(": ", 1)[-1] if len(lines) > 1 else reason

@@ -20,7 +20,7 @@ from pydicom.data import data_manager
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -328,6 +328,24 @@ def test_reason_of_a_decoder_is_one_line() -> None:
 
     assert "\n" not in str(raised.value)
     assert "A frame cannot be decoded: " in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["SC_rgb_jpeg_dcmtk.dcm", "JPGExtended.dcm"])
+def test_codestream_that_is_cut_off_is_not_told_in_words_of_python(name: str) -> None:
+    pytest.importorskip("gdcm", reason="the decoders of mini-pacs[codecs]")
+    instance = dcmread(BytesIO(_shipped(name)))
+    (frame,) = generate_frames(instance.PixelData, number_of_frames=1)
+    instance.PixelData = encapsulate([frame[: len(frame) // 4 * 2]])
+    instance["PixelData"].is_undefined_length = True
+    stored = BytesIO()
+    instance.save_as(stored)
+
+    with pytest.raises(NotTranscodable) as raised:
+        transcode(BytesIO(stored.getvalue()), ImplicitVRLittleEndian)
+
+    assert str(raised.value).endswith(
+        " to Implicit VR Little Endian: A frame cannot be decoded: the decoder makes nothing of it"
+    )
 
 
 # Bounds
