@@ -251,17 +251,22 @@ class Engine:
             yield
             return
         left = round(max(_LOCK_TIMEOUT_SECONDS - waited, _LAST_TRY_SECONDS) * 1000)
-        cursor = connection.cursor()
-        if not self.is_sqlite:
-            cursor.execute(f"SET LOCAL lock_timeout = '{left}ms'")
-            yield
-            return
-        cursor.execute(f"PRAGMA busy_timeout = {left}")
+        whole = round(_LOCK_TIMEOUT_SECONDS * 1000)
+        self._set_patience(connection, left)
         try:
             yield
         finally:
-            with suppress(sqlite3.Error):  # broken: it is not used again
-                cursor.execute(f"PRAGMA busy_timeout = {round(_LOCK_TIMEOUT_SECONDS * 1000)}")
+            if self.is_sqlite:
+                self._set_patience(connection, whole)
+
+    def _set_patience(self, connection: Any, milliseconds: int) -> None:
+        # A connection that is broken says so again when it is used, where that is dealt with.
+        with suppress(Exception):
+            connection.cursor().execute(
+                f"PRAGMA busy_timeout = {milliseconds}"
+                if self.is_sqlite
+                else f"SET LOCAL lock_timeout = '{milliseconds}ms'"
+            )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
