@@ -40,8 +40,9 @@ pytestmark = [
 
 @pytest.mark.parametrize(("module", "role"), _RUNS)
 def test_pynetdicom_module_passes_with_our_engine(module: str, role: str, tmp_path: Path) -> None:
+    # Native tracebacks: for its own ones pytest parses sources, which CPython 3.11 sometimes fails at beside threads.
     options = (
-        "-q -c /dev/null -p no:randomly -p no:cacheprovider -p no:xdist --tb=short --no-header"
+        "-q -c /dev/null -p no:randomly -p no:cacheprovider -p no:xdist --tb=native --no-header"
     )
     command = [sys.executable, "-m", "pytest", *options.split(), f"--rootdir={tmp_path}"]
     # A hanging test is interrupted, the others go on.
