@@ -424,9 +424,13 @@ class EngineServer(ThreadedAssociationServer):
                 self.connection_ended()
                 return
             request = secured
-            if (entry := getattr(self._thread, "entry", None)) is not None:
-                entry.socket = secured
         super().finish_request(request, client_address)
+
+    def _entry_has(self, sock: Any) -> None:
+        """The connection that this thread serves has another socket."""
+        entry = getattr(self._thread, "entry", None)
+        if entry is not None:
+            entry.socket = sock
 
     def _secure(self, context: ssl.SSLContext, request: Any, host: str) -> Any:
         """The connection to go on with; None if there is none. The peer has as long as for its request (ARTIM)."""
@@ -437,6 +441,8 @@ class EngineServer(ThreadedAssociationServer):
                 request = context.wrap_socket(
                     request, server_side=True, do_handshake_on_connect=False
                 )
+                # Before the handshake, which may take as long: the socket under TLS has taken the descriptor over.
+                self._entry_has(request)
                 request.do_handshake()
                 return request
         except OSError as error:

@@ -751,14 +751,30 @@ def test_stalled_handshake_holds_up_nobody_and_ends(
 
 
 @engine_on_sqlite
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01"], ids=["silent", "part-of-a-handshake"])
 def test_handshakes_count_as_connections(
-    serve: Serve, secure: dict[str, Any], caplog: pytest.LogCaptureFixture
+    serve: Serve,
+    secure: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: bytes,
 ) -> None:
-    running = serve(**secure, maximum_associations=1)
+    running = serve(**secure, maximum_associations=1, acse_timeout_seconds=30)
     limit = 2 + 16
+    begun: list[ssl.SSLSocket] = []
+    do_handshake = ssl.SSLSocket.do_handshake
+
+    def noted(sock: ssl.SSLSocket, block: bool = False) -> None:
+        begun.append(sock)
+        do_handshake(sock, block)
+
+    monkeypatch.setattr(ssl.SSLSocket, "do_handshake", noted)
 
     wires = [Wire(running.port) for _ in range(limit)]
     try:
+        for wire in wires:
+            wire.send(sent)
+        wait_until(lambda: len(begun) == (limit if sent else 0))
         wait_until(lambda: len(running._running.server.admission) == limit)  # type: ignore[attr-defined]
         wires.append(Wire(running.port))
         assert wires[0].ends() == 0, "the oldest one goes"
