@@ -85,6 +85,8 @@ def on_requested(event: Any, access: AccessPolicy, shares: Shares) -> None:
 
 
 def _reject(assoc: Any, result_source_reason: tuple[int, int, int]) -> None:
+    # First, for it counts among the associations no more when the peer reads this and calls again.
+    assoc.is_rejected = True
     assoc.acse.send_reject(*result_source_reason)
     assoc.kill()
 

@@ -166,13 +166,17 @@ class EngineAE(ApplicationEntity):
 
     @property
     def active_associations(self) -> list[Any]:
-        """The acceptor associations that have been requested and are not over.
+        """The acceptor associations that have been requested and are neither rejected nor over.
 
         Stock pynetdicom walks all threads for this, for every association that is requested. A connection whose peer
-        is silent is none: many of them would leave no association to others.
+        is silent, or does not close after its rejection, is none: many of them would leave no association to others.
         """
         with self._live_lock:
-            return [one for one in self._live if one.requestor.primitive is not None]
+            return [
+                one
+                for one in self._live
+                if one.requestor.primitive is not None and not one.is_rejected
+            ]
 
     def drain(self, timeout_seconds: float) -> int:
         """Let running operations finish, end idle associations; return how many did not end in time."""

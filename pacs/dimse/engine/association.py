@@ -94,6 +94,8 @@ class EngineAssociation(Association):
             self._ask_handlers()
             if not self.is_aborted and not self.is_rejected:
                 self.acse.negotiate_association()
+            if self.is_rejected:
+                self.ae.association_requested()  # one less, however long the peer takes to close
             if self.is_established:
                 self.ae.association_established(self)
                 self._run_reactor()

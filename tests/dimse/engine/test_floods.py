@@ -151,6 +151,22 @@ def test_association_beyond_a_share_is_rejected_with_2_3_2_and_others_are_served
         assert answer(stack, *others)[0] == ASSOCIATE_AC
 
 
+@engine_on_sqlite
+def test_rejected_peers_that_stay_on_the_line_take_no_association_from_others(
+    serve: Serve,
+) -> None:
+    running = serve(maximum_associations=2, maximum_associations_per_ae=1)
+
+    with ExitStack() as stack, association(running, VERIFICATION):
+        for _ in range(3):
+            wire = stack.enter_context(Wire(running.port))
+            wire.send(associate_pdu({1: (VERIFICATION, IMPLICIT)}))
+            assert wire.receive() == (ASSOCIATE_RJ, bytes((0, 2, 3, 2)))
+
+        with association(running, VERIFICATION, calling="OTHER") as other:
+            assert other.send_c_echo().Status == _SUCCESS
+
+
 def test_shares_leave_a_tenth_to_registered_aes() -> None:
     shares = Shares(20)
     others = [Rights(f"AE{number}", f"10.0.0.{number}") for number in range(18)]
