@@ -307,7 +307,8 @@ class Settings(BaseModel):
     )
     maximum_associations_per_host: Annotated[int, Field(ge=0, le=10_000)] = Field(
         default=0,
-        description="Number of simultaneous associations of one host; 0 is half of maximum_associations.",
+        description="Number of simultaneous associations of one host, registered AEs not counted; "
+        "0 is half of maximum_associations.",
     )
     maximum_associations_per_ae: Annotated[int, Field(ge=0, le=10_000)] = Field(
         default=0,

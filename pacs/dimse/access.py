@@ -32,7 +32,7 @@ class Rights:
     services: frozenset[Service] = frozenset(Service)
     #: AE titles it may name as Move Destination; None is any that is known.
     destinations: frozenset[str] | None = None
-    #: Whether it is a known remote AE that calls from its own host.
+    #: Whether it is a known remote AE that calls from its own host (by title alone if hosts are not verified).
     is_registered: bool = False
 
     def __str__(self) -> str:

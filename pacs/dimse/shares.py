@@ -13,7 +13,11 @@ _SMALLEST_SHARE = 8
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """The policy, for all processes of an archive together."""
+    """The policy, for all processes of an archive together.
+
+    The share of a host is for those who are not registered: a router calls for many modalities, from one address. A
+    registered AE that calls from its own host has the share of its AE only, and takes nothing of the host's.
+    """
 
     maximum: int
     #: Of one host, and of one calling AE; zero is half of the maximum.
@@ -29,7 +33,9 @@ class Shares:
         limits = (
             (
                 f"host {rights.host} has its share",
-                sum(one.host == rights.host for one in others),
+                0
+                if rights.is_registered
+                else sum(one.host == rights.host and not one.is_registered for one in others),
                 self.per_host or self._half,
             ),
             (

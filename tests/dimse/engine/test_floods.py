@@ -176,9 +176,27 @@ def test_shares_leave_a_tenth_to_registered_aes() -> None:
     assert shares.refusal(Rights("CT1", "10.1.1.2", is_registered=True), others) is None
 
 
+def test_registered_aes_have_no_share_of_their_host_and_take_none_of_it() -> None:
+    shares = Shares(100, per_host=2, per_ae=3)
+    routed = [Rights(f"CT{number}", "10.0.0.1", is_registered=True) for number in range(20)]
+    others = [Rights(f"WS{number}", "10.0.0.1") for number in range(2)]
+    router = Rights("CT1", "10.0.0.1", is_registered=True)
+
+    assert shares.refusal(router, [*routed, *others]) is None
+    assert shares.refusal(router, [*routed, router]) is None
+    assert shares.refusal(router, [*routed, router, router]) == "AE CT1 has its share"
+    assert shares.refusal(Rights("WS3", "10.0.0.1"), [*routed, *others[:1]]) is None
+    assert shares.refusal(Rights("WS3", "10.0.0.1"), [*routed, *others]) == (
+        "host 10.0.0.1 has its share"
+    )
+
+
+@pytest.mark.parametrize("is_registered", [False, True])
 @pytest.mark.parametrize(("maximum", "share"), [(1, 1), (8, 8), (12, 8), (100, 50)])
-def test_share_of_a_host_is_half_but_enough_for_a_modality(maximum: int, share: int) -> None:
-    shares, rights = Shares(maximum), Rights("CT1", "10.0.0.1", is_registered=True)
+def test_share_is_half_but_enough_for_a_modality(
+    maximum: int, share: int, is_registered: bool
+) -> None:
+    shares, rights = Shares(maximum), Rights("CT1", "10.0.0.1", is_registered=is_registered)
 
     assert shares.refusal(rights, [rights] * (share - 1)) is None
     assert shares.refusal(rights, [rights] * share) is not None
