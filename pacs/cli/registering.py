@@ -173,7 +173,12 @@ def _change(settings: Settings, title: str, change: Callable[[RemoteAE | None], 
         console.print(f"{after.title} is registered at {after.host}:{after.port}")
         return 0
     changes = list(_changes(before, after))
-    console.print(f"{after.title} was registered already" + ("" if changes else ", just so"))
+    done = (
+        "was registered, and is changed:"
+        if changes
+        else "is registered just so, nothing is changed"
+    )
+    console.print(f"{after.title} {done}")
     for line in changes:
         console.print(f"  {line}")
     return 0

@@ -320,8 +320,8 @@ def test_ae_add_of_a_registered_ae_keeps_what_is_not_named(
     moved = succeeded(processes.run("ae", "add", "RESEARCH", "10.0.0.8", "104"))
     again = succeeded(processes.run("ae", "add", "RESEARCH", "10.0.0.8", "104"))
 
-    assert moved == "RESEARCH was registered already\n  host: 10.0.0.7 -> 10.0.0.8\n"
-    assert again == "RESEARCH was registered already, just so\n"
+    assert moved == "RESEARCH was registered, and is changed:\n  host: 10.0.0.7 -> 10.0.0.8\n"
+    assert again == "RESEARCH is registered just so, nothing is changed\n"
     assert listed_row(processes) == [registered[0], "10.0.0.8", *registered[2:]]
 
 
@@ -330,7 +330,7 @@ def test_ae_set_changes_what_is_named_and_says_so(
 ) -> None:
     narrowed = succeeded(processes.run("ae", "set", "RESEARCH", "--allow", "move", "--port", "105"))
     assert narrowed == (
-        "RESEARCH was registered already\n  port: 104 -> 105\n  may: find -> move\n"
+        "RESEARCH was registered, and is changed:\n  port: 104 -> 105\n  may: find -> move\n"
     )
     assert listed_row(processes) == ["RESEARCH", "10.0.0.7", "105", "move", *registered[4:]]
 
