@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
+
 import pytest
 
+from pacs.conformance.wire import pdu as pdus
+from pacs.conformance.wire.association import Association, Unreachable
+from pacs.conformance.wire.trace import Trace
 from pacs.conformance.wire.verification import Calling, echo
 from pacs.dimse.peer import Peer
 from pacs.dimse.tls import TLSOptions
@@ -12,6 +18,8 @@ from tests.dimse.engine.scripted import ScriptedAcceptor, accept
 from tests.dimse.engine.wire import ABORT_PDU, IMPLICIT, Wire, echo_command, message
 from tests.peers import RunningArchive, closed_port
 from tests.serving import engine_on_sqlite
+
+pytestmark = pytest.mark.timeout(30)
 
 CALLING = Calling(
     ae_title="TESTSCU",
@@ -42,6 +50,32 @@ def test_echo_with_a_wrong_title_says_why(service: RunningArchive) -> None:
 def test_echo_of_a_closed_port_says_so() -> None:
     with pytest.raises(DestinationUnreachable, match=r"PACS@127\.0\.0\.1:\d+: Connection refused"):
         called(closed_port())
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "a..b", "."], ids=["long", "empty", "dot"])
+def test_a_name_that_no_host_can_have_is_unreachable(host: str) -> None:
+    with pytest.raises(DestinationUnreachable, match="no host can have that name"):
+        echo(CALLING, Peer("PACS", host, 104))
+    with pytest.raises(Unreachable, match="no host can have that name"):
+        Association.connect((host, 104), Trace(), 1)
+
+
+@pytest.mark.parametrize(
+    "values", [(pdus.PDV(1, pdus.COMMAND_BIT, bytes(1024)),), ()], ids=["fragments", "no value"]
+)
+def test_echo_ends_though_the_response_does_not(values: tuple[pdus.PDV, ...]) -> None:
+    fragment = pdus.encode(pdus.PData(values))
+    impatient = replace(CALLING, dimse_timeout_seconds=0.2)
+
+    def script(wire: Wire, _: int) -> None:
+        accept(wire, IMPLICIT)
+        wire.receive()
+        with suppress(OSError):
+            while True:
+                wire.sock.sendall(fragment)
+
+    with ScriptedAcceptor(script) as peer, pytest.raises(PeerAborted):
+        echo(impatient, Peer("PACS", "127.0.0.1", peer.port))
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,10 @@ class Association:
         except OSError as error:
             trace.event(f"no connection to {address[0]}:{address[1]}: {error}")
             raise Unreachable(f"cannot connect to {address[0]}:{address[1]}: {error}") from error
+        except UnicodeError as error:  # of the encoding of names (IDNA)
+            raise Unreachable(
+                f"cannot connect: no host can have that name: {address[0]}"
+            ) from error
         return cls(sock, trace, timeout_seconds)
 
     def request(self, proposed: pdus.AssociateRequest) -> pdus.AssociateAccept:

@@ -27,6 +27,7 @@ _HEADER_BYTES = 6
 _MAXIMUM_LENGTH_BYTES = 16_384
 #: Longer than any PDU that may come here: an A-ASSOCIATE-AC, and a command set without a data set.
 _LONGEST_PDU_BYTES = 1 << 20
+_LONGEST_COMMAND_SET_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,8 @@ class _Connection:
             )
         except OSError as error:
             raise self._unreachable(_reason(error)) from error
+        except UnicodeError as error:  # of the encoding of names (IDNA)
+            raise self._unreachable("no host can have that name") from error
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
@@ -144,14 +147,16 @@ class _Connection:
 
     def _command_set(self) -> bytes:
         content = bytearray()
-        while True:
-            answer = self._receive(self._calling.dimse_timeout_seconds)
+        deadline = time.monotonic() + self._calling.dimse_timeout_seconds
+        while len(content) < _LONGEST_COMMAND_SET_BYTES:
+            answer = self._receive(deadline - time.monotonic())
             if not isinstance(answer, pdus.PData):
                 raise pdus.MalformedPDU(f"PDU type {answer.pdu_type:#04x}")
             for value in answer.values:
                 content += value.fragment
                 if value.is_last:
                     return bytes(content)
+        raise pdus.MalformedPDU(f"a command set over {_LONGEST_COMMAND_SET_BYTES} bytes")
 
     def release(self) -> None:
         """A-RELEASE-RQ, and wait for the answer; how the peer ends it does not change that it answered."""
@@ -186,7 +191,10 @@ class _Connection:
 
     def _fill(self, count: int, deadline: float) -> None:
         while len(self._buffer) < count:
-            self._socket.settimeout(max(deadline - time.monotonic(), 1e-6))
+            left = deadline - time.monotonic()
+            if left <= 0:  # also of a peer that always has something more to say
+                raise TimeoutError
+            self._socket.settimeout(left)
             chunk = self._socket.recv(_MAXIMUM_LENGTH_BYTES)
             if not chunk:
                 raise ConnectionError("connection closed")
