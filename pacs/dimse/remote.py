@@ -82,10 +82,16 @@ class RemoteAEs:
                 return self._known
             reading = self._reading
             if reading is None:
-                reading = self._reading = _Reading()
-                threading.Thread(
+                reading = _Reading()
+                thread = threading.Thread(
                     target=self._read, args=(reading,), name="remote AEs", daemon=True
-                ).start()
+                )
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no thread left
+                    LOGGER.error("the list of remote AEs cannot be refreshed: %s", error)
+                    return self._known
+                self._reading = reading
         # One that has taken long already is waited for no longer by those who come later.
         reading.is_over.wait(max(0.0, reading.started_at + _PATIENCE_SECONDS - time.monotonic()))
         return self._known

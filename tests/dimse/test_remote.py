@@ -102,6 +102,26 @@ def test_known_remote_aes_are_known_to_everybody_while_the_index_does_not_answer
     wait_until(lambda: remotes.titles() == ["CT1", "MR1"])
 
 
+@pytest.mark.usefixtures("impatient")
+def test_list_is_read_again_after_no_thread_could_be_started_for_it(
+    index: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    index.add_remote_ae(_remote("CT1"))
+    remotes = RemoteAEs(index)
+    assert remotes.titles() == ["CT1"]
+    index.add_remote_ae(_remote("MR1"))
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(threading.Thread, "start", start)
+        assert remotes.titles() == ["CT1"]
+
+    assert "cannot be refreshed: can't start new thread" in caplog.text
+    assert remotes.titles() == ["CT1", "MR1"]
+
+
 @pytest.mark.postgres
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
