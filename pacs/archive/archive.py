@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pacs.archive.irregularities import Once
+from pacs.archive.known_whole import KnownWhole
 from pacs.archive.redo import Redo
 from pacs.index.index import Index
 from pacs.index.records import DuplicatePolicy
@@ -24,6 +25,8 @@ class Archive:
     strict_uids: bool = False
     #: What was said of irregular instances.
     said: Once = field(default_factory=Once)
+    #: What need not be walked again before it is sent.
+    whole: KnownWhole = field(default_factory=KnownWhole)
 
     def close(self) -> None:
         """Make everything durable, close the index and give up the spool."""

@@ -2,6 +2,8 @@
 
 A receiver that decodes what it gets ends the association at such a data set, and all that is known then is that there
 was no answer. So what is cheap to find out is found out before it is sent; ``OutgoingInstance.fault`` tells the rest.
+The walk is a fourth of the processor time that a C-MOVE of CT images takes: what this process has stored, or has walked
+before, is sent without.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from typing import BinaryIO
 from pacs.archive.condition import missing_end
 from pacs.archive.retrieve import OutgoingInstance
 from pacs.dicom.sop_classes import DEFLATED
-from pacs.storage.filesystem import FilesystemStorage
 
 #: Elements in sequences, or fragments, each of which may be a read of the disk: some 2 ms from memory.
 _CHEAP_ELEMENTS = 500
@@ -25,12 +26,14 @@ def refuse_cut_off(instance: OutgoingInstance, stream: BinaryIO) -> None:
         IncompleteInstance: the message says what it lacks.
         StorageUnavailable: the file cannot be read.
     """
-    stored = instance.stored
-    is_stored = isinstance(instance.storage, FilesystemStorage)
-    # What is derived was read for that; to inflate it all takes too long.
-    if not is_stored or stored.transfer_syntax_uid in DEFLATED:
+    stored, whole = instance.stored, instance.whole
+    # To inflate it all takes too long.
+    if whole is None or stored.transfer_syntax_uid in DEFLATED:
         return
     if stream.seek(0, SEEK_END) != stored.data_set_offset + stored.data_set_size:
         # It was cut off here: whoever reads it meets its end.
         return
+    if whole.has(stored.digest, stored.transfer_syntax_uid):
+        return
     missing_end(stream, stored, most_passed=_CHEAP_ELEMENTS)
+    whole.add(stored.digest, stored.transfer_syntax_uid)

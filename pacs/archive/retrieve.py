@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from pacs.archive.archive import Archive
 from pacs.archive.condition import missing_end
+from pacs.archive.known_whole import KnownWhole
 from pacs.archive.sub_operations import Outcome, SubOperations
 from pacs.dicom.identifier import Query
 from pacs.errors import PacsError, StorageUnavailable
@@ -64,6 +65,8 @@ class OutgoingInstance:
     storage: Source
     #: The same instance as the index has it now; None if it has none any more.
     look_up: Callable[[], OutgoingInstance | None]
+    #: Where it is remembered that the data set was walked to its end; None for what is derived, whose source was read.
+    whole: KnownWhole | None = None
 
     @property
     def sop_class_uid(self) -> str:
@@ -172,7 +175,7 @@ def _outgoing(archive: Archive, stored: StoredInstance) -> OutgoingInstance:
         found = archive.index.instances([stored.key])
         return _outgoing(archive, found[0]) if found else None
 
-    return OutgoingInstance(stored, archive.storage, look_up)
+    return OutgoingInstance(stored, archive.storage, look_up, archive.whole)
 
 
 class Journal:

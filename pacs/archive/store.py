@@ -94,6 +94,7 @@ def store(archive: Archive, spooled: Spooled, origin: Origin) -> StoreOutcome:
         content=content,
     )
     outcome = _index(archive, record)
+    archive.whole.add(record.digest, header.transfer_syntax_uid)
     notes = notes_of(header, origin.transfer_syntax_uid)
     for note in notes:
         if archive.said.is_new(origin.source_ae, note):

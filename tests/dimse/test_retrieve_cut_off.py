@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import pytest
 from pydicom.uid import JPEGBaseline8Bit
 
 from pacs.archive import cut_off
+from pacs.archive.condition import missing_end
 from pacs.conformance.scp.destination import Destination
 from pacs.conformance.wire.message import Message
+from pacs.index.records import StoredInstance
 from tests.archive.holdings import keep_cut_off, make_slice
 from tests.dimse.retrieving import Getter, recorded
 from tests.factories import part10
@@ -59,6 +62,33 @@ def test_move_of_a_cut_off_instance_fails_with_what_it_lacks_and_the_others_arri
         "1.2.3.1.3": "",
     }
     assert len(destination.received) == 2
+
+
+def test_what_is_known_to_be_whole_is_not_walked_again_before_it_is_sent(
+    serve: Serve, destination: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve()
+    deposit(running.archive, make_slice(1))
+    # As if another process had stored it.
+    keep_cut_off(running.archive, part10(make_slice(2)))
+    walked: list[str] = []
+
+    def noted(stream: BinaryIO, stored: StoredInstance, most_passed: int) -> str | None:
+        walked.append(stored.sop_instance_uid)
+        return missing_end(stream, stored, most_passed)
+
+    monkeypatch.setattr(cut_off, "missing_end", noted)
+
+    assert move(running, destination) == {"1.2.3.1.1": "", CUT_OFF: ""}
+    assert walked == [CUT_OFF]
+    assert move(running, destination) == {"1.2.3.1.1": "", CUT_OFF: ""}
+    assert walked == [CUT_OFF]
+
+    keep_cut_off(running.archive, part10(make_slice(1))[:-20])
+    keep_cut_off(running.archive, part10(make_slice(2))[:-20])
+    lacking = "PixelData (7FE0,0010) lacks 20 of 64 bytes"
+    for _ in range(2):
+        assert move(running, destination) == {"1.2.3.1.1": lacking, CUT_OFF: lacking}
 
 
 def test_move_of_a_cut_off_instance_that_ends_the_association_says_what_it_lacks(
