@@ -54,9 +54,13 @@ def options_of(settings: Settings) -> Options:
 
 def retrieve_options_of(settings: Settings, archive: Archive) -> Options:
     """As ``options_of``, for who sends instances: the scratch files of conversions are in the spool."""
-    options = options_of(settings)
-    scratch = archive.storage.spool.scratch_directory
-    return replace(options, conversions=replace(options.conversions, scratch_directory=scratch))
+    options, spool = options_of(settings), archive.storage.spool
+    conversions = replace(
+        options.conversions,
+        scratch_directory=spool.scratch_directory,
+        take_room=spool.take_room,
+    )
+    return replace(options, conversions=conversions)
 
 
 @dataclass(frozen=True, slots=True)

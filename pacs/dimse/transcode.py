@@ -66,6 +66,10 @@ def _is_wanted() -> bool:
     return True
 
 
+def _is_there(_size: int) -> None:
+    """There is room for anything."""
+
+
 @dataclass(frozen=True, slots=True)
 class Conversions:
     """What conversions may take, and where their scratch files are."""
@@ -76,6 +80,8 @@ class Conversions:
     limit_seconds: float = 120
     #: The directory of scratch files; None is the system's. They have no name, so a crash leaves none.
     scratch_directory: Callable[[], str] | None = None
+    #: Told of so many bytes before they are written there; raises StorageFull if they must not be.
+    take_room: Callable[[int], None] = _is_there
 
     def open(
         self,
@@ -114,16 +120,22 @@ class Conversions:
 class _Scratch:
     """What a conversion makes: in memory while it is small, then in a file without a name."""
 
-    def __init__(self, directory: Callable[[], str] | None) -> None:
-        self._directory = directory
+    def __init__(self, limits: Conversions) -> None:
+        self._directory, self._take_room = limits.scratch_directory, limits.take_room
         self._file: IO[bytes] = BytesIO()
         self._size = 0
 
     def write(self, data: bytes) -> None:
-        """Append bytes."""
-        in_memory = self._size <= _SCRATCH_IN_MEMORY_BYTES
+        """Append bytes.
+
+        Raises:
+            StorageFull, StorageUnavailable: there is no room for them.
+        """
+        was_in_memory = self._size <= _SCRATCH_IN_MEMORY_BYTES
         self._size += len(data)
-        if in_memory and self._size > _SCRATCH_IN_MEMORY_BYTES:
+        if self._size > _SCRATCH_IN_MEMORY_BYTES:
+            self._take_room(self._size if was_in_memory else len(data))
+        if was_in_memory and self._size > _SCRATCH_IN_MEMORY_BYTES:
             before = cast("BytesIO", self._file).getbuffer()
             directory = None if self._directory is None else self._directory()
             self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - see close
@@ -191,7 +203,7 @@ class _Conversion:
             )
 
     def _scratch(self) -> _Scratch:
-        scratch = _Scratch(self._limits.scratch_directory)
+        scratch = _Scratch(self._limits)
         self._opened.append(scratch)
         return scratch
 

@@ -139,6 +139,15 @@ class Spool:
         with storage_faults("write to the spool"):
             return str(self._own_directory())
 
+    def take_room(self, size: int) -> None:
+        """Have room for so many bytes more in such a file, beside what is left free of the file system.
+
+        Raises:
+            StorageFull, StorageUnavailable: there is none.
+        """
+        with storage_faults("write to the spool"):
+            self._space.take(size)
+
     def discard(self, spooled: Spooled) -> None:
         """Remove a finished file that was refused; one that is gone is no error."""
         with storage_faults("remove from the spool"):

@@ -22,6 +22,7 @@ from pydicom.uid import (
 from pynetdicom.presentation import build_context
 
 from pacs.dimse import transcode
+from pacs.storage.spool import SpoolLimits
 from tests.dimse.retrieving import (
     SUCCESS,
     Getter,
@@ -124,6 +125,26 @@ def test_deflate_bomb_is_refused_by_the_limit_and_the_requester_is_told(
         "Cannot convert from Deflated Explicit VR Little Endian to Implicit VR Little Endian: "
         "More than 1048576 bytes (conversion_limit_bytes)"
     )
+
+
+@engine_on_sqlite
+def test_conversion_leaves_free_what_a_store_leaves_free(
+    service: RunningArchive, start_destination: StartDestination
+) -> None:
+    destination = start_destination(accepts=_implicit_only)
+    register(service.archive, "DEST", destination.port)
+    [instance] = make_study(1)
+    # More than is kept in memory.
+    _deposit_deflated(service, instance, 3 << 20)
+    service.archive.storage.spool.limit(SpoolLimits(free_bytes=1 << 60))
+
+    final = _move(service)
+
+    assert (final.status, final.comment) == (
+        ALL_FAILED,
+        f"Cannot write to the spool: {1 << 40} MiB are kept free",
+    )
+    assert spool_files(service.archive) == []
 
 
 @engine_on_sqlite
