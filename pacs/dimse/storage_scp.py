@@ -65,7 +65,11 @@ class SpoolSink:
     def discard(self) -> None:
         """Remove what was written; harmless when it was handed over already."""
         if self._spooled is not None:
-            self._spool.discard(self._spooled)
+            try:
+                self._spool.discard(self._spooled)
+            except PacsError as error:
+                # The next sweep removes it. An answer, or the end of an association, does not fail for that.
+                LOGGER.warning("%s stays in the spool: %s", self._spooled.path, error.message)
         elif self._writer is not None:
             self._writer.discard()
         self._writer = self._spooled = None

@@ -30,7 +30,10 @@ from pynetdicom.presentation import build_context
 
 from pacs.dicom.sop_classes import is_storage_sop_class
 from pacs.dimse.engine import command
+from pacs.errors import StorageUnavailable
 from pacs.index.records import Service
+from pacs.storage.base import Spooled
+from pacs.storage.spool import Spool
 from tests.dimse.engine.wire import IMPLICIT, Wire, echo_command, message, store_command
 from tests.factories import make_instance
 from tests.outages import index_outage, largest_file
@@ -478,3 +481,24 @@ def test_sender_that_aborts_leaves_the_server_as_it_was(service: RunningArchive)
 
     wait_until(lambda: not engine_associations(service))
     assert spool_files(service.archive) == []
+
+
+@engine_on_sqlite
+def test_refused_store_is_answered_though_its_file_cannot_be_removed_from_the_spool(
+    service: RunningArchive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def discard(_spool: Spool, _spooled: Spooled) -> None:
+        raise StorageUnavailable("Cannot remove from the spool: Read-only file system")
+
+    monkeypatch.setattr(Spool, "discard", discard)
+
+    with Wire(service.port) as wire:
+        wire.associate({1: (CTImageStorage, IMPLICIT)})
+        for message_id in (1, 2):
+            command_set = store_command(PRIVATE_SOP_CLASS, "1.2.3", message_id)
+            wire.send(message(1, command_set, b"data"))
+            answer = wire.answer()
+            assert (answer["MessageIDBeingRespondedTo"], answer["Status"]) == (message_id, 0x0122)
+
+    wait_until(lambda: not engine_associations(service))
+    assert "stays in the spool: Cannot remove from the spool: Read-only" in caplog.text
