@@ -238,8 +238,14 @@ class _Conversion:
         unit = image.bits_allocated // 8 if target.is_big_endian else 1
         for fragments in frames:
             self._check()
-            encoded = b"".join(self._read(layout, begin, end) for begin, end in fragments)
-            decoded = decoder.decode(encoded)
+            try:
+                encoded = b"".join(self._read(layout, begin, end) for begin, end in fragments)
+                decoded = decoder.decode(encoded)
+            except MemoryError:
+                # That one image is too large says nothing of the process, which would end itself otherwise.
+                raise NotTranscodable(
+                    f"There is no memory for a frame of {image.frame_bytes} bytes"
+                ) from None
             if len(decoded) != image.frame_bytes:
                 raise FramesNotExtractable(
                     f"A frame decodes to {len(decoded)} bytes, not {image.frame_bytes}"

@@ -420,6 +420,18 @@ def test_conversion_that_takes_too_long_is_refused_with_the_name_of_the_setting(
         _open(_deflated(8 << 20), Conversions(limit_seconds=0))
 
 
+def test_frame_that_there_is_no_memory_for_fails_its_conversion_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def decode(_decoder: FrameDecoder, _encoded: bytes) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(FrameDecoder, "decode", decode)
+
+    with pytest.raises(NotTranscodable, match="There is no memory for a frame of"):
+        _open(_written(_rle()[0]), Conversions())
+
+
 @pytest.mark.parametrize(
     "stored", [pytest.param(_rle, id="frames"), pytest.param(_deflated, id="deflated")]
 )
