@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import shlex
 import socket
 import time
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class AccessPolicy:
             )
         return (
             f"AE {calling_ae!r} at {host} is not registered; to let it in: "
-            f"pacs ae add {calling_ae.strip() or 'TITLE'} {host} PORT"
+            f"pacs ae add {shlex.quote(calling_ae.strip() or 'TITLE')} {host} PORT"
         )
 
     def _calls_from(self, remote: RemoteAE, host: str) -> bool:

@@ -160,6 +160,9 @@ def test_refusal_tells_the_operator_the_command(index: Index) -> None:
     explained = _policy(index).explain_refusal("CT9", STRANGER)
 
     assert f"pacs ae add CT9 {STRANGER} PORT" in explained
+    # It is the stranger who has chosen the title, and the operator whose shell reads it.
+    explained = _policy(index).explain_refusal("$(reboot) `x`", STRANGER)
+    assert explained.endswith(f"pacs ae add '$(reboot) `x`' {STRANGER} PORT")
 
 
 # Over the network
