@@ -202,6 +202,10 @@ def _carry_out(
     try:
         yield total
         yield from _send_all(retrieve, prepared.instances, stock)
+    except Exception:
+        # Of ours, or of the engine, which answers and logs it.
+        retrieve.conclude(Status.UNABLE_TO_PROCESS, "Processing failure")
+        raise
     finally:
         # Also when the requester has vanished: the engine closes this generator.
         journal.finish(retrieve.final, retrieve.comment)

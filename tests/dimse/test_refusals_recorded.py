@@ -7,12 +7,21 @@ import logging
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
+from pacs.archive.retrieve import Journal
 from pacs.conformance.wire import pdu as pdus
 from pacs.conformance.wire.association import Association, proposed_contexts
 from pacs.conformance.wire.message import CommandField, request
 from pacs.conformance.wire.trace import Trace
-from tests.dimse.retrieving import Getter, recorded, study_query
-from tests.peers import STUDY_ROOT_FIND, STUDY_ROOT_GET, association, responses, wait_until
+from pacs.dimse.storage_scu import StorageLink
+from tests.dimse.retrieving import Getter, make_study, recorded, study_query
+from tests.peers import (
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    association,
+    deposit,
+    responses,
+    wait_until,
+)
 from tests.serving import Serve, engine_on_sqlite
 
 
@@ -40,6 +49,28 @@ def test_refused_get_is_recorded_with_its_level(serve: Serve) -> None:
 
     record, _ = recorded(running)
     assert record.request.level == "STUDY"
+
+
+@engine_on_sqlite
+@pytest.mark.parametrize(
+    "broken", [(StorageLink, "prepare"), (Journal, "add")], ids=["sending", "recording"]
+)
+def test_retrieve_that_a_fault_of_ours_ends_is_not_recorded_as_the_requesters(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, broken: tuple[type, str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    running = serve()
+    deposit(running.archive, *make_study(2))
+    monkeypatch.setattr(*broken, fail)
+
+    final = Getter().retrieve(running, study_query()).final
+
+    assert (final.status, final.comment) == (0xC000, "Processing failure")
+    record, _ = recorded(running)
+    assert record.outcome is not None
+    assert (record.outcome.status, record.outcome.error_comment) == (0xC000, "Processing failure")
 
 
 @engine_on_sqlite

@@ -114,8 +114,9 @@ class Retrieve:
             self._perform(generator)
         except PacsError as error:
             self._final(status_dataset(Status.UNABLE_TO_PROCESS, error.comment))
-        except Exception:
-            LOGGER.exception("%s: the handler of %s failed", self.assoc.label, self.event.name)
+        except Exception as error:
+            LOGGER.exception("%s: serving %s failed", self.assoc.label, self.event.name)
+            _tell(generator, error)
             self._final(status_dataset(Status.UNABLE_TO_PROCESS, "Processing failure"))
         finally:
             close(generator)
@@ -213,3 +214,10 @@ class Retrieve:
         response.NumberOfCompletedSuboperations = min(operations.completed, _MAX_US)
         response.NumberOfFailedSuboperations = min(operations.failed, _MAX_US)
         response.NumberOfWarningSuboperations = min(operations.warning, _MAX_US)
+
+
+def _tell(handler: _Handler | None, error: Exception) -> None:
+    """Have a handler that waits at its yield hear of what went wrong, for its record; it has no say any more."""
+    with suppress(Exception):  # the same one, or another that follows from it
+        if handler is not None:
+            handler.throw(error)
