@@ -13,6 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -87,17 +88,22 @@ def handle_move(
     """Handle ``evt.EVT_C_MOVE``; with a ``limit``, one of more instances is refused as a whole."""
     title = str(event.request.MoveDestination or "").strip()
     remote = remotes.get(title)
+    stock = None if isinstance(event.assoc, EngineAssociation) else _StockOutcomes()
+    address: _Address | None = None
+    prepared: Prepared | None = None
     try:
         rights = rights_of(event)
         rights.require(Service.MOVE)
         rights.require_destination(title)
         query = _parse(event)
-        prepared = None if remote is None else prepare(archive, query, limit)
+        if remote is not None:
+            prepared = prepare(archive, query, limit)
+            address = destination_address(remotes, remote, prepared.plan, stock)
     except PacsError as error:
         yield _refused_address(remotes, remote)
         yield from _refuse(event, archive, Service.MOVE, title, error)
         return
-    if remote is None or prepared is None:
+    if prepared is None or address is None:
         journal = _journal(event, archive, Service.MOVE, title, 0, query)
         known = ", ".join(remotes.titles()) or "none"
         LOGGER.warning(
@@ -111,8 +117,7 @@ def handle_move(
         journal.finish(Status.MOVE_DESTINATION_UNKNOWN, comment)
         yield _UNKNOWN
         return
-    stock = None if isinstance(event.assoc, EngineAssociation) else _StockOutcomes()
-    yield destination_address(remotes, remote, prepared.plan, stock)
+    yield address
     yield from _carry_out(event, archive, Service.MOVE, title, query, prepared, stock)
 
 
@@ -140,9 +145,11 @@ def _parse(event: Any) -> Query:
 def _refused_address(remotes: RemoteAEs, remote: RemoteAE | None) -> _Address:
     # A stock AE associates before it asks for the status, and cannot without a context. Ours does not.
     kwargs: dict[str, Any] = {"contexts": [build_context(VERIFICATION)]}
-    if remote is None:
-        return *_NOWHERE, kwargs
-    return remote.host, remote.port, kwargs | {"tls_args": remotes.tls_args(remote)}
+    if remote is not None:
+        with suppress(PacsError):  # what TLS needs is not there: that may be why
+            kwargs["tls_args"] = remotes.tls_args(remote)
+            return remote.host, remote.port, kwargs
+    return *_NOWHERE, kwargs
 
 
 def destination_address(
@@ -151,7 +158,11 @@ def destination_address(
     retrieve_plan: RetrievePlan,
     stock: _StockOutcomes | None = None,
 ) -> _Address:
-    """Where a plan is sent, as the contract wants it: host, port, and what ``AE.associate`` takes."""
+    """Where a plan is sent, as the contract wants it: host, port, and what ``AE.associate`` takes.
+
+    Raises:
+        InvalidSetting: a file that TLS needs cannot be used.
+    """
     kwargs: dict[str, Any] = {"ae_title": remote.title, "tls_args": remotes.tls_args(remote)}
     contexts = contexts_for(retrieve_plan.contexts)
     if stock is not None:

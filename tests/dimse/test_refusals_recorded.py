@@ -12,13 +12,19 @@ from pacs.conformance.wire import pdu as pdus
 from pacs.conformance.wire.association import Association, proposed_contexts
 from pacs.conformance.wire.message import CommandField, request
 from pacs.conformance.wire.trace import Trace
+from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.storage_scu import StorageLink
+from pacs.errors import InvalidSetting
+from pacs.index.records import RemoteAE
 from tests.dimse.retrieving import Getter, make_study, recorded, study_query
 from tests.peers import (
     STUDY_ROOT_FIND,
     STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
     association,
+    closed_port,
     deposit,
+    register,
     responses,
     wait_until,
 )
@@ -71,6 +77,30 @@ def test_retrieve_that_a_fault_of_ours_ends_is_not_recorded_as_the_requesters(
     record, _ = recorded(running)
     assert record.outcome is not None
     assert (record.outcome.status, record.outcome.error_comment) == (0xC000, "Processing failure")
+
+
+@engine_on_sqlite
+def test_move_to_a_destination_that_cannot_be_called_with_tls_is_recorded_with_the_reason(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reason = "tls_ca: /etc/pacs/ca.pem cannot be read: Permission denied"
+
+    def tls_args(_remotes: RemoteAEs, _remote: RemoteAE) -> None:
+        raise InvalidSetting(reason)
+
+    running = serve()
+    deposit(running.archive, *make_study(2))
+    register(running.archive, "DEST", closed_port(), tls=True)
+    monkeypatch.setattr(RemoteAEs, "tls_args", tls_args)
+
+    with association(running, STUDY_ROOT_MOVE) as assoc:
+        final = responses(assoc.send_c_move(study_query(), "DEST", STUDY_ROOT_MOVE))[-1]
+
+    assert (final.status, final.comment) == (0xC000, reason)
+    record, _ = recorded(running)
+    assert record.outcome is not None
+    assert (record.outcome.status, record.outcome.error_comment) == (0xC000, reason)
+    assert f"C-MOVE refused: {reason}" in caplog.text
 
 
 @engine_on_sqlite
