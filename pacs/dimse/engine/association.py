@@ -30,6 +30,8 @@ _OUR_FAULT = "the archive failed; its log says where"
 _NO_REASON_GIVEN = (0x02, 0x01, 0x01)
 #: An association that was silent for so long idles.
 _BUSY_SECONDS = 1.0
+#: Many times what a peer sends between two looks at it while an operation of its own is under way.
+_MOST_POLLED_PDUS = 32
 
 
 class EngineAssociation(Association):
@@ -181,9 +183,13 @@ class EngineAssociation(Association):
         return self._kill
 
     def poll_peer(self) -> None:
-        """Take in what the peer has sent so far (C-CANCEL, release, abort) without waiting."""
-        while self.dul.is_established and self.dul.pump(0):
-            if self.dimse.has_message():
+        """Take in what the peer has sent so far (C-CANCEL, release, abort) without waiting.
+
+        Of more than so many PDUs the rest is for the next time: a peer that always has something more to send would
+        hold up whatever is done between two looks at it.
+        """
+        for _ in range(_MOST_POLLED_PDUS):
+            if not self.dul.is_established or not self.dul.pump(0) or self.dimse.has_message():
                 return
 
     def is_cancelled(self, message_id: int) -> bool:

@@ -5,6 +5,7 @@ PS3.7 9.3.2.3 (cancel), PS3.8 7.2 to 7.4 and 9.2 (release, its collision, abort,
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -195,6 +196,29 @@ def test_cancel_of_another_message_changes_nothing() -> None:
         bench.go_on.set()
 
         assert _final(wire) == (SUCCESS, _LIMIT + 1)
+
+
+def test_cancels_without_end_do_not_hold_an_operation_up() -> None:
+    with _running() as bench, Wire(bench.port) as wire:
+        wire.associate(_CONTEXTS)
+        wire.send(message(3, _find(4), _QUERY))
+        assert wire.answer()["Status"] == PENDING
+        cancels = message(3, _cancel(5)) * 1000
+        is_answered = threading.Event()
+
+        def flood() -> None:
+            while not is_answered.is_set():
+                wire.send(cancels)
+
+        flooding = threading.Thread(target=flood)
+        flooding.start()
+        try:
+            bench.go_on.set()
+            assert _final(wire) == (SUCCESS, _LIMIT)
+        finally:
+            is_answered.set()
+            wire.sock.shutdown(socket.SHUT_RDWR)
+            flooding.join()
 
 
 def test_cancel_after_the_last_response_does_not_cancel_the_next_of_that_message_id() -> None:
