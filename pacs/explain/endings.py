@@ -69,13 +69,20 @@ def _called_ae(record: AssociationRecord, site: Site) -> Iterator[Advice]:
     yield Advice("Or have any called title taken: set require_called_ae_title = false.")
 
 
-def _congestion(_record: AssociationRecord, site: Site) -> Iterator[Advice]:
+def _congestion(record: AssociationRecord, site: Site) -> Iterator[Advice]:
     limit = site.settings.get("maximum_associations", "100")
     yield Advice(
-        f"At most maximum_associations = {limit} are served at a time. Does the peer release those that it "
-        f"does not need? If they are needed, raise the setting:",
+        f"At most maximum_associations = {limit} are served at a time, and a part of them for one AE or host. Does "
+        f"the peer release those that it does not need? If they are needed, raise that setting, or "
+        f"maximum_associations_per_ae or maximum_associations_per_host; the log says which one it was:",
         ("pacs", "config", "show"),
     )
+    title = record.calling_ae
+    if title and title not in site.remotes:
+        yield Advice(
+            "A registered AE that calls from its own host has no share of that host, and may have the last tenth:",
+            registration(title, host=record.calling_host),
+        )
 
 
 _PEERS_FAULT = says("This is to be mended in the peer.")

@@ -137,6 +137,23 @@ def test_each_rejection_and_abort_of_the_standard_has_a_row() -> None:
     assert set(endings.ABORTS) == set(ABORTS)
 
 
+@pytest.mark.parametrize(
+    ("calling", "commands"),
+    [("CT1", []), ("WS", ["pacs ae add WS 10.0.0.9 PORT"])],
+    ids=["registered", "stranger"],
+)
+def test_local_limit_is_explained_with_every_limit_there_is(
+    calling: str, commands: list[str]
+) -> None:
+    rejected = record(AssociationEnding.REJECTED, 2, 3, 2, calling_ae=calling)
+
+    advice = explain_ending(rejected, SITES[1]).change
+
+    assert [one.command_line for one in advice] == ["pacs config show", *commands]
+    for setting in ("maximum_associations = 3", "_per_ae", "_per_host"):
+        assert setting in advice[0].text
+
+
 def test_each_ending_is_explained() -> None:
     for one in every_ending():
         found = explain_ending(one, Site())
