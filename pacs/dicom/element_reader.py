@@ -296,12 +296,15 @@ class ElementReader(ElementHeaders):
         head = self._source.read_at(position, _HEADER_BYTES)
         if head[:1] not in _FILLERS or head.strip(head[:1]) or len(head) < _HEADER_BYTES:
             return position
+        # So much at a time as there was before: a few bytes of it between many elements must not cost a read each.
+        size = _HEADER_BYTES
         while True:
-            piece = self._source.read_at(position, _FILLER_BYTES)
+            piece = self._source.read_at(position, size)
             filled = len(piece) - len(piece.lstrip(head[:1]))
             if not piece or filled < len(piece):
                 return position + filled - filled % _HEADER_BYTES
             position += filled
+            size = min(2 * size, _FILLER_BYTES)
 
     def _end(self, header: ElementHeader) -> int:
         end = header.value_at + header.length

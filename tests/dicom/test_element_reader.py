@@ -268,3 +268,34 @@ def test_wanted_too_many_elements_is_invalid_in_bounded_time(data_set: bytes) ->
         read(data_set)
 
     assert time.process_time() - started < 20
+
+
+class CountedStream(io.BytesIO):
+    """Counts the bytes that are read from it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+def test_whole_with_padding_between_elements_reads_each_byte_a_few_times_at_most() -> None:
+    data_set = (explicit(PATIENT_ID, "LO", b"A ") + b"\0" * 8) * 10_000
+    stream = CountedStream(data_set)
+
+    found = ElementReader(StreamBytes(stream, 0)).whole(EXPLICIT_LITTLE, {PATIENT_ID})
+
+    assert values(found) == {PATIENT_ID: b"A "}
+    assert stream.count < 2 * len(data_set)
+
+
+def test_whole_reads_on_behind_more_padding_than_one_read_takes() -> None:
+    data_set = (
+        explicit(PATIENT_ID, "LO", b"A ") + b"\0" * 1_000_000 + explicit(COMMENTS, "LT", b"B ")
+    )
+
+    found = ElementReader(StreamBytes(io.BytesIO(data_set), 0)).whole(EXPLICIT_LITTLE, {COMMENTS})
+
+    assert values(found) == {COMMENTS: b"B "}
