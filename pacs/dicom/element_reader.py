@@ -80,6 +80,7 @@ class ElementReader(ElementHeaders):
         super().__init__(source, most_passed)
         self._maximum_value_bytes = maximum_value_bytes
         self._sequence_bytes = 0
+        self._highest = 0  # of the tags passed
         #: The tags that ``wanted`` found but did not take.
         self.left_out: set[int] = set()
         #: Encapsulated Pixel Data that ``whole`` came by.
@@ -99,14 +100,13 @@ class ElementReader(ElementHeaders):
         Pixel Data has the rest of its elements.
         """
         found: Elements = {}
-        is_past = False
         try:
             for header in self._steps(encoding, tags, _NO_TAG, found):
-                is_past = is_past or header.tag > last
+                self._highest = max(self._highest, header.tag)
                 if header.tag == _PIXEL_DATA and header.length == UNDEFINED_LENGTH:
                     break
         except InvalidInstance:
-            if not is_past:
+            if self._highest <= last:
                 raise
         return found
 
@@ -193,7 +193,7 @@ class ElementReader(ElementHeaders):
             return position
         window, begin = self._source.at_hand(position)
         at, is_implicit = begin, encoding.is_implicit
-        size = len(window)
+        size, taken = len(window), 0
         while at + 12 <= size:
             if is_implicit:
                 group, number, length = IMPLICIT_HEADER(window, at)
@@ -211,8 +211,9 @@ class ElementReader(ElementHeaders):
                 if plain is None:
                     break
                 found[tag] = plain
-            at = end
+            at, taken = end, tag
             self._elements += 1
+        self._highest = max(self._highest, taken)
         return position + at - begin
 
     def elements(

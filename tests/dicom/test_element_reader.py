@@ -299,3 +299,24 @@ def test_whole_reads_on_behind_more_padding_than_one_read_takes() -> None:
     found = ElementReader(StreamBytes(io.BytesIO(data_set), 0)).whole(EXPLICIT_LITTLE, {COMMENTS})
 
     assert values(found) == {COMMENTS: b"B "}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(explicit(COMMENTS, "LT", b"")[:6], id="cut header"),
+        pytest.param(explicit(COMMENTS, "##", b"", length=5000), id="unreadable VR"),
+    ],
+)
+def test_gathered_minds_what_is_wrong_before_the_last_wanted_tag_and_not_behind(
+    wrong: bytes,
+) -> None:
+    data_set = explicit(PATIENT_ID, "LO", b"A ") + explicit(0x00101010, "AS", b"030Y")
+
+    def gathered(last: int) -> Elements:
+        source = StreamBytes(io.BytesIO(data_set + wrong), 0)
+        return ElementReader(source).gathered(EXPLICIT_LITTLE, {PATIENT_ID}, last)
+
+    assert values(gathered(PATIENT_ID)) == {PATIENT_ID: b"A "}
+    with pytest.raises(InvalidInstance):
+        gathered(COMMENTS)
