@@ -320,3 +320,39 @@ def test_gathered_minds_what_is_wrong_before_the_last_wanted_tag_and_not_behind(
     assert values(gathered(PATIENT_ID)) == {PATIENT_ID: b"A "}
     with pytest.raises(InvalidInstance):
         gathered(COMMENTS)
+
+
+@pytest.mark.parametrize(
+    ("element", "encoding"),
+    [
+        pytest.param(explicit(UNWANTED, "ZZ", b""), EXPLICIT_LITTLE, id="VR that is none"),
+        pytest.param(undefined(UNWANTED, b"", vr="UN"), EXPLICIT_LITTLE, id="UN"),
+        pytest.param(explicit(UNWANTED, "SH", b"", order=">"), EXPLICIT_BIG, id="big endian"),
+    ],
+)
+def test_unwanted_elements_that_take_a_second_look_are_bounded_within_items_too(
+    element: bytes, encoding: Encoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs.dicom.element_headers.MAX_ELEMENTS", 100)
+    order = ">" if encoding.is_big_endian else "<"
+    first = explicit(0x00080005, "CS", b"", order=order)
+
+    def with_elements(number: int) -> bytes:
+        content = item(first + element * number + first, order=order, is_undefined=True)
+        return first + undefined(UNWANTED, content, order=order)
+
+    assert read(with_elements(90), encoding) == {}
+    with pytest.raises(InvalidInstance, match="more than 100 elements"):
+        read(with_elements(110), encoding)
+
+
+def test_unwanted_empty_items_are_passed_over_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = item(b"", is_undefined=True) * 100
+
+    def refuse(*_: object) -> int:
+        raise AssertionError("took a second look")
+
+    monkeypatch.setattr(ElementReader, "_step_in_sequence", refuse)
+    after = explicit(PATIENT_ID, "LO", b"A ")
+
+    assert values(read(undefined(UNWANTED, items) + after)) == {PATIENT_ID: b"A "}
