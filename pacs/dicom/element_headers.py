@@ -355,6 +355,7 @@ class ElementHeaders:
         """Pass over encapsulated Pixel Data (PS3.5 A.4), reading no more than the headers of its fragments."""
         source, unpack, peek = self._source, encoding.tag_and_length.unpack, self._source.peek
         position, count, last_at, last_bytes = header.value_at, -1, 0, 0
+        most = self._most_passed - self._passed
         while True:
             head = peek(position, 8) if last_bytes > _SMALL_FRAGMENT_BYTES else None
             if head is None:
@@ -367,7 +368,7 @@ class ElementHeaders:
             if number != _ITEM_NUMBER or group != _DELIMITER_GROUP or length == UNDEFINED_LENGTH:
                 break
             count += 1
-            if count > self._most_passed:
+            if count > most:
                 self._pass(count, header.tag)
             last_at, last_bytes = position + 8, length
             position = last_at + length

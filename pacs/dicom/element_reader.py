@@ -59,6 +59,8 @@ _PIXEL_DATA = 0x7FE00010
 #: What a data set may be filled up with behind its last element.
 _FILLERS = (b"\0", b" ", b"\xff")
 _FILLER_BYTES = 64 * 1024
+#: The fragments of an image that is no multi-frame, with the Basic Offset Table.
+_FEW_FRAGMENTS = 16
 #: Above every tag.
 _NO_TAG = 1 << 32
 
@@ -96,15 +98,16 @@ class ElementReader(ElementHeaders):
     def gathered(self, encoding: Encoding, tags: Container[int], last: int) -> Elements:
         """As ``wanted``, also those behind ``last``, if reading on to them is cheap.
 
-        Fragments are not walked, and what is wrong behind ``last`` is not looked at: a data set that was cut in its
-        Pixel Data has the rest of its elements.
+        Not more than a few fragments are walked, and what is wrong behind ``last`` is not looked at: a data set that
+        was cut in its Pixel Data has the rest of its elements.
         """
         found: Elements = {}
         try:
             for header in self._steps(encoding, tags, _NO_TAG, found):
                 self._highest = max(self._highest, header.tag)
                 if header.tag == _PIXEL_DATA and header.length == UNDEFINED_LENGTH:
-                    break
+                    # Each fragment could be a read of the disk.
+                    self._most_passed = min(self._most_passed, self._passed + _FEW_FRAGMENTS)
         except InvalidInstance:
             if self._highest <= last:
                 raise
