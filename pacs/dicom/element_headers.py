@@ -14,8 +14,6 @@ from enum import Enum, auto
 from struct import Struct
 from typing import NamedTuple
 
-from pydicom.valuerep import VR
-
 from pacs.dicom.byte_source import ByteSource
 from pacs.dicom.encoding import (
     EXPLICIT_LITTLE,
@@ -26,6 +24,7 @@ from pacs.dicom.encoding import (
     LONG_VRS,
     SEQUENCE_DELIMITER,
     UNDEFINED_LENGTH,
+    VRS,
     Encoding,
 )
 from pacs.dicom.error_comment import about
@@ -44,7 +43,6 @@ _SMALL_FRAGMENT_BYTES = 2048
 # As many Items without content are looked behind for the first element of a sequence.
 _EMPTY_ITEMS = 16
 
-VRS = {str(vr).encode(): str(vr) for vr in VR if len(str(vr)) == 2}
 #: The bytes of an element's header by VR, little endian (PS3.5 7.1.2).
 HEADER_SIZES = {vr: 12 if vr in LONG_VRS else 8 for vr in VRS}
 EXPLICIT_HEADER = Struct("<HH2sH").unpack_from

@@ -29,7 +29,6 @@ from pacs.dicom.element_headers import (
     IMPLICIT_HEADER,
     LONG_LENGTH,
     MAX_PASSED_ELEMENTS,
-    VRS,
     ElementHeader,
     ElementHeaders,
     Fragments,
@@ -40,6 +39,7 @@ from pacs.dicom.encoding import (
     ITEM_DELIMITER,
     SEQUENCE_DELIMITER,
     UNDEFINED_LENGTH,
+    VRS,
     Encoding,
 )
 from pacs.dicom.error_comment import about
