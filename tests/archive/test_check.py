@@ -34,10 +34,10 @@ from tests.archive.holdings import (
     contents,
     findings,
     keep,
+    keep_cut_off,
     location_of,
     look,
     make_slice,
-    put_cut_off,
     put_orphan,
     spool,
     stored_locations,
@@ -478,7 +478,7 @@ def test_check_without_repair_writes_nothing(
 
 
 def test_check_deep_finds_what_was_cut_off_before_it_was_received(archive: Archive) -> None:
-    location = put_cut_off(archive)
+    location = keep_cut_off(archive, part10(make_slice())[:-20])
 
     assert [one.finding for one in look(archive, deep=False)] == [Finding.SOUND]
     checked = only(look(archive))
