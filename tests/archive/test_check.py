@@ -299,6 +299,19 @@ def test_check_changed_byte_is_found_by_a_deep_look(
     assert only(look(archive, deep=deep)).finding is finding
 
 
+def test_check_deep_calls_bytes_that_changed_by_that_and_not_cut_off(archive: Archive) -> None:
+    keep(archive, make_slice())
+    path = path_of(archive)
+    data = path.read_bytes()
+    length_at = data.index(b"\xe0\x7f\x10\x00") + 8
+    path.write_bytes(data[:length_at] + b"\xf0" + data[length_at + 1 :])
+
+    checked = only(look(archive))
+
+    assert checked.finding is Finding.DAMAGED
+    assert checked.detail == "the SHA-256 is not the one it was stored with"
+
+
 def test_check_repair_never_touches_a_damaged_file(archive: Archive) -> None:
     keep(archive, make_slice())
     spoil(path_of(archive))
