@@ -261,9 +261,9 @@ class ElementReader(ElementHeaders):
     def find(
         self, tags: Container[int], begin: int, end: int, encoding: Encoding
     ) -> Iterator[ElementHeader]:
-        """The headers of the elements with one of these tags, between two positions within an Item."""
+        """The headers of the elements with one of these tags, between two positions of a data set or Item."""
         position = begin
-        while position < end:
+        while position < end and self._has_element(position, None, encoding):
             header = self.header(position, encoding)
             if header.tag == ITEM_DELIMITER:
                 return

@@ -322,6 +322,14 @@ def test_gathered_minds_what_is_wrong_before_the_last_wanted_tag_and_not_behind(
         gathered(COMMENTS)
 
 
+@pytest.mark.parametrize("padding", [b"", b"\0", b"  ", b"\0" * 11, b"\xff" * 5])
+def test_find_ends_where_padding_does(padding: bytes) -> None:
+    data_set = implicit(PATIENT_ID, b"A ") + padding
+    reader = ElementReader(StreamBytes(io.BytesIO(data_set), 0))
+
+    assert list(reader.find({COMMENTS}, 0, len(data_set), IMPLICIT_LITTLE)) == []
+
+
 @pytest.mark.parametrize(
     ("element", "encoding"),
     [
