@@ -159,8 +159,9 @@ class InflatedBytes:
         return self._window[at : at + size]
 
     def reaches(self, position: int) -> bool:
-        """Whether the data set has at least ``position`` bytes."""
-        self._advance(position)
+        """Whether the data set has at least ``position`` bytes; the one before it can still be read."""
+        while self.end < position and self._move_on():
+            pass
         return self.end >= position
 
     def at_hand(self, position: int) -> tuple[bytes, int]:
@@ -180,9 +181,8 @@ class InflatedBytes:
 
     def _advance(self, position: int) -> None:
         # Inflates up to the position and forgets what lies before it.
-        while self.end < position:
-            if not self._move_on():
-                return
+        if not self.reaches(position):
+            return
         if position - self._start > _WINDOW_BYTES:
             self._window = self._window[position - self._start :]
             self._start = position

@@ -14,8 +14,6 @@ from enum import Enum, auto
 from struct import Struct
 from typing import NamedTuple
 
-from pydicom.valuerep import VR
-
 from pacs.dicom.byte_source import ByteSource
 from pacs.dicom.encoding import (
     EXPLICIT_LITTLE,
@@ -26,13 +24,15 @@ from pacs.dicom.encoding import (
     LONG_VRS,
     SEQUENCE_DELIMITER,
     UNDEFINED_LENGTH,
+    VRS,
     Encoding,
 )
 from pacs.dicom.error_comment import about
 from pacs.dicom.plain_values import dictionary_facts
 from pacs.errors import IncompleteInstance, InvalidInstance
 
-# About 0.5 s. The largest structured reports have some ten thousands of elements.
+# About 0.5 s, and 5 s if each takes a second look, also within sequences (big endian, a VR that is none, UN).
+# The largest structured reports have some ten thousands of elements.
 MAX_ELEMENTS = 500_000
 # Passed over within sequences, about 2 s: 20,000 frames with 200 elements each in their functional groups.
 MAX_PASSED_ELEMENTS = 4_000_000
@@ -43,16 +43,16 @@ _SMALL_FRAGMENT_BYTES = 2048
 # As many Items without content are looked behind for the first element of a sequence.
 _EMPTY_ITEMS = 16
 
-VRS = {str(vr).encode(): str(vr) for vr in VR if len(str(vr)) == 2}
 #: The bytes of an element's header by VR, little endian (PS3.5 7.1.2).
 HEADER_SIZES = {vr: 12 if vr in LONG_VRS else 8 for vr in VRS}
 EXPLICIT_HEADER = Struct("<HH2sH").unpack_from
 IMPLICIT_HEADER = Struct("<HHL").unpack_from
 LONG_LENGTH = Struct("<L").unpack_from
-_NUMBER_AND_LENGTH = Struct("<HL")
+_LONG_HEADER = Struct("<HH2sHL").unpack_from
 DELIMITERS = frozenset({ITEM_DELIMITER, SEQUENCE_DELIMITER})
 _ITEM_TAGS = DELIMITERS | {ITEM}
 _DELIMITER_GROUP = 0xFFFE
+_DELIMITER_GROUP_BYTES = b"\xfe\xff"
 _ITEM_NUMBER, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD
 
 
@@ -290,29 +290,37 @@ class ElementHeaders:
         window, begin = self._source.at_hand(position)
         at, last_at = begin, len(window) - _LONG_HEADER_BYTES
         is_implicit, passed, sizes = open_encodings[-1].is_implicit, 0, HEADER_SIZES
+        is_in_item = len(open_encodings) % 2 == 0
         while at <= last_at:
             passed += 1
-            group, _, vr, length = EXPLICIT_HEADER(window, at)
+            group, number, vr, length, long_length = _LONG_HEADER(window, at)
             if group == _DELIMITER_GROUP:
-                after = _behind_delimiter(window, at, open_encodings)
-                at = max(at, after)
-                if after < 0 or len(open_encodings) == open_before:
+                after = _behind_delimiter(window, at, number, open_encodings)
+                at = after or at
+                # Beyond a UN, which is little endian in all surroundings, it may go on in big endian.
+                if (
+                    not after
+                    or len(open_encodings) == open_before
+                    or open_encodings[-1].is_big_endian
+                ):
                     break
-                if open_encodings[-1].is_big_endian:
-                    break  # the sequence was a UN, which is little endian in all surroundings
                 is_implicit = open_encodings[-1].is_implicit
+                is_in_item = len(open_encodings) % 2 == 0
                 continue
             header_size = 8 if is_implicit else sizes.get(vr, 0)
-            if header_size == 0 or len(open_encodings) % 2:
+            if header_size == 0 or not is_in_item:
                 break
-            if is_implicit or header_size == _LONG_HEADER_BYTES:
-                (length,) = LONG_LENGTH(window, at + header_size - 4)
+            if header_size == _LONG_HEADER_BYTES:
+                length = long_length
+            elif is_implicit:
+                (length,) = LONG_LENGTH(window, at + 4)
             if length != UNDEFINED_LENGTH:
                 at += header_size + length
             elif vr == b"UN" and not is_implicit:
                 break
             else:
                 open_encodings.append(open_encodings[-1])
+                is_in_item = False
                 at += header_size
         self._passed += passed
         return position + at - begin
@@ -332,7 +340,6 @@ class ElementHeaders:
         encoding = open_encodings[-1]
         if not self._source.reaches(position + 1):
             raise self._unended(position, within)
-        self._elements -= 1
         header = self.header(position, encoding)
         if header.tag == ITEM_DELIMITER:
             open_encodings.pop()
@@ -346,6 +353,7 @@ class ElementHeaders:
         """Pass over encapsulated Pixel Data (PS3.5 A.4), reading no more than the headers of its fragments."""
         source, unpack, peek = self._source, encoding.tag_and_length.unpack, self._source.peek
         position, count, last_at, last_bytes = header.value_at, -1, 0, 0
+        most = self._most_passed - self._passed
         while True:
             head = peek(position, 8) if last_bytes > _SMALL_FRAGMENT_BYTES else None
             if head is None:
@@ -358,7 +366,7 @@ class ElementHeaders:
             if number != _ITEM_NUMBER or group != _DELIMITER_GROUP or length == UNDEFINED_LENGTH:
                 break
             count += 1
-            if count > self._most_passed:
+            if count > most:
                 self._pass(count, header.tag)
             last_at, last_bytes = position + 8, length
             position = last_at + length
@@ -377,22 +385,24 @@ class ElementHeaders:
         return IncompleteInstance(about(tag, what))
 
 
-def _behind_delimiter(window: bytes, at: int, open_encodings: list[Encoding]) -> int:
-    # Open or close what an Item or delimiter opens or closes; -1 if it is not that simple.
-    number: int
-    length: int
-    number, length = _NUMBER_AND_LENGTH.unpack_from(window, at + 2)
-    depth = len(open_encodings)
-    if number == (_SEQUENCE_END if depth % 2 else _ITEM_END):
+def _behind_delimiter(
+    window: bytes, at: int, number: int, open_encodings: list[Encoding]
+) -> int | None:
+    # Open or close what an Item or delimiter opens or closes; None if it is not that simple.
+    is_in_item = len(open_encodings) % 2 == 0
+    if number == (_ITEM_END if is_in_item else _SEQUENCE_END):
         open_encodings.pop()
         return at + 8
-    if number != _ITEM_NUMBER or not depth % 2:
-        return -1
+    if number != _ITEM_NUMBER or is_in_item:
+        return None
+    length: int
+    (length,) = LONG_LENGTH(window, at + 4)
     if length != UNDEFINED_LENGTH:
         return at + 8 + length
     encoding = open_encodings[-1]
-    if not encoding.is_implicit and window[at + 12 : at + 14] not in VRS:
-        return -1
+    is_empty = window[at + 8 : at + 10] == _DELIMITER_GROUP_BYTES
+    if not encoding.is_implicit and not is_empty and window[at + 12 : at + 14] not in VRS:
+        return None
     open_encodings.append(encoding)
     return at + 8
 

@@ -29,7 +29,6 @@ from pacs.dicom.element_headers import (
     IMPLICIT_HEADER,
     LONG_LENGTH,
     MAX_PASSED_ELEMENTS,
-    VRS,
     ElementHeader,
     ElementHeaders,
     Fragments,
@@ -40,6 +39,7 @@ from pacs.dicom.encoding import (
     ITEM_DELIMITER,
     SEQUENCE_DELIMITER,
     UNDEFINED_LENGTH,
+    VRS,
     Encoding,
 )
 from pacs.dicom.error_comment import about
@@ -59,6 +59,8 @@ _PIXEL_DATA = 0x7FE00010
 #: What a data set may be filled up with behind its last element.
 _FILLERS = (b"\0", b" ", b"\xff")
 _FILLER_BYTES = 64 * 1024
+#: The fragments of an image that is no multi-frame, with the Basic Offset Table.
+_FEW_FRAGMENTS = 16
 #: Above every tag.
 _NO_TAG = 1 << 32
 
@@ -80,6 +82,7 @@ class ElementReader(ElementHeaders):
         super().__init__(source, most_passed)
         self._maximum_value_bytes = maximum_value_bytes
         self._sequence_bytes = 0
+        self._highest = 0  # of the tags passed
         #: The tags that ``wanted`` found but did not take.
         self.left_out: set[int] = set()
         #: Encapsulated Pixel Data that ``whole`` came by.
@@ -95,18 +98,18 @@ class ElementReader(ElementHeaders):
     def gathered(self, encoding: Encoding, tags: Container[int], last: int) -> Elements:
         """As ``wanted``, also those behind ``last``, if reading on to them is cheap.
 
-        Fragments are not walked, and what is wrong behind ``last`` is not looked at: a data set that was cut in its
-        Pixel Data has the rest of its elements.
+        Not more than a few fragments are walked, and what is wrong behind ``last`` is not looked at: a data set that
+        was cut in its Pixel Data has the rest of its elements.
         """
         found: Elements = {}
-        is_past = False
         try:
             for header in self._steps(encoding, tags, _NO_TAG, found):
-                is_past = is_past or header.tag > last
+                self._highest = max(self._highest, header.tag)
                 if header.tag == _PIXEL_DATA and header.length == UNDEFINED_LENGTH:
-                    break
+                    # Each fragment could be a read of the disk.
+                    self._most_passed = min(self._most_passed, self._passed + _FEW_FRAGMENTS)
         except InvalidInstance:
-            if not is_past:
+            if self._highest <= last:
                 raise
         return found
 
@@ -193,7 +196,7 @@ class ElementReader(ElementHeaders):
             return position
         window, begin = self._source.at_hand(position)
         at, is_implicit = begin, encoding.is_implicit
-        size = len(window)
+        size, taken = len(window), 0
         while at + 12 <= size:
             if is_implicit:
                 group, number, length = IMPLICIT_HEADER(window, at)
@@ -211,8 +214,9 @@ class ElementReader(ElementHeaders):
                 if plain is None:
                     break
                 found[tag] = plain
-            at = end
+            at, taken = end, tag
             self._elements += 1
+        self._highest = max(self._highest, taken)
         return position + at - begin
 
     def elements(
@@ -257,9 +261,9 @@ class ElementReader(ElementHeaders):
     def find(
         self, tags: Container[int], begin: int, end: int, encoding: Encoding
     ) -> Iterator[ElementHeader]:
-        """The headers of the elements with one of these tags, between two positions within an Item."""
+        """The headers of the elements with one of these tags, between two positions of a data set or Item."""
         position = begin
-        while position < end:
+        while position < end and self._has_element(position, None, encoding):
             header = self.header(position, encoding)
             if header.tag == ITEM_DELIMITER:
                 return
@@ -296,12 +300,15 @@ class ElementReader(ElementHeaders):
         head = self._source.read_at(position, _HEADER_BYTES)
         if head[:1] not in _FILLERS or head.strip(head[:1]) or len(head) < _HEADER_BYTES:
             return position
+        # So much at a time as there was before: a few bytes of it between many elements must not cost a read each.
+        size = _HEADER_BYTES
         while True:
-            piece = self._source.read_at(position, _FILLER_BYTES)
+            piece = self._source.read_at(position, size)
             filled = len(piece) - len(piece.lstrip(head[:1]))
             if not piece or filled < len(piece):
                 return position + filled - filled % _HEADER_BYTES
             position += filled
+            size = min(2 * size, _FILLER_BYTES)
 
     def _end(self, header: ElementHeader) -> int:
         end = header.value_at + header.length

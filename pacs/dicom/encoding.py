@@ -17,8 +17,8 @@ ITEM = 0xFFFEE000
 ITEM_DELIMITER = 0xFFFEE00D
 SEQUENCE_DELIMITER = 0xFFFEE0DD
 
-#: The VRs that an element can have (PS3.5 6.2), as in its header.
-VRS = frozenset(str(vr).encode() for vr in VR if len(str(vr)) == 2)
+#: The VRs that an element can have (PS3.5 6.2): their names by what is in its header.
+VRS = {str(vr).encode(): str(vr) for vr in VR if len(str(vr)) == 2}
 #: VRs whose length has four bytes in explicit VR (PS3.5 7.1.2).
 LONG_VRS = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
 

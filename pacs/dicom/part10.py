@@ -249,7 +249,7 @@ def read_elements(
 ) -> tuple[Elements, frozenset[int]]:
     """The elements of a data set with one of these tags, none above ``last``, and the tags of those left out.
 
-    They may be out of order, but not behind encapsulated Pixel Data: each fragment could be a read of the disk.
+    They may be out of order, but not behind more than a few fragments: each could be a read of the disk.
 
     Left out is what is no use in memory: bulk data in fragments, sequences larger than any code sequence.
 

@@ -12,7 +12,6 @@ from pydicom.dataset import Dataset
 from pacs.archive.archive import Archive
 from pacs.archive.check import Checked, Finding, Options, check
 from pacs.archive.store import Origin, StoreOutcome, store
-from pacs.archive.stored_files import digest_of
 from pacs.dicom.part10 import read_file_meta, read_header
 from pacs.index import tables
 from pacs.index.index import Index
@@ -54,16 +53,17 @@ def keep(archive: Archive, instance: Dataset) -> StoreOutcome:
     return outcome
 
 
-def keep_cut_off(archive: Archive, data: bytes) -> None:
-    """Store what was cut off, as releases did that read a data set up to its last indexed Attribute."""
+def keep_cut_off(archive: Archive, data: bytes) -> str:
+    """Store what was cut off, as releases did that read a data set up to its last indexed Attribute; return where."""
     syntax = read_file_meta(BytesIO(data)).transfer_syntax_uid
     spooled = spool(archive, data)
     with spooled.open() as stream:
         header = read_header(stream, syntax, spooled.data_set_offset, may_be_cut=True)
+    location = archive.storage.put(spooled)
     archive.index.ingest(
         InstanceRecord(
             header=header,
-            location=archive.storage.put(spooled),
+            location=location,
             data_set_offset=spooled.data_set_offset,
             data_set_size=spooled.data_set_size,
             digest=spooled.digest,
@@ -72,43 +72,12 @@ def keep_cut_off(archive: Archive, data: bytes) -> None:
         ),
         DuplicatePolicy.REPLACE,
     )
+    return location
 
 
 def put_orphan(archive: Archive, data: bytes) -> str:
     """Put a file into the storage and not into the index, as a crash between the two does."""
     return archive.storage.put(spool(archive, data))
-
-
-def put_cut_off(archive: Archive, **keywords: object) -> str:
-    """Have an instance whose Pixel Data was cut off, as earlier releases took it; return where it is."""
-    from_before = replace_pixels(make_slice(**keywords))
-    data = part10(from_before)[:-100]
-    location = put_orphan(archive, data)
-    file = next(one for one in archive.storage.files() if one.location == location)
-    with archive.storage.open(location) as stream:
-        meta = read_file_meta(stream)
-        header = read_header(
-            stream, meta.transfer_syntax_uid, meta.data_set_offset, may_be_cut=True
-        )
-        digest = digest_of(stream, meta.data_set_offset)
-    archive.index.ingest(
-        InstanceRecord(
-            header=header,
-            location=location,
-            data_set_offset=meta.data_set_offset,
-            data_set_size=file.size_bytes - meta.data_set_offset,
-            digest=digest,
-            received_at=file.stored_at,
-            source_ae="CT1",
-        )
-    )
-    return location
-
-
-def replace_pixels(instance: Dataset) -> Dataset:
-    """The instance with more Pixel Data than is cut off."""
-    instance.PixelData = bytes(1000)
-    return instance
 
 
 def location_of(archive: Archive, uid: str) -> str:

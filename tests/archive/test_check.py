@@ -34,10 +34,10 @@ from tests.archive.holdings import (
     contents,
     findings,
     keep,
+    keep_cut_off,
     location_of,
     look,
     make_slice,
-    put_cut_off,
     put_orphan,
     spool,
     stored_locations,
@@ -299,6 +299,19 @@ def test_check_changed_byte_is_found_by_a_deep_look(
     assert only(look(archive, deep=deep)).finding is finding
 
 
+def test_check_deep_calls_bytes_that_changed_by_that_and_not_cut_off(archive: Archive) -> None:
+    keep(archive, make_slice())
+    path = path_of(archive)
+    data = path.read_bytes()
+    length_at = data.index(b"\xe0\x7f\x10\x00") + 8
+    path.write_bytes(data[:length_at] + b"\xf0" + data[length_at + 1 :])
+
+    checked = only(look(archive))
+
+    assert checked.finding is Finding.DAMAGED
+    assert checked.detail == "the SHA-256 is not the one it was stored with"
+
+
 def test_check_repair_never_touches_a_damaged_file(archive: Archive) -> None:
     keep(archive, make_slice())
     spoil(path_of(archive))
@@ -478,7 +491,7 @@ def test_check_without_repair_writes_nothing(
 
 
 def test_check_deep_finds_what_was_cut_off_before_it_was_received(archive: Archive) -> None:
-    location = put_cut_off(archive)
+    location = keep_cut_off(archive, part10(make_slice())[:-20])
 
     assert [one.finding for one in look(archive, deep=False)] == [Finding.SOUND]
     checked = only(look(archive))

@@ -22,9 +22,9 @@ from pacs.storage.spool import SMALL_BYTES
 from tests.archive.holdings import (
     EXPLICIT,
     findings,
+    keep_cut_off,
     location_of,
     make_slice,
-    put_cut_off,
     spool,
     stored_locations,
 )
@@ -244,7 +244,7 @@ def test_complete_instance_takes_the_place_of_one_that_was_cut_off(
     archive: Archive, policy: DuplicatePolicy
 ) -> None:
     archive = dataclasses.replace(archive, duplicates=policy)
-    put_cut_off(archive)
+    keep_cut_off(archive, part10(make_slice())[:-20])
     assert findings(archive) == {Finding.DAMAGED: 1}
 
     assert send(archive).outcome is IngestOutcome.REPLACED

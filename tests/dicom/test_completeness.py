@@ -98,6 +98,17 @@ def test_data_set_cut_at_any_byte_but_between_two_elements_is_incomplete(syntax:
                 check(data_set[:size], syntax)
 
 
+def test_deflated_data_set_is_walked_where_elements_are_looked_behind() -> None:
+    first = element(EXPLICIT, 0x00080060, "CS", b"CT")
+    elements = b"".join(element(EXPLICIT, 0x00091000 + one, "LO", b"") for one in range(10_000))
+    content = item(EXPLICIT, first + elements.replace(b"LO", b"\0\0"), is_defined=False)
+    data_set = first + sequence(EXPLICIT, 0x00081140, content)
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+
+    assert check(data_set, EXPLICIT) is None
+    assert check(deflater.compress(data_set) + deflater.flush(), DEFLATED) is None
+
+
 def test_deflated_data_set_cut_at_any_byte_is_incomplete() -> None:
     data_set = b"".join(parts(EXPLICIT)) + element(EXPLICIT, 0x7FE00010, "OW", bytes(range(200)))
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)

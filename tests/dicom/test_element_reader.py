@@ -268,3 +268,99 @@ def test_wanted_too_many_elements_is_invalid_in_bounded_time(data_set: bytes) ->
         read(data_set)
 
     assert time.process_time() - started < 20
+
+
+class CountedStream(io.BytesIO):
+    """Counts the bytes that are read from it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+def test_whole_with_padding_between_elements_reads_each_byte_a_few_times_at_most() -> None:
+    data_set = (explicit(PATIENT_ID, "LO", b"A ") + b"\0" * 8) * 10_000
+    stream = CountedStream(data_set)
+
+    found = ElementReader(StreamBytes(stream, 0)).whole(EXPLICIT_LITTLE, {PATIENT_ID})
+
+    assert values(found) == {PATIENT_ID: b"A "}
+    assert stream.count < 2 * len(data_set)
+
+
+def test_whole_reads_on_behind_more_padding_than_one_read_takes() -> None:
+    data_set = (
+        explicit(PATIENT_ID, "LO", b"A ") + b"\0" * 1_000_000 + explicit(COMMENTS, "LT", b"B ")
+    )
+
+    found = ElementReader(StreamBytes(io.BytesIO(data_set), 0)).whole(EXPLICIT_LITTLE, {COMMENTS})
+
+    assert values(found) == {COMMENTS: b"B "}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(explicit(COMMENTS, "LT", b"")[:6], id="cut header"),
+        pytest.param(explicit(COMMENTS, "##", b"", length=5000), id="unreadable VR"),
+    ],
+)
+def test_gathered_minds_what_is_wrong_before_the_last_wanted_tag_and_not_behind(
+    wrong: bytes,
+) -> None:
+    data_set = explicit(PATIENT_ID, "LO", b"A ") + explicit(0x00101010, "AS", b"030Y")
+
+    def gathered(last: int) -> Elements:
+        source = StreamBytes(io.BytesIO(data_set + wrong), 0)
+        return ElementReader(source).gathered(EXPLICIT_LITTLE, {PATIENT_ID}, last)
+
+    assert values(gathered(PATIENT_ID)) == {PATIENT_ID: b"A "}
+    with pytest.raises(InvalidInstance):
+        gathered(COMMENTS)
+
+
+@pytest.mark.parametrize("padding", [b"", b"\0", b"  ", b"\0" * 11, b"\xff" * 5])
+def test_find_ends_where_padding_does(padding: bytes) -> None:
+    data_set = implicit(PATIENT_ID, b"A ") + padding
+    reader = ElementReader(StreamBytes(io.BytesIO(data_set), 0))
+
+    assert list(reader.find({COMMENTS}, 0, len(data_set), IMPLICIT_LITTLE)) == []
+
+
+@pytest.mark.parametrize(
+    ("element", "encoding"),
+    [
+        pytest.param(explicit(UNWANTED, "ZZ", b""), EXPLICIT_LITTLE, id="VR that is none"),
+        pytest.param(undefined(UNWANTED, b"", vr="UN"), EXPLICIT_LITTLE, id="UN"),
+        pytest.param(explicit(UNWANTED, "SH", b"", order=">"), EXPLICIT_BIG, id="big endian"),
+    ],
+)
+def test_unwanted_elements_that_take_a_second_look_are_bounded_within_items_too(
+    element: bytes, encoding: Encoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs.dicom.element_headers.MAX_ELEMENTS", 100)
+    order = ">" if encoding.is_big_endian else "<"
+    first = explicit(0x00080005, "CS", b"", order=order)
+
+    def with_elements(number: int) -> bytes:
+        content = item(first + element * number + first, order=order, is_undefined=True)
+        return first + undefined(UNWANTED, content, order=order)
+
+    assert read(with_elements(90), encoding) == {}
+    with pytest.raises(InvalidInstance, match="more than 100 elements"):
+        read(with_elements(110), encoding)
+
+
+def test_unwanted_empty_items_are_passed_over_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = item(b"", is_undefined=True) * 100
+
+    def refuse(*_: object) -> int:
+        raise AssertionError("took a second look")
+
+    monkeypatch.setattr(ElementReader, "_step_in_sequence", refuse)
+    after = explicit(PATIENT_ID, "LO", b"A ")
+
+    assert values(read(undefined(UNWANTED, items) + after)) == {PATIENT_ID: b"A "}

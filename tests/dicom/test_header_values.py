@@ -66,6 +66,22 @@ def _study() -> Dataset:
     return identifier
 
 
+@pytest.mark.parametrize(("fragments", "value"), [(1, "B"), (12, "B"), (2000, None)])
+def test_key_behind_encapsulated_pixel_data_is_read_where_that_takes_few_reads(
+    fragments: int, value: str | None
+) -> None:
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 4) + b"\xff\xd8\xff\xd9"
+    pixel_data = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
+    end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    behind = _element(0x00281090, "LO", b"B ")
+    data_set = UID + pixel_data + item * (fragments + 1) + end + behind
+
+    found = _read(data_set, HeaderKey(0x00281090, "LO"))
+
+    assert found.is_complete
+    assert found.data_set[0x00281090].value == value
+
+
 def test_many_items_times_many_item_keys_is_left_out() -> None:
     items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 20_000
     stored = UID + _element(0x00082218, "SQ", items)
