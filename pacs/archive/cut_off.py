@@ -1,4 +1,4 @@
-"""Instances of earlier releases that were cut off before they were stored, on their way to a peer.
+"""Instances that were cut off, by an earlier release as they were stored or on the disk since, on their way to a peer.
 
 A receiver that decodes what it gets ends the association at such a data set, and all that is known then is that there
 was no answer. So what is cheap to find out is found out before it is sent; ``OutgoingInstance.fault`` tells the rest.
@@ -12,6 +12,7 @@ from typing import BinaryIO
 from pacs.archive.condition import missing_end
 from pacs.archive.retrieve import OutgoingInstance
 from pacs.dicom.sop_classes import DEFLATED
+from pacs.errors import StorageUnavailable
 from pacs.storage.filesystem import FilesystemStorage
 
 #: Elements in sequences, or fragments, each of which may be a read of the disk: some 2 ms from memory.
@@ -23,14 +24,17 @@ def refuse_cut_off(instance: OutgoingInstance, stream: BinaryIO) -> None:
 
     Raises:
         IncompleteInstance: the message says what it lacks.
-        StorageUnavailable: the file cannot be read.
+        StorageUnavailable: the file cannot be read, or was cut off here.
     """
     stored = instance.stored
-    is_stored = isinstance(instance.storage, FilesystemStorage)
-    # What is derived was read for that; to inflate it all takes too long.
-    if not is_stored or stored.transfer_syntax_uid in DEFLATED:
+    if not isinstance(instance.storage, FilesystemStorage):
+        # What is derived was read for that.
         return
-    if stream.seek(0, SEEK_END) != stored.data_set_offset + stored.data_set_size:
-        # It was cut off here: whoever reads it meets its end.
+    beyond = stream.seek(0, SEEK_END) - stored.data_set_offset - stored.data_set_size
+    if beyond < 0:
+        # Once a part of it has been sent nothing but an abort can end the message, and a C-GET with it.
+        raise StorageUnavailable("The stored file broke off: it is shorter than the index says")
+    # To inflate it all takes too long.
+    if beyond or stored.transfer_syntax_uid in DEFLATED:
         return
     missing_end(stream, stored, most_passed=_CHEAP_ELEMENTS)
