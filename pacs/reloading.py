@@ -118,6 +118,11 @@ def _contexts(settings: Settings) -> tuple[ssl.SSLContext | None, ssl.SSLContext
     requestor = new_requestor_context(options)
     if settings.tls == "off":
         return None, requestor
+    if options.certificate is None:
+        # What is read may go together; the mode in force is the one at start.
+        raise InvalidSetting(
+            f"tls_certificate: it is not set, and tls is {settings.tls} until a restart"
+        )
     if problem := certificate_problem(options):
         raise InvalidSetting(f"tls_certificate: peers would refuse it: {problem}")
     return acceptor_context(options), requestor

@@ -154,6 +154,11 @@ def _load_identity(context: ssl.SSLContext, options: TLSOptions) -> None:
         context.load_cert_chain(certificate, key, password=options.key_password or "")
     except (ssl.SSLError, ValueError) as error:
         raise InvalidSetting(_identity_problem(error, certificate, key, is_encrypted)) from error
+    except OSError as error:
+        # OpenSSL opens the files again, and they may just be renewed.
+        raise InvalidSetting(
+            f"tls_key: {key} and {certificate} cannot be read: {error.strerror}"
+        ) from error
 
 
 def _identity_problem(
@@ -177,6 +182,8 @@ def _load_trusted(context: ssl.SSLContext, options: TLSOptions) -> None:
         context.load_verify_locations(options.ca)
     except ssl.SSLError as error:
         raise InvalidSetting(f"tls_ca: {options.ca} is damaged") from error
+    except OSError as error:
+        raise InvalidSetting(f"tls_ca: {options.ca} cannot be read: {error.strerror}") from error
 
 
 def _read(setting: str, path: Path) -> str:

@@ -158,7 +158,7 @@ class FilesystemStorage:
         with storage_faults("write to the storage"):
             if len(paths) >= _MANY and self._file_system is not None and self._is_same_system():
                 sync_file_system(self._file_system)
-                return [location for location, path in paths.items() if not path.exists()]
+                return [location for location in paths if not self.has(location)]
             directories = set()
             for location, path in paths.items():
                 try:
@@ -199,9 +199,17 @@ class FilesystemStorage:
         """Whether there is a file at a location; takes 2 us.
 
         Raises:
-            StorageUnavailable: the location is none of this storage.
+            StorageUnavailable: the location is none of this storage, or it cannot be told: a file that nobody may look
+                at is not lost.
         """
-        return os.path.exists(self.path(location))  # noqa: PTH110 - a Path costs as much as the call
+        path = self.path(location)
+        # Without its name: a requester is told of one reason that holds for all (``SubOperations.reason``).
+        with storage_faults("look at the stored file"):
+            try:
+                os.stat(path)  # noqa: PTH116 - a Path costs as much as the call
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        return True
 
     def open(self, location: str) -> BinaryIO:
         """Open a stored file for reading; the caller closes it.

@@ -24,6 +24,7 @@ from pydicom.uid import (
 from pynetdicom.presentation import build_context
 
 from pacs.dicom.sop_classes import STORAGE_SOP_CLASSES
+from pacs.dimse import storage_scu
 from pacs.dimse.storage_scu import choose_context, contexts_for, outcome_of_status
 from pacs.index.records import SubOperationOutcome
 from tests.dimse.retrieving import (
@@ -419,9 +420,23 @@ def test_get_with_stored_file_cut_short_in_what_is_read_ahead_fails_it_alone(
 
 
 @engine_on_sqlite
-def test_get_with_large_file_cut_short_ends_the_association_and_is_recorded(
-    service: RunningArchive,
+def test_get_with_large_file_cut_short_fails_it_alone(service: RunningArchive) -> None:
+    uids = _store_large(service, 3)
+    _cut_short(service, uids[1])
+
+    outcome = Getter().retrieve(service, study_query(), contexts=[CT_CONTEXT])
+
+    assert outcome.final.status == WARNING
+    assert outcome.final.failed_uids == [uids[1]]
+    assert outcome.final.comment == "The stored file broke off: it is shorter than the index says"
+    assert outcome.uids == [uids[0], uids[2]]
+
+
+@engine_on_sqlite
+def test_get_with_large_file_cut_short_as_it_is_sent_ends_the_association_and_is_recorded(
+    service: RunningArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(storage_scu, "refuse_cut_off", _look_too_early)
     uids = _store_large(service, 2)
     _cut_short(service, uids[0])
 
@@ -438,9 +453,12 @@ def test_get_with_large_file_cut_short_ends_the_association_and_is_recorded(
 
 
 @engine_on_sqlite
-def test_move_with_large_file_cut_short_fails_it_and_sends_the_rest(
-    service: RunningArchive, start_destination: StartDestination
+def test_move_with_large_file_cut_short_as_it_is_sent_fails_it_and_sends_the_rest(
+    service: RunningArchive,
+    start_destination: StartDestination,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(storage_scu, "refuse_cut_off", _look_too_early)
     destination = start_destination()
     register(service.archive, "DEST", destination.port)
     uids = _store_large(service, 3)
@@ -454,6 +472,10 @@ def test_move_with_large_file_cut_short_fails_it_and_sends_the_rest(
     assert destination.established == 2
     _, operations = recorded(service)
     assert "broke off" in operations[1].error_comment
+
+
+def _look_too_early(instance: object, stream: object) -> None:
+    """Find the file whole: it is cut short after it was looked at."""
 
 
 def _store_large(service: RunningArchive, count: int) -> list[str]:

@@ -55,6 +55,28 @@ def stored_paths(storage: FilesystemStorage) -> list[Path]:
     return list(storage.root.rglob("*.dcm"))
 
 
+def test_file_that_cannot_be_looked_at_is_not_said_to_be_missing(
+    storage: FilesystemStorage,
+) -> None:
+    """Nothing is lost where a folder is closed to the archive's user; a link to itself is closed to root as well."""
+    location = put(storage)
+    folder = storage.path(location).parent
+    folder.rename(folder.with_name("aside"))
+    missing = storage.has(location)
+    folder.symlink_to(folder)
+
+    with pytest.raises(StorageUnavailable) as caught:
+        storage.has(location)
+
+    assert not missing
+    assert (
+        caught.value.message == "Cannot look at the stored file: Too many levels of symbolic links"
+    )
+    folder.unlink()
+    folder.with_name("aside").rename(folder)
+    assert storage.has(location)
+
+
 def test_filesystem_storage_is_a_storage(storage: FilesystemStorage) -> None:
     port: Storage = storage
 
