@@ -84,7 +84,7 @@ class _FreeSpace:
         left = status.f_bavail * status.f_frsize - self._kept - size
         self._granted, self._until = min(_SPACE_STEP_BYTES, left), now + _SPACE_SECONDS
         if left < 0:
-            raise StorageFull(f"Cannot write to the spool: {self._kept >> 20} MiB are kept free")
+            raise StorageFull(f"Disk full: minimum_free_bytes keeps {self._kept >> 20} MiB free")
 
 
 class Spool:
