@@ -6,6 +6,7 @@ import socket
 import stat
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,22 @@ def test_question_whose_work_fails_is_a_problem() -> None:
         raise IndexUnavailable("gone\x1b[2J")
 
     assert _Question("index", fail).problem(time.monotonic() + 30) == r"index: gone\x1b[2J"
+
+
+def _call_until_refused(address: str, stack: ExitStack) -> None:
+    for _ in range(20):
+        caller = stack.enter_context(socket.socket(socket.AF_UNIX))
+        caller.setblocking(False)
+        caller.connect(address)
+
+
+def test_listen_beside_a_server_that_takes_nobody_in_does_not_wait(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        stuck = stack.enter_context(health.listen(tmp_path))
+        stuck.listen(0)
+        address = stack.enter_context(health._address(tmp_path))
+        with pytest.raises(BlockingIOError):
+            _call_until_refused(address, stack)
+
+        with pytest.raises(OSError, match="another server answers there"):
+            health.listen(tmp_path)

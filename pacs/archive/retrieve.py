@@ -110,11 +110,11 @@ class OutgoingInstance:
         except StorageUnavailable as error:
             if not is_missing(error):
                 raise
-        before = self.transfer_syntax_uid
+        before = self.sop_class_uid, self.transfer_syntax_uid
         self._renew()
-        if self.transfer_syntax_uid != before:
-            # Whoever opens it has chosen by the one before.
-            raise StorageUnavailable("It was replaced in another transfer syntax just now")
+        if (self.sop_class_uid, self.transfer_syntax_uid) != before:
+            # Whoever opens it has chosen a presentation context, and named the class, by those before.
+            raise StorageUnavailable("Replaced in another class or syntax just now")
         return self.storage.open(self.stored.location)
 
     def fault(self) -> str | None:

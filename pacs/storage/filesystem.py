@@ -186,13 +186,18 @@ class FilesystemStorage:
         with storage_faults(f"restore {location}"):
             is_sound = path.is_file() and path.read_bytes() == content
         # Also if it seems to be sound: after a failed sync the kernel takes what it could not write for written.
-        with self.spool.create(content) as writer:
+        with self.spool.create(content, may_fill=True) as writer:
             spooled = writer.finish()
-        with storage_faults(f"restore {location}"):
-            sync(spooled.path)
-            make_directories(path.parent)
-            spooled.path.replace(path)
-            sync_directory(path.parent)
+        try:
+            with storage_faults(f"restore {location}"):
+                sync(spooled.path)
+                make_directories(path.parent)
+                spooled.path.replace(path)
+                sync_directory(path.parent)
+        except BaseException:
+            # It is tried again and again: each attempt would leave a file.
+            self.spool.discard(spooled)
+            raise
         return not is_sound
 
     def has(self, location: str) -> bool:

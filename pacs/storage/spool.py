@@ -84,7 +84,7 @@ class _FreeSpace:
         left = status.f_bavail * status.f_frsize - self._kept - size
         self._granted, self._until = min(_SPACE_STEP_BYTES, left), now + _SPACE_SECONDS
         if left < 0:
-            raise StorageFull(f"Cannot write to the spool: {self._kept >> 20} MiB are kept free")
+            raise StorageFull(f"Disk full: minimum_free_bytes keeps {self._kept >> 20} MiB free")
 
 
 class Spool:
@@ -113,8 +113,10 @@ class Spool:
         self._limits = limits
         self._space = _FreeSpace(self._root, limits.free_bytes)
 
-    def create(self, meta: bytes) -> SpoolWriter:
+    def create(self, meta: bytes, *, may_fill: bool = False) -> SpoolWriter:
         """Begin a file with these bytes before its data set; the caller finishes or discards it.
+
+        What is acknowledged already ``may_fill`` the space that is kept free of what is new.
 
         Raises:
             StorageFull, StorageUnavailable: nothing is left behind.
@@ -122,13 +124,14 @@ class Spool:
         with storage_faults("write to the spool"):
             directory = self._own_directory()
             try:
-                return self._writer(directory, meta)
+                return self._writer(directory, meta, may_fill)
             except FileNotFoundError:
-                return self._writer(self._renewed_directory(directory), meta)
+                return self._writer(self._renewed_directory(directory), meta, may_fill)
 
-    def _writer(self, directory: Path, meta: bytes) -> SpoolWriter:
-        self._space.take(len(meta))
-        return SpoolWriter(self._next_path(directory), meta, self._limits, self._space)
+    def _writer(self, directory: Path, meta: bytes, may_fill: bool) -> SpoolWriter:
+        space = _FreeSpace(directory, 0) if may_fill else self._space
+        space.take(len(meta))
+        return SpoolWriter(self._next_path(directory), meta, self._limits, space)
 
     def scratch_directory(self) -> str:
         """A directory for files without a name, on the file system of the spool.

@@ -23,7 +23,7 @@ from pacs.index.redo_rows import RedoRow, RedoRows
 from pacs.storage import filesystem
 from pacs.storage.durability import can_sync_file_system
 from pacs.storage.filesystem import FilesystemStorage
-from pacs.storage.spool import Spool, SpoolWriter
+from pacs.storage.spool import Spool, SpoolLimits, SpoolWriter
 from tests.archive.holdings import (
     EXPLICIT,
     findings,
@@ -109,6 +109,30 @@ def test_recover_writes_again_what_a_power_loss_took(archive: Archive, loss: str
     assert path_of(archive).read_bytes() == content
     assert rows(archive) == []
     assert findings(archive) == {Finding.SOUND: 1}
+
+
+def test_recover_may_use_the_space_that_is_kept_free(archive: Archive) -> None:
+    keep(archive)
+    content = path_of(archive).read_bytes()
+    lose_power(archive, 1, "name")
+    archive.storage.spool.limit(SpoolLimits(free_bytes=1 << 60))
+
+    assert archive.redo.recover() == 1
+
+    assert path_of(archive).read_bytes() == content
+    assert rows(archive) == []
+
+
+def test_recover_that_fails_leaves_nothing_in_the_spool(archive: Archive) -> None:
+    keep(archive)
+    path_of(archive).unlink()
+    path_of(archive).mkdir()
+
+    with pytest.raises(StorageUnavailable, match=r"^Cannot restore .*: Is a directory"):
+        archive.redo.recover()
+
+    assert list(Path(archive.storage.spool.scratch_directory()).iterdir()) == []
+    assert len(rows(archive)) == 1
 
 
 def test_recover_writes_sound_files_again_and_says_nothing_of_it(archive: Archive) -> None:
@@ -335,12 +359,12 @@ def test_recover_brings_back_no_file_of_an_instance_that_is_removed_meanwhile(
     keep(archive)
     create = Spool.create
 
-    def removed_first(spool: Spool, meta: bytes) -> SpoolWriter:
+    def removed_first(spool: Spool, meta: bytes, *, may_fill: bool) -> SpoolWriter:
         # By another process, once the file has been found sound and before it is written again.
         location = archive.index.remove("1.2.3.1.1")
         if location is not None:
             archive.storage.remove(location)
-        return create(spool, meta)
+        return create(spool, meta, may_fill=may_fill)
 
     monkeypatch.setattr(Spool, "create", removed_first)
 

@@ -347,7 +347,7 @@ def test_store_without_the_right_is_0124_and_nothing_of_it_is_written(
         ({"maximum_instance_bytes": 100_000}, "The instance is longer than 100000 bytes"),
         (
             {"minimum_free_bytes": 1 << 60},
-            "Cannot write to the spool: 1099511627776 MiB are kept free",
+            "Disk full: minimum_free_bytes keeps 1099511627776 MiB free",
         ),
     ],
 )

@@ -386,7 +386,9 @@ def test_space_is_kept_free_also_in_the_middle_of_a_data_set(
             writer.write(block)
         assert len(asked) == 2, "not for each fragment"
         free[0] = 64 << 20
-        with pytest.raises(StorageFull, match="64 MiB are kept free"):
+        with pytest.raises(
+            StorageFull, match=r"^Disk full: minimum_free_bytes keeps 64 MiB free\Z"
+        ):
             _write(writer, [block] * 20)
     assert files_under(tmp_path) == []
 
