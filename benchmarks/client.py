@@ -23,9 +23,9 @@ from pydicom.filereader import read_file_meta_info
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext, build_context
 
-from pacs.dimse.engine.ae import EngineAE
-from pacs.dimse.engine.association import EngineAssociation
-from pacs.dimse.engine.dimse import assign_uid
+from pacs.wire.ae import EngineAE
+from pacs.wire.association import EngineAssociation
+from pacs.wire.dimse import assign_uid
 
 _VERIFICATION = "1.2.840.10008.1.1"
 _STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"

@@ -18,7 +18,7 @@ from typing import Protocol
 import psycopg
 import sqlalchemy as sa
 
-from pacs.index.records import InstanceRecord
+from pacs.model.instances import InstanceRecord
 
 
 class Database(Protocol):

@@ -40,8 +40,8 @@ from benchmarks.report import (
     write_line,
 )
 from benchmarks.synthetic import INSTANCES_PER_STUDY, Study, make_records, make_studies
-from pacs.dicom.identifier import parse_find, parse_retrieve
-from pacs.dicom.response import encode_response
+from pacs.dicom.query.identifier import parse_find, parse_retrieve
+from pacs.dicom.query.response import encode_response
 from pacs.index.index import Index
 
 SIZES = (10_000, 100_000, 1_000_000)

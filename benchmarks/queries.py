@@ -20,7 +20,7 @@ from pynetdicom.dsutils import decode, encode
 from benchmarks.synthetic import INSTANCES_PER_STUDY, Study
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
-from pacs.dicom.names import fold
+from pacs.dicom.text.names import fold
 
 TARGET_MATCHES = 100
 #: A name prefix counts as having 100 matches if it has between 70 and 130; dates are counted out exactly.

@@ -11,8 +11,8 @@ from typing import Any
 import click
 from pynetdicom import evt
 
-from pacs.dimse.engine.ae import EngineAE
 from pacs.dimse.negotiation import message_contexts, storage_contexts
+from pacs.wire.ae import EngineAE
 
 _MAXIMUM_PDU_BYTES = 131_072
 

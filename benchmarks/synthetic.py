@@ -1,4 +1,4 @@
-"""A synthetic archive: what ``pacs.dicom.part10.read_header`` would find in its files, without the files.
+"""A synthetic archive: what ``pacs.dicom.encoding.part10.read_header`` would find in its files, without the files.
 
 Seeded, and study by study: a study's content depends on the seed and its number only, so an archive of 10,000
 instances is the beginning of the one of 1,000,000. Per study 50 instances in about three series; about 6 patients to
@@ -32,7 +32,7 @@ from pydicom.uid import (
 )
 
 from pacs.dicom.instance import InstanceHeader
-from pacs.index.records import InstanceRecord
+from pacs.model.instances import InstanceRecord
 
 INSTANCES_PER_STUDY = 50
 TRIAL_SUBJECTS = 100

@@ -34,8 +34,8 @@ from pydantic_core import ErrorDetails
 from pacs import config_sources
 from pacs.config_sources import Given, Sources
 from pacs.dicom.ae_titles import normalised_ae_title
-from pacs.dicom.query_options import OPTION_NAMES
-from pacs.dicom.timezones import LOCAL, zone_named
+from pacs.dicom.query.query_options import OPTION_NAMES
+from pacs.dicom.text.timezones import LOCAL, zone_named
 from pacs.errors import InvalidSetting
 
 MASK = "***"

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs.config import Settings
-from pacs.dimse.engine.ae import EngineAE, EngineServer
 from pacs.dimse.remote import RemoteAEs
-from pacs.dimse.tls import (
+from pacs.errors import InvalidSetting, PacsError
+from pacs.model.remote_ae import RemoteAE
+from pacs.wire.ae import EngineAE, EngineServer
+from pacs.wire.tls import (
     TLSOptions,
     acceptor_context,
     certificate_problem,
     new_requestor_context,
     use_requestor_context,
 )
-from pacs.errors import InvalidSetting, PacsError
-from pacs.index.records import RemoteAE
 
 LOGGER = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from contextlib import closing
 
 from pacs.config import Settings
 from pacs.index import remote_ae_rows
-from pacs.index.records import RemoteAE
+from pacs.model.remote_ae import RemoteAE
 
 
 def configured_remotes(settings: Settings) -> list[RemoteAE]:

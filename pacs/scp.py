@@ -8,17 +8,17 @@ from typing import Any
 from pacs.archive.archive import Archive
 from pacs.archive.lease_keeper import LeaseKeeper
 from pacs.config import Settings
-from pacs.dicom.query_options import QueryOptions
+from pacs.dicom.query.query_options import QueryOptions
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.ae import Options, handlers, make_ae, sink_opener
 from pacs.dimse.association_recorder import AssociationRecorder
 from pacs.dimse.commitment_delivery import CommitmentDelivery, RetryPolicy
-from pacs.dimse.engine.ae import EngineAE, EngineServer, PendingCadence
 from pacs.dimse.remote import RemoteAEs
-from pacs.dimse.tls import TLSOptions, acceptor_context, requestor_context
 from pacs.dimse.transcode import Conversions
 from pacs.reloading import Reloading, Running, tls_options_of
 from pacs.remotes import configured_remotes
+from pacs.wire.ae import EngineAE, EngineServer, PendingCadence
+from pacs.wire.tls import TLSOptions, acceptor_context, requestor_context
 
 
 def options_of(settings: Settings) -> Options:

@@ -23,18 +23,19 @@ from pacs.archive.mounted import learn_storage, require_files, require_own_stora
 from pacs.archive.redo import Redo
 from pacs.config import Settings
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
-from pacs.dimse.engine.ae import EngineServer
-from pacs.dimse.tls import certificate_problem
 from pacs.errors import IndexUnavailable, InvalidSetting, PacsError, StorageFull, StorageUnavailable
 from pacs.index import engine, migrate
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy, Stats
 from pacs.last_resort import LastingThread, end_stuck
+from pacs.model.instances import DuplicatePolicy
+from pacs.model.statistics import Stats
 from pacs.reloading import Reloading, tls_options_of
 from pacs.scp import Scp, make_scp
 from pacs.storage.durability import make_directories
 from pacs.storage.filesystem import storage_from_url
 from pacs.storage.spool import SpoolLimits
+from pacs.wire.ae import EngineServer
+from pacs.wire.tls import certificate_problem
 
 LOGGER = logging.getLogger(__name__)
 

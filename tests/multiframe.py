@@ -18,7 +18,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from pacs.dicom.part10 import file_meta
+from pacs.dicom.encoding.part10 import file_meta
 from tests.factories import make_instance, part10
 
 MULTI_FRAME = MultiFrameGrayscaleByteSecondaryCaptureImageStorage

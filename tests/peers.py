@@ -30,18 +30,19 @@ from pynetdicom.transport import ThreadedAssociationServer
 from pacs.archive.archive import Archive
 from pacs.archive.store import Origin, store
 from pacs.config import Settings
+from pacs.dicom.encoding.part10 import file_meta
 from pacs.dicom.instance import InstanceHeader
-from pacs.dicom.part10 import file_meta
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.ae import handlers, make_ae
 from pacs.dimse.commitment_delivery import CommitmentDelivery
 from pacs.dimse.negotiation import message_contexts
 from pacs.dimse.remote import RemoteAEs
-from pacs.dimse.tls import acceptor_context
-from pacs.index.records import InstanceRecord, RemoteAE, Service
+from pacs.model.instances import InstanceRecord
+from pacs.model.remote_ae import RemoteAE, Service
 from pacs.remotes import configured_remotes
 from pacs.scp import options_of
 from pacs.server import Server, open_archive
+from pacs.wire.tls import acceptor_context
 from tests.factories import part10
 
 VERIFICATION = "1.2.840.10008.1.1"

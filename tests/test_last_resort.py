@@ -17,7 +17,7 @@ import errno, logging, mmap, os, threading
 from pacs import last_resort
 logging.basicConfig()
 last_resort.end_when_out_of_memory()
-log = logging.getLogger("pacs.dimse.engine")
+log = logging.getLogger("pacs.wire")
 def raise_(error):
     raise error
 """

@@ -8,7 +8,7 @@ from pacs.archive.irregularities import Once
 from pacs.archive.known_whole import KnownWhole
 from pacs.archive.redo import Redo
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy
+from pacs.model.instances import DuplicatePolicy
 from pacs.storage.filesystem import FilesystemStorage
 
 

@@ -28,12 +28,7 @@ from pacs.archive.condition import NO_GOOD, condition_of, missing_end
 from pacs.archive.mounted import require_files, require_own_storage
 from pacs.archive.stored_files import Entry, digest_of, entries, read_record, size_at
 from pacs.errors import IncompleteInstance, InvalidInstance, StorageUnavailable
-from pacs.index.records import (
-    DuplicatePolicy,
-    IngestOutcome,
-    InstanceLocation,
-    InstanceRecord,
-)
+from pacs.model.instances import DuplicatePolicy, IngestOutcome, InstanceLocation, InstanceRecord
 from pacs.storage.base import StoredFile
 from pacs.storage.faults import is_missing
 from pacs.storage.quarantine import quarantine

@@ -15,7 +15,8 @@ from pacs.archive.condition import missing_end
 from pacs.dicom.sop_classes import is_storage_sop_class
 from pacs.dicom.storage_commitment import FailureReason, Reference, Result
 from pacs.errors import IncompleteInstance, StorageFull, StorageUnavailable
-from pacs.index.records import CommitmentReference, StoredInstance
+from pacs.model.commitments import CommitmentReference
+from pacs.model.instances import StoredInstance
 from pacs.storage.faults import is_missing, storage_faults
 
 _PAGE_REFERENCES = 500

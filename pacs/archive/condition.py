@@ -7,10 +7,10 @@ from enum import Enum
 from typing import BinaryIO
 
 from pacs.archive.stored_files import digest_of
-from pacs.dicom.completeness import check_complete
-from pacs.dicom.element_headers import MAX_PASSED_ELEMENTS
+from pacs.dicom.encoding.completeness import check_complete
+from pacs.dicom.encoding.element_headers import MAX_PASSED_ELEMENTS
 from pacs.errors import IncompleteInstance, InvalidInstance, StorageUnavailable
-from pacs.index.records import InstanceLocation, StoredInstance
+from pacs.model.instances import InstanceLocation, StoredInstance
 from pacs.storage.faults import is_missing
 from pacs.storage.filesystem import FilesystemStorage
 

@@ -10,21 +10,22 @@ from typing import BinaryIO, NamedTuple
 
 from pacs.archive.archive import Archive
 from pacs.archive.retrieve import OutgoingInstance, Source, outgoing, plan
-from pacs.dicom.bulk_data import without_bulk_data
-from pacs.dicom.frame_extraction import extract_frames
-from pacs.dicom.frame_selection import FrameSelection
-from pacs.dicom.identifier import Query
+from pacs.dicom.encoding.bulk_data import without_bulk_data
+from pacs.dicom.encoding.layout import inflated
+from pacs.dicom.encoding.part10 import file_meta
+from pacs.dicom.encoding.pieces import Literal, Piece, open_pieces, total_size
+from pacs.dicom.frames.frame_extraction import extract_frames
+from pacs.dicom.frames.frame_selection import FrameSelection
 from pacs.dicom.information_model import InformationModel
-from pacs.dicom.layout import inflated
-from pacs.dicom.part10 import file_meta
-from pacs.dicom.pieces import Literal, Piece, open_pieces, total_size
+from pacs.dicom.query.identifier import Query
 from pacs.dicom.sop_classes import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 from pacs.errors import PacsError, StorageUnavailable
-from pacs.index.records import RetrievePlan, StoredInstance
+from pacs.model.instances import StoredInstance
+from pacs.model.retrieves import RetrievePlan
 from pacs.storage.faults import is_missing
 
 #: A source may be replaced between two looks at it.

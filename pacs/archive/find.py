@@ -10,11 +10,11 @@ from datetime import UTC, tzinfo
 from pydicom.dataset import Dataset
 
 from pacs.archive.archive import Archive
-from pacs.dicom.header_values import HeaderValues, read_header_values
-from pacs.dicom.identifier import Query
-from pacs.dicom.timezone_adjustment import TimezoneAdjustment
+from pacs.dicom.query.header_values import HeaderValues, read_header_values
+from pacs.dicom.query.identifier import Query
+from pacs.dicom.query.timezone_adjustment import TimezoneAdjustment
 from pacs.errors import IndexUnavailable, LimitExceeded, PacsError, StorageUnavailable
-from pacs.index.records import HeaderFile
+from pacs.model.instances import HeaderFile
 from pacs.storage.faults import is_missing
 
 LOGGER = logging.getLogger(__name__)

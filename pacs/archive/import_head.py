@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 
-from pacs.dicom.encoding import LONG_VRS, UNDEFINED_LENGTH, VRS
+from pacs.dicom.encoding.element_encoding import LONG_VRS, UNDEFINED_LENGTH, VRS
 
 #: So much of a file is looked at for its File Meta Information and the first elements of its data set.
 HEAD_BYTES = 256 * 1024

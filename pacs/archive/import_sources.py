@@ -24,8 +24,8 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Protocol
 
-from pacs.dicom.dicomdir import MEDIA_STORAGE_DIRECTORY, referenced_files
-from pacs.dicom.part10 import FileMeta, read_file_meta
+from pacs.dicom.encoding.dicomdir import MEDIA_STORAGE_DIRECTORY, referenced_files
+from pacs.dicom.encoding.part10 import FileMeta, read_file_meta
 from pacs.errors import InvalidInstance, StorageUnavailable
 
 #: Everything that opening and reading a file or a damaged zip member can raise.

@@ -20,8 +20,8 @@ from pacs.archive.archive import Archive
 from pacs.archive.import_head import read_head
 from pacs.archive.import_sources import SOURCE_ERRORS, Candidate, Found, Reason, Refusal, Source
 from pacs.archive.store import Origin, StoreOutcome, store
-from pacs.dicom.dicomdir import MEDIA_STORAGE_DIRECTORY
-from pacs.dicom.part10 import FileMeta, file_meta, read_file_meta, read_identity
+from pacs.dicom.encoding.dicomdir import MEDIA_STORAGE_DIRECTORY
+from pacs.dicom.encoding.part10 import FileMeta, file_meta, read_file_meta, read_identity
 from pacs.dicom.sop_classes import is_storage_sop_class
 from pacs.errors import (
     DuplicateInstance,
@@ -32,7 +32,7 @@ from pacs.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from pacs.index.records import IngestOutcome
+from pacs.model.instances import IngestOutcome
 from pacs.storage.base import Spooled
 
 _CHUNK_BYTES = 1024 * 1024

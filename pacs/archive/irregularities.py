@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from pydicom.uid import UID
 
-from pacs.dicom.actual_syntax import HEAD_BYTES, actual_transfer_syntax
+from pacs.dicom.encoding.actual_syntax import HEAD_BYTES, actual_transfer_syntax
+from pacs.dicom.encoding.part10 import file_meta
 from pacs.dicom.instance import InstanceHeader
-from pacs.dicom.part10 import file_meta
 from pacs.dicom.uids import is_regular_uid
 from pacs.errors import InvalidInstance
 from pacs.storage.base import Spooled

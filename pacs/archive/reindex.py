@@ -21,7 +21,7 @@ from pacs.archive.stored_files import Entry, entries, read_record, size_at
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dicom.uids import shown_uid
 from pacs.errors import IndexUnavailable, InvalidInstance, PacsError, StorageUnavailable
-from pacs.index.records import DuplicatePolicy, IngestOutcome, InstanceRecord
+from pacs.model.instances import DuplicatePolicy, IngestOutcome, InstanceRecord
 from pacs.storage.base import StoredFile
 
 #: Instances in one transaction.

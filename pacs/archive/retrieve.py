@@ -11,16 +11,11 @@ from typing import BinaryIO, NamedTuple, Protocol
 from pacs.archive.archive import Archive
 from pacs.archive.condition import missing_end
 from pacs.archive.known_whole import KnownWhole
-from pacs.archive.sub_operations import Outcome, SubOperations
-from pacs.dicom.identifier import Query
+from pacs.dicom.query.identifier import Query
 from pacs.errors import PacsError, StorageUnavailable
-from pacs.index.records import (
-    RetrieveOutcome,
-    RetrievePlan,
-    RetrieveRequest,
-    StoredInstance,
-    SubOperationRecord,
-)
+from pacs.model.instances import StoredInstance
+from pacs.model.retrieves import RetrieveOutcome, RetrievePlan, RetrieveRequest, SubOperationRecord
+from pacs.model.sub_operations import Outcome, SubOperations
 from pacs.storage.faults import is_missing
 
 LOGGER = logging.getLogger(__name__)

@@ -12,17 +12,17 @@ from datetime import UTC, datetime
 from pydicom.dataset import Dataset
 
 from pacs.archive.archive import Archive
-from pacs.dicom.identifier import FRAME_LEVEL, Query, parse_retrieve
 from pacs.dicom.information_model import InformationModel
-from pacs.dicom.query_options import QueryOptions
+from pacs.dicom.query.identifier import FRAME_LEVEL, Query, parse_retrieve
+from pacs.dicom.query.query_options import QueryOptions
 from pacs.errors import InvalidSetting
-from pacs.index.records import (
+from pacs.model.instances import StoredInstance
+from pacs.model.remote_ae import Service
+from pacs.model.retrieves import (
     RetrievePlan,
     RetrieveRecord,
     RetrieveRequest,
     RetrieveState,
-    Service,
-    StoredInstance,
     SubOperationOutcome,
 )
 

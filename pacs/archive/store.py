@@ -24,10 +24,10 @@ from pacs.archive.irregularities import (
     under_its_own_names,
 )
 from pacs.archive.stored_files import size_at
+from pacs.dicom.encoding.part10 import check_identity, read_header
 from pacs.dicom.instance import InstanceHeader
-from pacs.dicom.part10 import check_identity, read_header
 from pacs.errors import DuplicateInstance, IndexUnavailable, PacsError
-from pacs.index.records import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
+from pacs.model.instances import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
 from pacs.storage.base import Spooled
 from pacs.storage.faults import storage_faults
 from pacs.storage.quarantine import quarantine

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from pacs.archive.archive import Archive
-from pacs.dicom.part10 import read_file_meta, read_header
+from pacs.dicom.encoding.part10 import read_file_meta, read_header
 from pacs.errors import InvalidInstance
 from pacs.index.index import Index
-from pacs.index.records import InstanceLocation, InstanceRecord
+from pacs.model.instances import InstanceLocation, InstanceRecord
 from pacs.storage.base import StoredFile
 from pacs.storage.faults import storage_faults
 from pacs.storage.filesystem import FilesystemStorage

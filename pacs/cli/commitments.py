@@ -12,7 +12,7 @@ from pacs.cli.output import console, print_json, print_table
 from pacs.config import Settings
 from pacs.dicom.uids import shown_uid
 from pacs.errors import InvalidSetting
-from pacs.index.records import CommitmentRecord, CommitmentReference, CommitmentState
+from pacs.model.commitments import CommitmentRecord, CommitmentReference, CommitmentState
 from pacs.server import open_archive
 
 

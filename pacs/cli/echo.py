@@ -12,7 +12,7 @@ from pacs.cli.peers import PEER_SETTINGS, peer_argument, peer_named, tls_option
 from pacs.config import Settings
 from pacs.conformance.wire import verification
 from pacs.dimse.peer import Peer
-from pacs.dimse.tls import TLSOptions
+from pacs.wire.tls import TLSOptions
 
 
 @click.command("echo")

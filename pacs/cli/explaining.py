@@ -20,7 +20,7 @@ from pacs.explain.cases import explain_status
 from pacs.explain.explanation import Case, Explanation, Site
 from pacs.explain.problems import Problem, Problems
 from pacs.explain.traces import explain_trace, read_traces
-from pacs.index.records import RemoteAE
+from pacs.model.remote_ae import RemoteAE
 from pacs.remotes import configured_remotes
 from pacs.scp import options_of
 from pacs.server import open_archive

@@ -20,7 +20,7 @@ from pacs.config import Settings
 from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.errors import PacsError
 from pacs.foreign_text import visible
-from pacs.index.records import IngestOutcome
+from pacs.model.instances import IngestOutcome
 from pacs.server import current_revision, open_archive
 
 _OUTCOMES = {

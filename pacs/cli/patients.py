@@ -13,7 +13,7 @@ import click
 from pacs.cli.options import ARCHIVE_SETTINGS, with_settings
 from pacs.cli.output import console, errors, print_table
 from pacs.config import Settings
-from pacs.index.records import PatientConflict
+from pacs.model.patients import PatientConflict
 from pacs.server import open_archive
 
 _SHOWN = (

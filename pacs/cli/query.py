@@ -16,8 +16,8 @@ from pacs.cli.peers import PEER_SETTINGS, peer_argument, peer_named, tls_option
 from pacs.config import Settings
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
-from pacs.dicom.query_options import QueryOptions
-from pacs.dicom.response import join_whole_texts
+from pacs.dicom.query.query_options import QueryOptions
+from pacs.dicom.query.response import join_whole_texts
 from pacs.dicom.uids import shown_uid
 from pacs.dimse import query_scu
 from pacs.dimse.cancellation import Cancellation

@@ -15,8 +15,8 @@ from pacs.cli.output import console
 from pacs.cli.remote import services_text
 from pacs.config import Settings
 from pacs.errors import InvalidSetting
-from pacs.index.records import MOST_PARALLEL_ASSOCIATIONS, RemoteAE, Service
 from pacs.index.remote_ae import valid_ae_title
+from pacs.model.remote_ae import MOST_PARALLEL_ASSOCIATIONS, RemoteAE, Service
 from pacs.remotes import configured_remotes
 from pacs.server import open_archive
 

@@ -11,7 +11,7 @@ from pacs.cli.peers import PEER_SETTINGS
 from pacs.config import Settings
 from pacs.dimse.peer import Peer
 from pacs.errors import InvalidSetting
-from pacs.index.records import RemoteAE, Service
+from pacs.model.remote_ae import RemoteAE, Service
 from pacs.remotes import known_remotes
 
 

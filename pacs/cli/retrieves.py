@@ -16,7 +16,7 @@ from pacs.dicom.uids import shown_uid
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.retry_scu import RetrySCU
 from pacs.errors import InvalidSetting
-from pacs.index.records import RetrieveRecord, SubOperationOutcome, SubOperationRecord
+from pacs.model.retrieves import RetrieveRecord, SubOperationOutcome, SubOperationRecord
 from pacs.remotes import configured_remotes
 from pacs.scp import retrieve_options_of
 from pacs.server import open_archive

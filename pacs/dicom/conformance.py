@@ -16,12 +16,12 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from pacs.dicom.attributes import ATTRIBUTES, Attribute, KeyType
-from pacs.dicom.code_elements import CHARACTER_SETS, CodeElement
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import WILD_CARD_VRS
-from pacs.dicom.query_options import SUB_FIELDS
-from pacs.dicom.ranges import RANGE_VRS
+from pacs.dicom.query.matching import WILD_CARD_VRS
+from pacs.dicom.query.query_options import SUB_FIELDS
+from pacs.dicom.query.ranges import RANGE_VRS
+from pacs.dicom.text.code_elements import CHARACTER_SETS, CodeElement
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _KEY_TYPES = {KeyType.UNIQUE: "unique", KeyType.REQUIRED: "required", KeyType.OPTIONAL: "optional"}

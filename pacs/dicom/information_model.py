@@ -43,7 +43,7 @@ _LEVELS = {
     InformationModel.PATIENT_ROOT: (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE),
     InformationModel.STUDY_ROOT: (Level.STUDY, Level.SERIES, Level.IMAGE),
     InformationModel.PATIENT_STUDY_ONLY: (Level.PATIENT, Level.STUDY),
-    # Level FRAME selects parts of one instance: pacs.dicom.instance_retrieve reads it.
+    # Level FRAME selects parts of one instance: pacs.dicom.query.instance_retrieve reads it.
     InformationModel.COMPOSITE_INSTANCE_ROOT: (Level.IMAGE,),
     InformationModel.WITHOUT_BULK_DATA: (Level.IMAGE,),
 }

@@ -13,11 +13,17 @@ from enum import IntEnum
 from io import BytesIO
 from typing import NamedTuple
 
-from pacs.dicom.byte_source import ByteSource, InflatedBytes, StreamBytes
-from pacs.dicom.element_headers import ElementHeader
-from pacs.dicom.element_reader import ElementReader
-from pacs.dicom.element_writer import element_header, item_header, padded
-from pacs.dicom.encoding import ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED_LENGTH, Encoding
+from pacs.dicom.encoding.byte_source import ByteSource, InflatedBytes, StreamBytes
+from pacs.dicom.encoding.element_encoding import (
+    ITEM,
+    ITEM_DELIMITER,
+    SEQUENCE_DELIMITER,
+    UNDEFINED_LENGTH,
+    Encoding,
+)
+from pacs.dicom.encoding.element_headers import ElementHeader
+from pacs.dicom.encoding.element_reader import ElementReader
+from pacs.dicom.encoding.element_writer import element_header, item_header, padded
 from pacs.dicom.uids import MAX_UID_CHARACTERS, is_uid, uid_text
 from pacs.errors import InvalidActionInformation, InvalidInstance, TooManyReferences
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from pacs.dimse.remote import RemoteAEs
 from pacs.errors import NotAuthorised
-from pacs.index.records import RemoteAE, Service
+from pacs.model.remote_ae import RemoteAE, Service
 
 LOGGER = logging.getLogger(__name__)
 

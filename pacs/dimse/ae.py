@@ -13,27 +13,27 @@ from pynetdicom.presentation import PresentationContext
 
 from pacs.archive.archive import Archive
 from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacs.dicom.query_options import SUPPORTED, QueryOptions
-from pacs.dicom.timezones import LOCAL, zone_named
+from pacs.dicom.query.query_options import SUPPORTED, QueryOptions
+from pacs.dicom.text.timezones import LOCAL, zone_named
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.commitment_delivery import CommitmentDelivery, RetryPolicy
 from pacs.dimse.commitment_scp import handle_action
 from pacs.dimse.destinations import GetDestination, MoveDestination
-from pacs.dimse.engine.ae import EngineAE, PendingCadence
-from pacs.dimse.engine.association import EngineAssociation
-from pacs.dimse.engine.retrieve import Destination
 from pacs.dimse.extended_negotiation import on_sop_class_extended
 from pacs.dimse.find_scp import handle_find
 from pacs.dimse.negotiation import message_contexts, on_requested
 from pacs.dimse.parallel import ParallelDestination
 from pacs.dimse.remote import RemoteAEs
+from pacs.dimse.retrieve_loop import Destination
 from pacs.dimse.retrieve_scp import handle_get, handle_move
 from pacs.dimse.shares import Shares
 from pacs.dimse.storage_scp import handle_store, open_sink
 from pacs.dimse.storage_scu import MoveOriginator
-from pacs.dimse.tls import TLSOptions
 from pacs.dimse.transcode import Conversions
 from pacs.dimse.verification_scp import handle_echo
+from pacs.wire.ae import EngineAE, PendingCadence
+from pacs.wire.association import EngineAssociation
+from pacs.wire.tls import TLSOptions
 
 LOGGER = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Options:
     find_header_limit: int = 0
     retrieve_limit: int = 0
     match_unknown: bool = False
-    #: Of instances that do not say theirs (``pacs.dicom.timezones.zone_named``).
+    #: Of instances that do not say theirs (``pacs.dicom.text.timezones.zone_named``).
     timezone: str = LOCAL
     #: What is agreed to when a peer proposes it.
     extended_negotiation: QueryOptions = SUPPORTED

@@ -13,20 +13,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pacs.dimse.engine.association import EngineAssociation
-from pacs.dimse.engine.history import History
-from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.dimse.status import Status
 from pacs.errors import PacsError
 from pacs.foreign_text import visible
-from pacs.index.association_records import (
+from pacs.index.index import Index
+from pacs.last_resort import LastingThread
+from pacs.model.associations import (
     AssociationEnding,
     AssociationRecord,
     OperationRecord,
     ProposedContext,
 )
-from pacs.index.index import Index
-from pacs.last_resort import LastingThread
+from pacs.wire.association import EngineAssociation
+from pacs.wire.history import History
+from pacs.wire.repeated import RepeatedLine
 
 LOGGER = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from pacs.dimse.engine.association import EngineAssociation
+from pacs.wire.association import EngineAssociation
 
 #: How long a peer may go on after a C-CANCEL. It may first have to finish a sub-operation with a slow destination.
 PATIENCE_SECONDS = 30.0

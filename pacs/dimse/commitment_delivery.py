@@ -18,11 +18,12 @@ from pacs.archive.archive import Archive
 from pacs.archive.commitment import check
 from pacs.dicom.storage_commitment import SOP_CLASS_UID
 from pacs.dimse.commitment_report import event_report, transfer_syntax
-from pacs.dimse.engine.ae import EngineAE
-from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.remote import RemoteAEs
 from pacs.errors import DestinationUnreachable, InvalidSetting, PacsError, PeerAborted
-from pacs.index.records import CommitmentRecord, CommitmentState, RemoteAE
+from pacs.model.commitments import CommitmentRecord, CommitmentState
+from pacs.model.remote_ae import RemoteAE
+from pacs.wire.ae import EngineAE
+from pacs.wire.association import EngineAssociation
 
 LOGGER = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pacs.dicom.storage_commitment import (
     TransferSyntax,
     write_event_information,
 )
-from pacs.dimse.engine.dimse import assign_uid
+from pacs.wire.dimse import assign_uid
 
 
 def transfer_syntax(uid: Any) -> TransferSyntax:

@@ -31,7 +31,8 @@ from pacs.dimse.negotiation import rights_of
 from pacs.dimse.request_identifier import require_whole
 from pacs.dimse.status import DimseService, Status, status_dataset, status_of
 from pacs.errors import InvalidActionInformation, PacsError
-from pacs.index.records import CommitmentRequest, CommitmentState, Service
+from pacs.model.commitments import CommitmentRequest, CommitmentState
+from pacs.model.remote_ae import Service
 
 LOGGER = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from functools import partial
 from pynetdicom.presentation import PresentationContext
 
 from pacs.archive.retrieve import Completed, OutgoingInstance
-from pacs.archive.sub_operations import Outcome
-from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.storage_scu import MoveOriginator, StorageLink, by_association
 from pacs.dimse.transcode import Conversions
 from pacs.errors import DestinationUnreachable
+from pacs.model.sub_operations import Outcome
+from pacs.wire.association import EngineAssociation
 
 #: After a destination was lost and could not be reached again, or was silent, sub-operations fail at once for
 #: this long: each of thousands would otherwise wait for the time-outs.

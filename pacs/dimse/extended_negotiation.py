@@ -11,7 +11,7 @@ from typing import Any
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
-from pacs.dicom.query_options import (
+from pacs.dicom.query.query_options import (
     BASELINE,
     QueryOptions,
     agreed,

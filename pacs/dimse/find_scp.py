@@ -13,15 +13,15 @@ from pydicom.dataset import Dataset
 
 from pacs.archive.archive import Archive
 from pacs.archive.find import Found, find
-from pacs.dicom.identifier import Query, parse_find
 from pacs.dicom.information_model import model_of
-from pacs.dicom.response import encode_response
+from pacs.dicom.query.identifier import Query, parse_find
+from pacs.dicom.query.response import encode_response
 from pacs.dimse.extended_negotiation import options_of_request
 from pacs.dimse.negotiation import rights_of
 from pacs.dimse.request_identifier import identifier_of, level_named
 from pacs.dimse.status import DimseService, Status, status_dataset, status_of
 from pacs.errors import PacsError
-from pacs.index.records import Service
+from pacs.model.remote_ae import Service
 
 LOGGER = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from pynetdicom import evt
 from pynetdicom.presentation import PresentationContext
 
 from pacs.archive.retrieve import Completed, OutgoingInstance
-from pacs.archive.sub_operations import Outcome
 from pacs.dimse.destinations import MoveDestination
-from pacs.dimse.engine.association import EngineAssociation
 from pacs.errors import DestinationUnreachable
+from pacs.model.sub_operations import Outcome
+from pacs.wire.association import EngineAssociation
 
 LOGGER = logging.getLogger(__name__)
 

@@ -18,18 +18,18 @@ from pydicom.tag import BaseTag, Tag
 from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 
-from pacs.dicom.character_sets import UTF_8
 from pacs.dicom.information_model import InformationModel, Operation, sop_class_uid
-from pacs.dicom.query_options import BASELINE, QueryOptions
-from pacs.dicom.request_timezone import request_offset
+from pacs.dicom.query.query_options import BASELINE, QueryOptions
+from pacs.dicom.query.request_timezone import request_offset
+from pacs.dicom.text.character_sets import UTF_8
 from pacs.dimse.ae import Options, make_ae
 from pacs.dimse.cancellation import Cancellation
-from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.extended_negotiation import accepted_options, proposal
 from pacs.dimse.negotiation import VERIFICATION
 from pacs.dimse.peer import Peer
-from pacs.dimse.tls import requestor_context
 from pacs.errors import DestinationUnreachable, InvalidIdentifier, PeerAborted
+from pacs.wire.association import EngineAssociation
+from pacs.wire.tls import requestor_context
 
 LOGGER = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pacs.dimse.tls import TLSOptions, requestor_context
 from pacs.errors import PacsError
 from pacs.index.index import Index
-from pacs.index.records import RemoteAE
+from pacs.model.remote_ae import RemoteAE
+from pacs.wire.tls import TLSOptions, requestor_context
 
 LOGGER = logging.getLogger(__name__)
 

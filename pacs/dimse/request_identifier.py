@@ -10,12 +10,12 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom.dsutils import decode
 
-from pacs.dicom.identifier import FRAME_LEVEL, QUERY_RETRIEVE_LEVEL
+from pacs.dicom.encoding.part10 import read_identifier
+from pacs.dicom.encoding.plain_values import texts_of
 from pacs.dicom.levels import Level
-from pacs.dicom.part10 import read_identifier
-from pacs.dicom.plain_values import texts_of
-from pacs.dimse.engine.dimse import MAX_IDENTIFIER_BYTES
+from pacs.dicom.query.identifier import FRAME_LEVEL, QUERY_RETRIEVE_LEVEL
 from pacs.errors import InvalidIdentifier, InvalidInstance, LimitExceeded
+from pacs.wire.dimse import MAX_IDENTIFIER_BYTES
 
 LOGGER = logging.getLogger(__name__)
 #: Identifiers contain patient values: they are logged only when the setting ``log_identifiers`` is on.

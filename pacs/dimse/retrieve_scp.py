@@ -28,12 +28,10 @@ from pynetdicom.presentation import build_context
 from pacs.archive.archive import Archive
 from pacs.archive.derive import Prepared, prepare
 from pacs.archive.retrieve import Completed, Journal, OutgoingInstance
-from pacs.archive.sub_operations import Outcome
-from pacs.dicom.identifier import Query
 from pacs.dicom.information_model import model_of
-from pacs.dicom.instance_retrieve import parse_instance_retrieve
+from pacs.dicom.query.identifier import Query
+from pacs.dicom.query.instance_retrieve import parse_instance_retrieve
 from pacs.dicom.uids import shown_uid
-from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.extended_negotiation import options_of_request
 from pacs.dimse.negotiation import VERIFICATION, rights_of
 from pacs.dimse.remote import RemoteAEs
@@ -48,7 +46,10 @@ from pacs.dimse.status import (
 )
 from pacs.dimse.storage_scu import contexts_for, outcome_of_status
 from pacs.errors import DestinationUnreachable, PacsError
-from pacs.index.records import RemoteAE, RetrievePlan, RetrieveRequest, Service
+from pacs.model.remote_ae import RemoteAE, Service
+from pacs.model.retrieves import RetrievePlan, RetrieveRequest
+from pacs.model.sub_operations import Outcome
+from pacs.wire.association import EngineAssociation
 
 LOGGER = logging.getLogger(__name__)
 

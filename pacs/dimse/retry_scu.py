@@ -8,13 +8,13 @@ from itertools import chain
 from pacs.archive.archive import Archive
 from pacs.archive.retrieve import Completed, Journal, OutgoingInstance, outgoing
 from pacs.archive.retry import Retry
-from pacs.archive.sub_operations import Outcome
 from pacs.dimse.ae import Options, make_ae, move_destination
-from pacs.dimse.engine.retrieve import Destination
 from pacs.dimse.remote import RemoteAEs
+from pacs.dimse.retrieve_loop import Destination
 from pacs.dimse.retrieve_scp import destination_address
 from pacs.dimse.status import Status, concluding_status
 from pacs.errors import DestinationUnreachable, InvalidSetting
+from pacs.model.sub_operations import Outcome
 
 #: Priority (0000,0700): there is no request that says another.
 _MEDIUM = 0x0000

@@ -14,9 +14,9 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from pacs import errors
-from pacs.archive.sub_operations import SubOperations
 from pacs.dicom.error_comment import MAX_COMMENT_CHARACTERS
 from pacs.foreign_text import visible
+from pacs.model.sub_operations import SubOperations
 
 _FAILED_LIST = Tag("FailedSOPInstanceUIDList")
 

@@ -11,12 +11,13 @@ from pydicom.dataset import Dataset
 
 from pacs.archive.archive import Archive
 from pacs.archive.store import Origin, StoreOutcome, store
-from pacs.dicom.part10 import file_meta
+from pacs.dicom.encoding.part10 import file_meta
 from pacs.dicom.uids import shown_uid
 from pacs.dimse.negotiation import rights_of
 from pacs.dimse.status import DimseService, Status, status_dataset, status_of
 from pacs.errors import PacsError
-from pacs.index.records import IngestOutcome, Service
+from pacs.model.instances import IngestOutcome
+from pacs.model.remote_ae import Service
 from pacs.storage.base import Spooled
 from pacs.storage.spool import Spool, SpoolWriter
 

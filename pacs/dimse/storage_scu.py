@@ -13,14 +13,14 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from pacs.archive.cut_off import refuse_cut_off
 from pacs.archive.retrieve import OutgoingInstance
-from pacs.archive.sub_operations import Outcome
 from pacs.dicom.uids import command_uid, is_regular_uid, shown_uid
-from pacs.dimse.engine.association import EngineAssociation
-from pacs.dimse.engine.command import StoreRequests
-from pacs.dimse.engine.store_message import StoreMessage
 from pacs.dimse.transcode import FALLBACK_TRANSFER_SYNTAXES, Conversions, NotTranscodable
 from pacs.errors import PacsError
-from pacs.index.records import SubOperationOutcome
+from pacs.model.retrieves import SubOperationOutcome
+from pacs.model.sub_operations import Outcome
+from pacs.wire.association import EngineAssociation
+from pacs.wire.command import StoreRequests
+from pacs.wire.store_message import StoreMessage
 
 #: A request for an association has room for so many presentation contexts (PS3.8 7.1.1.13).
 MAX_CONTEXTS = 128

@@ -1,6 +1,6 @@
 """Convert a stored instance when a destination does not accept its transfer syntax.
 
-Between uncompressed syntaxes only headers and byte order change (``pacs.dicom.reencoding``); a deflated data set is
+Between uncompressed syntaxes only headers and byte order change (``pacs.dicom.encoding.reencoding``); a deflated data set is
 inflated, and compressed Pixel Data are decompressed with whatever decoders are installed. Nothing is ever
 compressed, and nothing stored is changed.
 
@@ -21,23 +21,31 @@ from typing import IO, BinaryIO, cast
 
 from pydicom.uid import UID
 
-from pacs.dicom.encoding import (
+from pacs.dicom.encoding.element_encoding import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
     Encoding,
 )
-from pacs.dicom.frame_attributes import NUMBER_OF_FRAMES
-from pacs.dicom.layout import PIXEL_DATA, Layout, read_layout
-from pacs.dicom.part10 import read_file_meta
-from pacs.dicom.pieces import Closable, FileBytes, Literal, Piece, open_pieces, swapped, total_size
-from pacs.dicom.pixel_decoding import PHOTOMETRIC, PLANAR, FrameDecoder, image_of
-from pacs.dicom.pixel_frames import (
+from pacs.dicom.encoding.layout import PIXEL_DATA, Layout, read_layout
+from pacs.dicom.encoding.part10 import read_file_meta
+from pacs.dicom.encoding.pieces import (
+    Closable,
+    FileBytes,
+    Literal,
+    Piece,
+    open_pieces,
+    swapped,
+    total_size,
+)
+from pacs.dicom.encoding.reencoding import reencoded
+from pacs.dicom.frames.frame_attributes import NUMBER_OF_FRAMES
+from pacs.dicom.frames.pixel_decoding import PHOTOMETRIC, PLANAR, FrameDecoder, image_of
+from pacs.dicom.frames.pixel_frames import (
     EXTENDED_LENGTHS,
     EXTENDED_OFFSET_TABLE,
     encapsulated_frames,
 )
-from pacs.dicom.reencoding import reencoded
 from pacs.dicom.sop_classes import (
     DEFLATED,
     EXPLICIT_VR_BIG_ENDIAN,

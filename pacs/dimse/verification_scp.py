@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pacs.dimse.negotiation import rights_of
 from pacs.dimse.status import Status, status_dataset
 from pacs.errors import NotAuthorised
-from pacs.index.records import Service
+from pacs.model.remote_ae import Service
 
 
 def handle_echo(event: Any) -> int | Dataset:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from pacs.dicom.error_comment import attribute_name
 from pacs.explain.explanation import Advice, Case, Site, registration
-from pacs.index.records import RemoteAE, Service
+from pacs.model.remote_ae import RemoteAE, Service
 
 Rule = Callable[[Case, Site], Iterator[Advice]]
 

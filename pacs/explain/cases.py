@@ -12,13 +12,13 @@ from pydicom.uid import UID
 from pacs.explain.endings import explain_ending
 from pacs.explain.explanation import Advice, Case, Explanation, Failure, Site
 from pacs.explain.statuses import row_of
-from pacs.index.association_records import (
+from pacs.model.associations import (
     AssociationEnding,
     AssociationRecord,
     OperationRecord,
     ProposedContext,
 )
-from pacs.index.records import (
+from pacs.model.retrieves import (
     RetrieveRecord,
     RetrieveState,
     SubOperationOutcome,

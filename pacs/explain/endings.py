@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pacs.explain.explanation import Advice, Explanation, Site, registration
-from pacs.index.association_records import AssociationEnding, AssociationRecord
+from pacs.model.associations import AssociationEnding, AssociationRecord
 
 Rule = Callable[[AssociationRecord, Site], Iterator[Advice]]
 

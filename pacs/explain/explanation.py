@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pacs.index.records import RemoteAE, Service
+from pacs.model.remote_ae import RemoteAE, Service
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 from pacs.explain.cases import case_of_retrieve, explain_association, explain_retrieve
 from pacs.explain.explanation import Case, Explanation, Site
-from pacs.index.association_records import AssociationRecord
 from pacs.index.index import Index
-from pacs.index.records import RetrieveRecord
+from pacs.model.associations import AssociationRecord
+from pacs.model.retrieves import RetrieveRecord
 
 #: How many of the newest retrieves are looked at.
 _RETRIEVES = 500

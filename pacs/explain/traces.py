@@ -15,7 +15,7 @@ from pacs.errors import InvalidSetting
 from pacs.explain.cases import explain_status
 from pacs.explain.endings import explain_ending
 from pacs.explain.explanation import Case, Explanation, Site
-from pacs.index.association_records import AssociationEnding, AssociationRecord
+from pacs.model.associations import AssociationEnding, AssociationRecord
 
 _RESPONSE = re.compile(
     r"(?P<service>[CN]-[A-Z-]+)-RSP on context .*, status 0x(?P<status>[0-9A-F]{4})"

@@ -10,15 +10,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.index.association_records import (
+from pacs.index.batches import ROWS_AT_ONCE, remove
+from pacs.index.engine import Engine
+from pacs.index.tables import association
+from pacs.model.associations import (
     AssociationEnding,
     AssociationRecord,
     OperationRecord,
     ProposedContext,
 )
-from pacs.index.batches import ROWS_AT_ONCE, remove
-from pacs.index.engine import Engine
-from pacs.index.tables import association
 
 
 class Associations:

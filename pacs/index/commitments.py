@@ -17,13 +17,13 @@ from pacs.index.batches import remove_with_parts
 from pacs.index.engine import Engine
 from pacs.index.leases import Claims
 from pacs.index.process_token import ProcessToken
-from pacs.index.records import (
+from pacs.index.tables import commitment, commitment_reference
+from pacs.model.commitments import (
     CommitmentRecord,
     CommitmentReference,
     CommitmentRequest,
     CommitmentState,
 )
-from pacs.index.tables import commitment, commitment_reference
 
 _CLAIMED_AT_ONCE = 100
 _UNFINISHED = (CommitmentState.REQUESTED.value, CommitmentState.CHECKED.value)

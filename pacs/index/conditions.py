@@ -1,10 +1,10 @@
 """A condition of a Query as SQL.
 
-The truth is ``pacs.dicom.matching.matches``. Where SQL can say exactly the same, it does. Where it cannot (several
+The truth is ``pacs.dicom.query.matching.matches``. Where SQL can say exactly the same, it does. Where it cannot (several
 values in one text, sequences), it selects a superset and ``needs_recheck`` says so; the caller then asks the
 reference about each row. A test generates pairs of keys and values and compares the two.
 
-An Attribute of VM 1 has one value in the index (``pacs.dicom.values.index_value``), so only Attributes of a
+An Attribute of VM 1 has one value in the index (``pacs.dicom.text.values.index_value``), so only Attributes of a
 higher VM hold several.
 """
 
@@ -19,10 +19,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from pacs.dicom.attributes import Attribute
-from pacs.dicom.combined_datetime import CombinedRange
-from pacs.dicom.identifier import Condition
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import (
+from pacs.dicom.query.combined_datetime import CombinedRange
+from pacs.dicom.query.identifier import Condition
+from pacs.dicom.query.matching import (
     EmptyValue,
     FuzzyName,
     Match,
@@ -34,8 +34,8 @@ from pacs.dicom.matching import (
     WildCard,
     group_patterns,
 )
-from pacs.dicom.names import name_groups
-from pacs.dicom.ranges import Range
+from pacs.dicom.query.ranges import Range
+from pacs.dicom.text.names import name_groups
 from pacs.index import computed
 from pacs.index.engine import Backend
 from pacs.index.tables import column_of
@@ -262,7 +262,7 @@ class ConditionCompiler:
 
 
 def _texts_in_items(match: Match) -> Iterator[str]:
-    """What the JSON of an Item contains if it matches (``pacs.dicom.values.index_value``)."""
+    """What the JSON of an Item contains if it matches (``pacs.dicom.text.values.index_value``)."""
     for _, vr, key in match.keys if isinstance(match, SequenceMatch) else ():
         yield from _texts_in_items(key)
         if isinstance(key, SingleValue) and vr in _VERBATIM_VRS:

@@ -17,11 +17,11 @@ import sqlalchemy as sa
 
 from pacs.dicom.attributes import BY_KEYWORD
 from pacs.dicom.levels import Level
-from pacs.dicom.names import name_groups
+from pacs.dicom.text.names import name_groups
 from pacs.index import tables
 from pacs.index.engine import Engine
-from pacs.index.records import ConflictingStudy, PatientConflict
 from pacs.index.rows import LEVEL_COLUMNS, Values
+from pacs.model.patients import ConflictingStudy, PatientConflict
 
 _COMPARED = ("PatientName", "PatientBirthDate", "PatientSex")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 
 from pacs.errors import IndexUnavailable
-from pacs.index.records import IngestResult, InstanceRecord
+from pacs.model.instances import IngestResult, InstanceRecord
 
 #: Records in one transaction: bounds what a failed one repeats and how long the last one waits.
 _LARGEST_BATCH = 256

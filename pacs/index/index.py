@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
-from pacs.dicom.identifier import Query
+from pacs.dicom.query.identifier import Query
 from pacs.index import commitments, journal, migrate, tables
 from pacs.index.associations import Associations
 from pacs.index.commitments import Commitments
@@ -23,27 +23,29 @@ from pacs.index.journal import Journal
 from pacs.index.journal_writer import JournalWriter
 from pacs.index.leases import Leases
 from pacs.index.parent_rows import remove_empty
-from pacs.index.records import (
-    DuplicatePolicy,
-    HeaderFile,
-    IngestResult,
-    InstanceLocation,
-    InstanceRecord,
-    PatientConflict,
-    RemoteAE,
-    RetrieveOutcome,
-    RetrievePlan,
-    RetrieveRecord,
-    RetrieveRequest,
-    Stats,
-    StoredInstance,
-    SubOperationRecord,
-)
 from pacs.index.redo_rows import RedoRows, delete_redo
 from pacs.index.remote_ae import RemoteAEs
 from pacs.index.rewrite import rewrite
 from pacs.index.search import Search
 from pacs.index.statistics import Statistics
+from pacs.model.instances import (
+    DuplicatePolicy,
+    HeaderFile,
+    IngestResult,
+    InstanceLocation,
+    InstanceRecord,
+    StoredInstance,
+)
+from pacs.model.patients import PatientConflict
+from pacs.model.remote_ae import RemoteAE
+from pacs.model.retrieves import (
+    RetrieveOutcome,
+    RetrievePlan,
+    RetrieveRecord,
+    RetrieveRequest,
+    SubOperationRecord,
+)
+from pacs.model.statistics import Stats
 
 _ATTRIBUTE_SET_VERSION = "attribute_set_version"
 _STORAGE_IDENTITY = "storage_identity"

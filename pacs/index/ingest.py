@@ -21,9 +21,9 @@ from pacs.index.instance_rows import INSTANCE_COLUMNS, guarded_insert, instance_
 from pacs.index.known_insert import KnownInsert
 from pacs.index.parent_rows import remove_empty
 from pacs.index.parents import KnownSeries, ParentMemory, resolve
-from pacs.index.records import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
 from pacs.index.redo_rows import delete_redo
 from pacs.index.statistics import Statistics
+from pacs.model.instances import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
 
 #: Instances in one statement; below SQLite's limit of 32,766 variables.
 _WAVE_SIZE = 500

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from pacs.dicom.levels import Level
 from pacs.index import tables
 from pacs.index.parents import KnownSeries
-from pacs.index.records import InstanceRecord
 from pacs.index.rows import LEVEL_COLUMNS
+from pacs.model.instances import InstanceRecord
 
 Insert = TypeVar("Insert", bound=sa.Insert)
 

@@ -16,16 +16,16 @@ from pacs.index.batches import remove_with_parts
 from pacs.index.engine import Engine
 from pacs.index.leases import Claims
 from pacs.index.process_token import ProcessToken
-from pacs.index.records import (
+from pacs.index.tables import retrieve, sub_operation
+from pacs.model.remote_ae import Service
+from pacs.model.retrieves import (
     RetrieveOutcome,
     RetrieveRecord,
     RetrieveRequest,
     RetrieveState,
-    Service,
     SubOperationOutcome,
     SubOperationRecord,
 )
-from pacs.index.tables import retrieve, sub_operation
 
 _ROWS_IN_MEMORY = 500
 #: The retrieves that a process carries out, interrupted if it has ended.

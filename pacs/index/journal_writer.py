@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from pacs.errors import IndexUnavailable, PacsError
 from pacs.index.journal import Journal
-from pacs.index.records import RetrieveOutcome, RetrieveRequest, SubOperationRecord
+from pacs.model.retrieves import RetrieveOutcome, RetrieveRequest, SubOperationRecord
 
 LOGGER = logging.getLogger(__name__)
 

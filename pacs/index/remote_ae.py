@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from pacs.dicom.ae_titles import normalised_ae_title
 from pacs.errors import InvalidSetting
 from pacs.index.engine import Engine
-from pacs.index.records import MOST_PARALLEL_ASSOCIATIONS, RemoteAE
 from pacs.index.remote_ae_rows import COLUMNS
 from pacs.index.remote_ae_rows import remote_ae as from_row
 from pacs.index.tables import remote_ae
+from pacs.model.remote_ae import MOST_PARALLEL_ASSOCIATIONS, RemoteAE
 
 _HIGHEST_PORT = 65_535
 

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pacs.index import revisions
-from pacs.index.records import RemoteAE, Service
+from pacs.model.remote_ae import RemoteAE, Service
 
 #: Columns and fields have the same names.
 COLUMNS = tuple(field.name for field in fields(RemoteAE))

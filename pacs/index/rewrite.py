@@ -20,8 +20,8 @@ from pacs.index.conflicts import conflict_note
 from pacs.index.engine import Engine, StaleState
 from pacs.index.parent_rows import remove_empty
 from pacs.index.parents import KnownSeries, resolve
-from pacs.index.records import InstanceRecord
 from pacs.index.rows import LEVEL_COLUMNS
+from pacs.model.instances import InstanceRecord
 
 LOGGER = logging.getLogger(__name__)
 

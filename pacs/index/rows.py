@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pacs.dicom.levels import Level
-from pacs.dicom.values import shadow_values
+from pacs.dicom.text.values import shadow_values
 from pacs.index.tables import IDENTIFYING, kept_at
 
 #: The values of one level in table order; None where the instance has none.

@@ -13,14 +13,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from pacs.dicom.attributes import BY_KEYWORD, Attribute, KeyType, Origin
-from pacs.dicom.identifier import Condition, Query
 from pacs.dicom.levels import Level
+from pacs.dicom.query.identifier import Condition, Query
 from pacs.errors import LimitExceeded
 from pacs.index import computed, representative, tables
 from pacs.index.conditions import ConditionCompiler, needs_recheck
 from pacs.index.engine import Engine
-from pacs.index.records import HeaderFile, RetrievePlan, StoredInstance
 from pacs.index.time_limit import limited
+from pacs.model.instances import HeaderFile, StoredInstance
+from pacs.model.retrieves import RetrievePlan
 
 #: Rows fetched at a time: what one result holds in memory, beside eight bytes for each match.
 _ROWS_IN_MEMORY = 500

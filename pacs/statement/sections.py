@@ -11,14 +11,14 @@ from pydicom.uid import UID
 from pacs import __version__
 from pacs.config import Settings
 from pacs.dicom.attributes import ATTRIBUTES
-from pacs.dicom.code_elements import CHARACTER_SETS
 from pacs.dicom.conformance import key_type, matching
 from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES, Operation
 from pacs.dicom.levels import Level
-from pacs.dicom.query_options import SUB_FIELDS
+from pacs.dicom.query.query_options import SUB_FIELDS
 from pacs.dicom.sop_classes import STORAGE_SOP_CLASSES
 from pacs.dicom.storage_commitment import SOP_CLASS_UID as STORAGE_COMMITMENT
+from pacs.dicom.text.code_elements import CHARACTER_SETS
 from pacs.dimse.status import STATUS_OF, DimseService, Status
 from pacs.explain.statuses import row_of
 from pacs.statement import claims

@@ -15,9 +15,10 @@ from pydicom.dataset import Dataset
 from pacs.archive.store import Origin, store
 from pacs.config import Settings
 from pacs.conformance.wire.message import encode_data_set
-from pacs.dicom.part10 import file_meta
+from pacs.dicom.encoding.part10 import file_meta
 from pacs.dicom.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN
-from pacs.index.records import RemoteAE, RetrieveRecord
+from pacs.model.remote_ae import RemoteAE
+from pacs.model.retrieves import RetrieveRecord
 from pacs.server import Server
 
 _HOST = "127.0.0.1"

@@ -19,11 +19,11 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from pacs.config import Settings
-from pacs.dimse.engine.ae import connection_limit, listening_socket
-from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.errors import PacsError
 from pacs.reloading import Reloading
 from pacs.server import HealthSocket, open_archive, prepare, refused_address, summary
+from pacs.wire.ae import connection_limit, listening_socket
+from pacs.wire.repeated import RepeatedLine
 from pacs.workers import child
 from pacs.workers.channel import Failed, Ready, Stopped, There, WorkerEnd
 from pacs.workers.child import Child

@@ -68,7 +68,7 @@ class Tally:
 
 
 class Seat:
-    """One worker's view of the tally; implements ``pacs.dimse.engine.handed.Census``."""
+    """One worker's view of the tally; implements ``pacs.wire.handed.Census``."""
 
     def __init__(self, tally: Tally, worker: int) -> None:
         self._tally = tally

@@ -11,11 +11,11 @@ from typing import Any
 from pacs.archive.archive import Archive
 from pacs.archive.examination import Examiner
 from pacs.config import Settings
-from pacs.dimse.engine.handed import Census, HandedServer, handed_server
-from pacs.dimse.engine.repeated import RepeatedLine
 from pacs.errors import PacsError
 from pacs.scp import Scp, make_scp
 from pacs.server import HealthSocket, Housekeeper, open_archive, sweep_leftovers
+from pacs.wire.handed import Census, HandedServer, handed_server
+from pacs.wire.repeated import RepeatedLine
 from pacs.workers.channel import Failed, Ready, Stopped, SupervisorGone, WorkerEnd
 
 LOGGER = logging.getLogger(__name__)

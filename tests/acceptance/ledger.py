@@ -15,7 +15,7 @@ from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 
 from pacs.dimse.ae import Options, make_ae
-from pacs.dimse.engine.association import EngineAssociation
+from pacs.wire.association import EngineAssociation
 from tests.factories import add, make_instance
 
 SUCCESS = 0x0000

@@ -14,8 +14,8 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
 from pacs.dimse.ae import Options, make_ae
-from pacs.dimse.engine.association import EngineAssociation
 from pacs.dimse.peer import Peer
+from pacs.wire.association import EngineAssociation
 
 DEADLINE_SECONDS = 60
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import pytest
 
+from pacs.dicom.encoding.part10 import read_file_meta
 from pacs.dicom.information_model import InformationModel
-from pacs.dicom.part10 import read_file_meta
 from pacs.dimse import query_scu
 from pacs.dimse.ae import Options
 from pacs.index.index import Index

@@ -26,7 +26,7 @@ from tests.peers import wait_until
 _SERVE = """
 import sys, threading
 from pacs.dimse import ae
-from pacs.dimse.engine.ae import EngineServer
+from pacs.wire.ae import EngineServer
 sys.argv = ["pacs", "serve", "--host", "127.0.0.1", "--port", "0", "--worker-timeout-seconds", "1", *sys.argv[1:]]
 def fault(*_):
     {fault}

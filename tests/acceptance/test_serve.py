@@ -24,8 +24,8 @@ from pynetdicom.dsutils import encode
 from pacs.dicom.information_model import InformationModel
 from pacs.dimse import query_scu
 from pacs.dimse.ae import Options
-from pacs.dimse.engine.command import StoreRequests
-from pacs.dimse.engine.store_message import StoreMessage
+from pacs.wire.command import StoreRequests
+from pacs.wire.store_message import StoreMessage
 from tests.acceptance.peers import Destination, association, store
 from tests.acceptance.processes import (
     DEADLINE_SECONDS,

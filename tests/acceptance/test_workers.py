@@ -31,7 +31,9 @@ from tests.acceptance.processes import (
     succeeded,
     wait_until_listening,
 )
-from tests.dimse.engine.wire import (
+from tests.factories import make_instance
+from tests.peers import VERIFICATION
+from tests.wire.wire import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
     COMMAND,
@@ -43,8 +45,6 @@ from tests.dimse.engine.wire import (
     p_data,
     store_command,
 )
-from tests.factories import make_instance
-from tests.peers import VERIFICATION
 
 SUCCESS = 0x0000
 CT = {1: (str(CTImageStorage), EXPLICIT)}

@@ -12,10 +12,10 @@ from pydicom.dataset import Dataset
 from pacs.archive.archive import Archive
 from pacs.archive.check import Checked, Finding, Options, check
 from pacs.archive.store import Origin, StoreOutcome, store
-from pacs.dicom.part10 import read_file_meta, read_header
+from pacs.dicom.encoding.part10 import read_file_meta, read_header
 from pacs.index import tables
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy, InstanceRecord
+from pacs.model.instances import DuplicatePolicy, InstanceRecord
 from pacs.storage.base import Spooled
 from tests.factories import make_instance, part10
 

@@ -25,7 +25,7 @@ from pacs.archive.store import Origin, store
 from pacs.errors import StorageUnavailable
 from pacs.index.engine import Engine
 from pacs.index.index import Index
-from pacs.index.records import InstanceLocation
+from pacs.model.instances import InstanceLocation
 from pacs.storage.base import StoredFile
 from pacs.storage.filesystem import FilesystemStorage
 from pacs.storage.spool import Spool

@@ -16,7 +16,7 @@ from pacs.archive.reindex import reindex
 from pacs.archive.store import Origin, store
 from pacs.dicom.storage_commitment import FailureReason, Reference
 from pacs.errors import IncompleteInstance
-from pacs.index.records import IngestOutcome
+from pacs.model.instances import IngestOutcome
 from tests.archive.holdings import (
     EXPLICIT,
     contents,

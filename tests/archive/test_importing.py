@@ -27,11 +27,11 @@ from pacs.archive.archive import Archive
 from pacs.archive.check import Finding
 from pacs.archive.import_sources import Found, Reason, Refusal, scan
 from pacs.archive.importing import Import, Summary
+from pacs.dicom.encoding.part10 import file_meta
 from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID
-from pacs.dicom.part10 import file_meta
 from pacs.errors import IndexUnavailable, PacsError, StorageFull, StorageUnavailable
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy, IngestOutcome
+from pacs.model.instances import DuplicatePolicy, IngestOutcome
 from pacs.storage.filesystem import FilesystemStorage
 from tests.archive.holdings import contents, findings, make_slice, stored_locations
 from tests.factories import make_instance, part10

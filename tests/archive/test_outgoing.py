@@ -9,7 +9,7 @@ import pytest
 from pacs.archive.archive import Archive
 from pacs.archive.retrieve import OutgoingInstance, outgoing
 from pacs.errors import StorageUnavailable
-from pacs.index.records import RetrievePlan
+from pacs.model.retrieves import RetrievePlan
 from tests.archive.holdings import keep, make_slice
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"

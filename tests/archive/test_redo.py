@@ -18,8 +18,8 @@ from pacs.archive.store import Origin, StoreOutcome, store
 from pacs.errors import StorageUnavailable
 from pacs.index.index import Index
 from pacs.index.ingest import Ingest
-from pacs.index.records import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
 from pacs.index.redo_rows import RedoRow, RedoRows
+from pacs.model.instances import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
 from pacs.storage import filesystem
 from pacs.storage.durability import can_sync_file_system
 from pacs.storage.filesystem import FilesystemStorage

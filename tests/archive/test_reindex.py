@@ -17,7 +17,7 @@ from pacs.archive.mounted import learn_storage
 from pacs.archive.reindex import Finding, Reindexed, reindex
 from pacs.archive.store import Origin, store
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
-from pacs.dicom.part10 import file_meta, read_file_meta
+from pacs.dicom.encoding.part10 import file_meta, read_file_meta
 from pacs.errors import IndexUnavailable, PacsError
 from pacs.index import tables
 from pacs.index.index import Index

@@ -16,9 +16,9 @@ from pacs.archive.archive import Archive
 from pacs.archive.redo import Redo
 from pacs.archive.reindex import Finding, reindex
 from pacs.dicom.attributes import BY_KEYWORD
-from pacs.dicom.identifier import Query
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
+from pacs.dicom.query.identifier import Query
 from pacs.index.conflicts import conflict_note
 from pacs.index.engine import create
 from pacs.index.index import Index

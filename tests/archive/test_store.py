@@ -24,7 +24,7 @@ from pacs.errors import (
     StorageUnavailable,
 )
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy, IngestOutcome
+from pacs.model.instances import DuplicatePolicy, IngestOutcome
 from pacs.storage import filesystem
 from pacs.storage.base import Spooled
 from pacs.storage.filesystem import FilesystemStorage

@@ -16,7 +16,7 @@ from pacs.archive.check import Finding
 from pacs.archive.store import Origin, StoreOutcome, store
 from pacs.errors import DuplicateInstance, StorageUnavailable
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy, IngestOutcome, IngestResult
+from pacs.model.instances import DuplicatePolicy, IngestOutcome, IngestResult
 from pacs.storage.filesystem import FilesystemStorage
 from pacs.storage.spool import SMALL_BYTES
 from tests.archive.holdings import (

@@ -17,7 +17,8 @@ from pacs.archive.retry import plan_retry
 from pacs.dicom.information_model import InformationModel
 from pacs.errors import InvalidSetting
 from pacs.index.index import Index
-from pacs.index.records import RetrieveOutcome, RetrieveRequest, Service
+from pacs.model.remote_ae import Service
+from pacs.model.retrieves import RetrieveOutcome, RetrieveRequest
 from tests.dimse.retrieving import Getter, recorded, store_study, study_query
 from tests.multiframe import make_multiframe
 from tests.peers import (

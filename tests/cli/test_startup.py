@@ -16,7 +16,7 @@ from pacs.cli.lazy import Group, Lazy, did_you_mean
 from pacs.index import migrate, remote_ae_rows
 from pacs.index.engine import create
 from pacs.index.index import Index
-from pacs.index.records import RemoteAE, Service
+from pacs.model.remote_ae import RemoteAE, Service
 from tests.acceptance.processes import environment
 from tests.peers import RunningArchive, register
 from tests.serving import engine_on_sqlite

@@ -12,12 +12,12 @@ from pacs.conformance.wire.association import Association, Unreachable
 from pacs.conformance.wire.trace import Trace
 from pacs.conformance.wire.verification import Calling, echo
 from pacs.dimse.peer import Peer
-from pacs.dimse.tls import TLSOptions
 from pacs.errors import DestinationUnreachable, PeerAborted
-from tests.dimse.engine.scripted import ScriptedAcceptor, accept
-from tests.dimse.engine.wire import ABORT_PDU, IMPLICIT, Wire, echo_command, message
+from pacs.wire.tls import TLSOptions
 from tests.peers import RunningArchive, closed_port
 from tests.serving import engine_on_sqlite
+from tests.wire.scripted import ScriptedAcceptor, accept
+from tests.wire.wire import ABORT_PDU, IMPLICIT, Wire, echo_command, message
 
 pytestmark = pytest.mark.timeout(30)
 

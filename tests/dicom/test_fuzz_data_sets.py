@@ -12,11 +12,11 @@ import time
 import zlib
 from contextlib import suppress
 
-from pacs.dicom.completeness import check_complete
-from pacs.dicom.layout import inflated, read_layout
-from pacs.dicom.part10 import read_header
+from pacs.dicom.encoding.completeness import check_complete
+from pacs.dicom.encoding.layout import inflated, read_layout
+from pacs.dicom.encoding.part10 import read_header
 from pacs.errors import PacsError
-from tests.dicom.test_completeness import (
+from tests.dicom.encoding.test_completeness import (
     BIG,
     DEFLATED,
     EXPLICIT,

@@ -11,7 +11,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import evt
 from pynetdicom.presentation import PresentationContext, build_context
 
-from pacs.index.records import RetrieveRecord, SubOperationRecord
+from pacs.model.retrieves import RetrieveRecord, SubOperationRecord
 from tests.factories import make_instance
 from tests.peers import (
     PATIENT_ROOT_GET,

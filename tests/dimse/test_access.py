@@ -15,8 +15,10 @@ from pacs.dimse.access import AccessPolicy
 from pacs.dimse.remote import RemoteAEs
 from pacs.errors import NotAuthorised
 from pacs.index.index import Index
-from pacs.index.records import RemoteAE, Service
-from tests.dimse.engine.wire import (
+from pacs.model.remote_ae import RemoteAE, Service
+from tests.peers import CALLED, CALLING, VERIFICATION, association, end, stock_ae, wait_until
+from tests.serving import Serve, engine_only
+from tests.wire.wire import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
     IMPLICIT,
@@ -25,8 +27,6 @@ from tests.dimse.engine.wire import (
     Wire,
     associate_pdu,
 )
-from tests.peers import CALLED, CALLING, VERIFICATION, association, end, stock_ae, wait_until
-from tests.serving import Serve, engine_only
 
 STRANGER = "203.0.113.9"
 

@@ -13,19 +13,8 @@ from pydicom.uid import CTImageStorage
 from pynetdicom.presentation import build_context
 
 from pacs.dimse.association_recorder import AssociationRecorder
-from pacs.index.association_records import AssociationEnding, AssociationRecord, OperationRecord
 from pacs.index.index import Index
-from tests.dimse.engine.wire import (
-    ASSOCIATE_RJ,
-    RELEASE_PDU,
-    RELEASE_RP,
-    Wire,
-    associate_pdu,
-    echo_command,
-    message,
-    p_data,
-    pdu,
-)
+from pacs.model.associations import AssociationEnding, AssociationRecord, OperationRecord
 from tests.dimse.retrieving import study_query
 from tests.factories import make_instance
 from tests.peers import (
@@ -45,6 +34,17 @@ from tests.peers import (
     wait_until,
 )
 from tests.serving import Serve, engine_on_sqlite
+from tests.wire.wire import (
+    ASSOCIATE_RJ,
+    RELEASE_PDU,
+    RELEASE_RP,
+    Wire,
+    associate_pdu,
+    echo_command,
+    message,
+    p_data,
+    pdu,
+)
 
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"

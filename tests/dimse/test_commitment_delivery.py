@@ -14,14 +14,15 @@ from pydicom.uid import CTImageStorage
 
 from pacs.dimse.commitment_delivery import RetryPolicy
 from pacs.index.index import Index
-from pacs.index.records import CommitmentRecord, CommitmentRequest, CommitmentState, RemoteAE
+from pacs.model.commitments import CommitmentRecord, CommitmentRequest, CommitmentState
+from pacs.model.remote_ae import RemoteAE
 from pacs.server import Server
 from tests.certificates import Authority, server_context
 from tests.dimse.committing import ScriptedSCU, action_information, request_commitment, wait_for
-from tests.dimse.engine.scripted import ScriptedAcceptor, accept
 from tests.factories import make_instance
 from tests.peers import RunningArchive, deposit, register
 from tests.serving import Serve, engine_on_sqlite, engine_only, settings
+from tests.wire.scripted import ScriptedAcceptor, accept
 
 
 def _record(running: RunningArchive) -> CommitmentRecord:

@@ -13,10 +13,12 @@ from pynetdicom.dsutils import encode
 
 from pacs.archive.commitment import check
 from pacs.dicom.storage_commitment import SOP_CLASS_UID, SOP_INSTANCE_UID
-from pacs.dimse.engine import command
-from pacs.index.records import CommitmentRequest, CommitmentState
+from pacs.model.commitments import CommitmentRequest, CommitmentState
+from pacs.wire import command
 from tests.dimse.committing import action_information, wait_for
-from tests.dimse.engine.wire import (
+from tests.peers import VERIFICATION, RunningArchive
+from tests.serving import Serve, engine_on_sqlite, engine_only
+from tests.wire.wire import (
     ABORT_PDU,
     EXPLICIT,
     RELEASE_PDU,
@@ -24,8 +26,6 @@ from tests.dimse.engine.wire import (
     echo_command,
     message,
 )
-from tests.peers import VERIFICATION, RunningArchive
-from tests.serving import Serve, engine_on_sqlite, engine_only
 
 _N_ACTION_RSP, _N_EVENT_REPORT_RQ, _N_EVENT_REPORT_RSP, _C_ECHO_RSP = 0x8130, 0x0100, 0x8100, 0x8030
 _UNKNOWN = [(CTImageStorage, f"1.2.3.4.{number}") for number in range(900, 920)]

@@ -20,7 +20,8 @@ from pynetdicom.presentation import build_context
 
 from pacs.archive.commitment import check
 from pacs.dicom.storage_commitment import SOP_CLASS_UID
-from pacs.index.records import CommitmentState, Service
+from pacs.model.commitments import CommitmentState
+from pacs.model.remote_ae import Service
 from tests.dimse.committing import ScriptedSCU, action_information, request_commitment, wait_for
 from tests.factories import make_instance
 from tests.peers import VERIFICATION, RunningArchive, association, deposit, register, settled_file

@@ -11,7 +11,7 @@ import pytest
 from pacs.conformance.scp.destination import Destination
 from pacs.conformance.wire.message import Message
 from pacs.dimse import destinations
-from pacs.dimse.engine.association import EngineAssociation
+from pacs.wire.association import EngineAssociation
 from tests.dimse.retrieving import recorded
 from tests.factories import make_instance
 from tests.peers import (

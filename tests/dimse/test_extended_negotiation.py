@@ -15,7 +15,7 @@ from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from pacs.cli.query import find_command
 from pacs.dicom.information_model import InformationModel
-from pacs.dicom.query_options import QueryOptions
+from pacs.dicom.query.query_options import QueryOptions
 from pacs.dimse import query_scu
 from pacs.dimse.ae import Options
 from pacs.dimse.peer import Peer

@@ -15,8 +15,8 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from pynetdicom.presentation import build_context
 
 from pacs.archive.find import find
-from pacs.dicom.identifier import parse_find
 from pacs.dicom.information_model import InformationModel
+from pacs.dicom.query.identifier import parse_find
 from tests.factories import make_instance
 from tests.peers import (
     PATIENT_ROOT_FIND,

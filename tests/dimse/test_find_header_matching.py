@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from pacs.archive import find as archive_find
-from pacs.dicom.header_values import HeaderValues, read_header_values
+from pacs.dicom.query.header_values import HeaderValues, read_header_values
 from tests.factories import make_instance
 from tests.peers import (
     PATIENT_ROOT_FIND,

@@ -16,7 +16,7 @@ from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.presentation import build_context
 
 from pacs.dimse import find_scp
-from pacs.index.records import Service
+from pacs.model.remote_ae import Service
 from tests.factories import make_instance
 from tests.outages import index_outage
 from tests.peers import (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pydicom.dataset import Dataset
 
-from pacs.index.records import RetrieveState, SubOperationOutcome
+from pacs.model.retrieves import RetrieveState, SubOperationOutcome
 from tests.dimse.retrieving import Mover, recorded, store_study, study_query
 from tests.peers import Destination, wait_until
 from tests.serving import Serve, engine_only

@@ -13,9 +13,9 @@ from struct import pack
 
 import pytest
 
-from pacs.dicom.identifier import parse_find
+from pacs.dicom.encoding.part10 import read_identifier
 from pacs.dicom.information_model import InformationModel
-from pacs.dicom.part10 import read_identifier
+from pacs.dicom.query.identifier import parse_find
 from pacs.dimse.request_identifier import _MAX_OTHER_BYTES
 from pacs.errors import PacsError
 

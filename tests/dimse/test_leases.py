@@ -13,7 +13,8 @@ import pytest
 
 from pacs.archive.retry import plan_retry
 from pacs.index.leases import Leases
-from pacs.index.records import CommitmentState, RetrieveState
+from pacs.model.commitments import CommitmentState
+from pacs.model.retrieves import RetrieveState
 from tests.dimse.committing import ScriptedSCU
 from tests.dimse.retrieving import study_query
 from tests.factories import make_instance
@@ -28,7 +29,9 @@ _ELSEWHERE = """
     socket.gethostname = lambda: "made-anew"
     from pacs.archive.lease_keeper import LeaseKeeper
     from pacs.index.index import Index
-    from pacs.index.records import CommitmentRequest, RetrieveRequest, Service
+    from pacs.model.commitments import CommitmentRequest
+    from pacs.model.retrieves import RetrieveRequest
+    from pacs.model.remote_ae import Service
     url, calling_ae, identifier, sop_class_uid, sop_instance_uid = sys.argv[1:]
     index = Index.open(url, upgrade=False)
     with LeaseKeeper(index, {seconds}, print):

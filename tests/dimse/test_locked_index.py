@@ -14,7 +14,7 @@ from pynetdicom.presentation import build_context
 
 from pacs.index import engine, journal_writer
 from pacs.index.engine import Engine
-from pacs.index.records import RetrieveState
+from pacs.model.retrieves import RetrieveState
 from tests.dimse.retrieving import (
     SUCCESS,
     Getter,

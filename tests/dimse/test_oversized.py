@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from pacs.dicom.storage_commitment import SOP_CLASS_UID, SOP_INSTANCE_UID
-from pacs.dimse.engine import command
-from tests.dimse.engine.wire import ABORT, DATA, IMPLICIT, LAST, Wire, message, p_data
+from pacs.wire import command
 from tests.dimse.retrieving import recorded
 from tests.peers import (
     STUDY_ROOT_FIND,
@@ -19,6 +18,7 @@ from tests.peers import (
     register,
 )
 from tests.serving import Serve, engine_only
+from tests.wire.wire import ABORT, DATA, IMPLICIT, LAST, Wire, message, p_data
 
 MIB = 1 << 20
 #: (SOP Class, Command Field, other elements, status) of each service with a data set that is not for storage.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from pacs.index.records import RetrieveState, SubOperationOutcome
+from pacs.model.retrieves import RetrieveState, SubOperationOutcome
 from tests.dimse.retrieving import (
     CANCELLED,
     SUCCESS,

@@ -9,20 +9,8 @@ from typing import Any
 import pytest
 from pydicom.uid import CTImageStorage
 
-from pacs.dimse.engine import command
-from pacs.index.records import SubOperationOutcome
-from tests.dimse.engine.scripted import Script, ScriptedAcceptor, accept
-from tests.dimse.engine.wire import (
-    ABORT_PDU,
-    COMMAND,
-    IMPLICIT,
-    LAST,
-    P_DATA,
-    RELEASE_ANSWER_PDU,
-    RELEASE_RQ,
-    Wire,
-    p_data,
-)
+from pacs.model.retrieves import SubOperationOutcome
+from pacs.wire import command
 from tests.dimse.retrieving import (
     CANCELLED,
     SUCCESS,
@@ -41,6 +29,18 @@ from tests.peers import (
     wait_until,
 )
 from tests.serving import Serve, engine_on_sqlite
+from tests.wire.scripted import Script, ScriptedAcceptor, accept
+from tests.wire.wire import (
+    ABORT_PDU,
+    COMMAND,
+    IMPLICIT,
+    LAST,
+    P_DATA,
+    RELEASE_ANSWER_PDU,
+    RELEASE_RQ,
+    Wire,
+    p_data,
+)
 
 pytestmark = [engine_on_sqlite, pytest.mark.timeout(60)]
 

@@ -8,14 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from pacs.dicom.information_model import InformationModel
-from pacs.dicom.query_options import QueryOptions
+from pacs.dicom.query.query_options import QueryOptions
 from pacs.dimse.ae import Options
 from pacs.dimse.cancellation import Cancellation
 from pacs.dimse.peer import Peer
 from pacs.dimse.query_scu import echo, find, identifier, move
 from pacs.errors import DestinationUnreachable, InvalidIdentifier, InvalidSetting, PeerAborted
-from tests.dimse.engine.scripted import ScriptedAcceptor, accept
-from tests.dimse.engine.wire import IMPLICIT, Wire
 from tests.dimse.retrieving import STUDY, store_study
 from tests.factories import make_instance
 from tests.peers import (
@@ -28,6 +26,8 @@ from tests.peers import (
     wait_until,
 )
 from tests.serving import engine_on_sqlite
+from tests.wire.scripted import ScriptedAcceptor, accept
+from tests.wire.wire import IMPLICIT, Wire
 
 OPTIONS = Options(ae_title="TESTSCU", acse_timeout_seconds=5, dimse_timeout_seconds=5)
 STUDY_ROOT = InformationModel.STUDY_ROOT

@@ -15,7 +15,7 @@ from pacs.conformance.wire.trace import Trace
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.storage_scu import StorageLink
 from pacs.errors import InvalidSetting
-from pacs.index.records import RemoteAE
+from pacs.model.remote_ae import RemoteAE
 from tests.dimse.retrieving import Getter, make_study, recorded, study_query
 from tests.peers import (
     STUDY_ROOT_FIND,

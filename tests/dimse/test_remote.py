@@ -10,7 +10,7 @@ import pytest
 from pacs.dimse import remote as remote_module
 from pacs.dimse.remote import RemoteAEs
 from pacs.index.index import Index
-from pacs.index.records import RemoteAE
+from pacs.model.remote_ae import RemoteAE
 from tests.outages import index_outage
 from tests.peers import wait_until
 

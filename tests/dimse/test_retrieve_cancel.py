@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from pacs.dimse.engine import command
-from tests.dimse.engine.wire import IMPLICIT, Wire, message
+from pacs.wire import command
 from tests.dimse.retrieving import (
     CANCELLED,
     SUCCESS,
@@ -32,6 +31,7 @@ from tests.peers import (
     wait_until,
 )
 from tests.serving import Serve, engine_on_sqlite
+from tests.wire.wire import IMPLICIT, Wire, message
 
 NO_DATA_SET = command.NO_DATA_SET
 

@@ -15,7 +15,7 @@ from pacs.dicom.instance import InstanceHeader
 from pacs.dimse import query_scu
 from pacs.dimse.ae import Options
 from pacs.dimse.peer import Peer
-from pacs.index.records import InstanceRecord
+from pacs.model.instances import InstanceRecord
 from tests.dimse.retrieving import STUDY, SUCCESS, WARNING, recorded, store_study, study_query
 from tests.peers import (
     CALLED,

@@ -12,7 +12,7 @@ from pacs.archive import cut_off
 from pacs.archive.condition import missing_end
 from pacs.conformance.scp.destination import Destination
 from pacs.conformance.wire.message import Message
-from pacs.index.records import StoredInstance
+from pacs.model.instances import StoredInstance
 from tests.archive.holdings import keep_cut_off, make_slice
 from tests.dimse.retrieving import Getter, recorded
 from tests.factories import part10

@@ -23,13 +23,9 @@ from pydicom.uid import (
 from pynetdicom.presentation import build_context
 
 from pacs.errors import IndexUnavailable
-from pacs.index.records import (
-    RemoteAE,
-    RetrieveState,
-    Service,
-    StoredInstance,
-    SubOperationOutcome,
-)
+from pacs.model.instances import StoredInstance
+from pacs.model.remote_ae import RemoteAE, Service
+from pacs.model.retrieves import RetrieveState, SubOperationOutcome
 from tests.dimse.retrieving import (
     CANCELLED,
     PENDING,

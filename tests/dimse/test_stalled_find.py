@@ -14,9 +14,8 @@ from pynetdicom.dsutils import encode
 
 from pacs.archive.archive import Archive
 from pacs.dicom.instance import InstanceHeader
-from pacs.dimse.engine import command
-from pacs.index.records import InstanceRecord
-from tests.dimse.engine.wire import IMPLICIT, Wire, message
+from pacs.model.instances import InstanceRecord
+from pacs.wire import command
 from tests.peers import (
     CALLING,
     STUDY_ROOT_FIND,
@@ -25,6 +24,7 @@ from tests.peers import (
     identifier,
     wait_until,
 )
+from tests.wire.wire import IMPLICIT, Wire, message
 
 PENDING, SUCCESS = 0xFF00, 0x0000
 #: 12 MB of responses: more than the kernel takes for a peer that does not read.

@@ -21,9 +21,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom.presentation import build_context
 
-from pacs.dimse.engine import command
-from pacs.index.records import Service
-from tests.dimse.engine.wire import EXPLICIT, IMPLICIT, P_DATA, Wire, message, pdu
+from pacs.model.remote_ae import Service
+from pacs.wire import command
 from tests.dimse.retrieving import (
     STUDY,
     Getter,
@@ -56,6 +55,7 @@ from tests.peers import (
     send_bytes,
 )
 from tests.serving import Serve, engine_on_sqlite
+from tests.wire.wire import EXPLICIT, IMPLICIT, P_DATA, Wire, message, pdu
 
 CONFORMANCE = Path(__file__).parents[2] / "docs" / "conformance.md"
 #: Statuses of PS3.4 Y: tests/dimse has them with the Composite Instance Root Retrieve service.

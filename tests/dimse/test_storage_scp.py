@@ -29,12 +29,11 @@ from pydicom.uid import (
 from pynetdicom.presentation import build_context
 
 from pacs.dicom.sop_classes import is_storage_sop_class
-from pacs.dimse.engine import command
 from pacs.errors import StorageUnavailable
-from pacs.index.records import Service
+from pacs.model.remote_ae import Service
 from pacs.storage.base import Spooled
 from pacs.storage.spool import Spool
-from tests.dimse.engine.wire import IMPLICIT, Wire, echo_command, message, store_command
+from pacs.wire import command
 from tests.factories import make_instance
 from tests.outages import index_outage, largest_file
 from tests.peers import (
@@ -57,6 +56,7 @@ from tests.peers import (
     wait_until,
 )
 from tests.serving import Serve, engine_on_sqlite, engine_only
+from tests.wire.wire import IMPLICIT, Wire, echo_command, message, store_command
 
 JPEG_XL = UID("1.2.840.10008.1.2.4.112")
 PRIVATE_TRANSFER_SYNTAX = UID("1.2.826.0.1.3680043.8.498.5.1")

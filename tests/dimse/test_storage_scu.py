@@ -26,7 +26,7 @@ from pynetdicom.presentation import build_context
 from pacs.dicom.sop_classes import STORAGE_SOP_CLASSES
 from pacs.dimse import storage_scu
 from pacs.dimse.storage_scu import choose_context, contexts_for, outcome_of_status
-from pacs.index.records import SubOperationOutcome
+from pacs.model.retrieves import SubOperationOutcome
 from tests.dimse.retrieving import (
     CT_CONTEXT,
     PENDING,

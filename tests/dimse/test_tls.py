@@ -8,13 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pacs.dimse.tls import (
-    TLSOptions,
-    acceptor_context,
-    certificate_problem,
-    requestor_context,
-)
 from pacs.errors import InvalidSetting
+from pacs.wire.tls import TLSOptions, acceptor_context, certificate_problem, requestor_context
 from tests.certificates import Authority, Identity, openssl
 
 

@@ -31,8 +31,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pacs.dicom.part10 import read_file_meta
-from pacs.dicom.pixel_decoding import FrameDecoder
+from pacs.dicom.encoding.part10 import read_file_meta
+from pacs.dicom.frames.pixel_decoding import FrameDecoder
 from pacs.dimse.transcode import Conversions, NotTranscodable, transcode
 from tests.factories import make_instance, part10
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacs.index.records import Service
+from pacs.model.remote_ae import Service
 from tests.peers import VERIFICATION, RunningArchive, association, register
 from tests.serving import Serve
 

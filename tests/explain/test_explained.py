@@ -25,16 +25,7 @@ from pacs.errors import InvalidSetting
 from pacs.explain.explanation import Site
 from pacs.explain.problems import Problem, Problems
 from pacs.explain.traces import explain_trace, read_traces
-from pacs.index.records import Service
-from tests.dimse.engine.wire import (
-    ASSOCIATE_RJ,
-    IMPLICIT,
-    Wire,
-    associate_pdu,
-    echo_command,
-    message,
-    p_data,
-)
+from pacs.model.remote_ae import Service
 from tests.dimse.retrieving import STUDY, store_study, study_query
 from tests.factories import make_instance, part10
 from tests.peers import (
@@ -54,6 +45,15 @@ from tests.peers import (
     wait_until,
 )
 from tests.serving import Serve, engine_on_sqlite
+from tests.wire.wire import (
+    ASSOCIATE_RJ,
+    IMPLICIT,
+    Wire,
+    associate_pdu,
+    echo_command,
+    message,
+    p_data,
+)
 
 StartDestination = Callable[..., Destination]
 

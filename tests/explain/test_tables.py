@@ -18,8 +18,8 @@ from pacs.explain.advice import SERVICES
 from pacs.explain.cases import explain_association, explain_status
 from pacs.explain.endings import explain_ending
 from pacs.explain.explanation import Advice, Case, Explanation, Failure, Site
-from pacs.index.association_records import AssociationEnding, AssociationRecord, ProposedContext
-from pacs.index.records import RemoteAE, Service
+from pacs.model.associations import AssociationEnding, AssociationRecord, ProposedContext
+from pacs.model.remote_ae import RemoteAE, Service
 
 #: PS3.8 Table 9-21, those that are not reserved: source and reason.
 REJECTIONS = [(1, 1), (1, 2), (1, 3), (1, 7), (2, 1), (2, 2), (3, 1), (3, 2)]

@@ -12,13 +12,13 @@ import sqlalchemy as sa
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from pacs.dicom.attributes import BY_KEYWORD
-from pacs.dicom.identifier import Condition, Query
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.instance import InstanceHeader
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import Match
+from pacs.dicom.query.identifier import Condition, Query
+from pacs.dicom.query.matching import Match
 from pacs.index.index import Index
-from pacs.index.records import InstanceRecord
+from pacs.model.instances import InstanceRecord
 
 RECEIVED_AT = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 

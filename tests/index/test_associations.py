@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pacs.index.association_records import (
+from pacs.index.index import Index
+from pacs.model.associations import (
     AssociationEnding,
     AssociationRecord,
     OperationRecord,
     ProposedContext,
 )
-from pacs.index.index import Index
 
 _NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from pacs.index.index import Index
 from pacs.index.process_token import ProcessToken
-from pacs.index.records import CommitmentRequest, CommitmentState
 from pacs.index.tables import commitment, commitment_reference
+from pacs.model.commitments import CommitmentRequest, CommitmentState
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 REFERENCES = [("1.2", "1.2.1"), ("1.2", "1.2.2"), ("1.2", "1.2.3")]

@@ -16,10 +16,9 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from pacs.dicom.attributes import BY_KEYWORD
-from pacs.dicom.combined_datetime import CombinedRange
-from pacs.dicom.dates import canonical, canonical_upper
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import (
+from pacs.dicom.query.combined_datetime import CombinedRange
+from pacs.dicom.query.matching import (
     UNIVERSAL,
     Match,
     SequenceMatch,
@@ -31,7 +30,8 @@ from pacs.dicom.matching import (
     is_universal,
     matches,
 )
-from pacs.dicom.ranges import Range
+from pacs.dicom.query.ranges import Range
+from pacs.dicom.text.dates import canonical, canonical_upper
 from pacs.index.conditions import _successor
 from pacs.index.index import Index
 

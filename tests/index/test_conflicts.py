@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import SingleValue, WildCard, fuzzy
-from pacs.dicom.ranges import Range
+from pacs.dicom.query.matching import SingleValue, WildCard, fuzzy
+from pacs.dicom.query.ranges import Range
 from pacs.index.conflicts import conflict_note
 from pacs.index.index import Index
-from pacs.index.records import ConflictingStudy, IngestResult, PatientConflict
+from pacs.model.instances import IngestResult
+from pacs.model.patients import ConflictingStudy, PatientConflict
 
 _ALPHA = {"PatientName": "Alpha^A", "PatientBirthDate": "19500101", "PatientSex": "M"}
 _BETA = {"PatientName": "Beta^B", "PatientBirthDate": "19990909", "PatientSex": "F"}

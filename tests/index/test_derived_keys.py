@@ -20,10 +20,10 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from pacs.dicom.attributes import BY_KEYWORD
-from pacs.dicom.identifier import Condition, _conditions
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import parse_match
-from pacs.dicom.matching_rules import MatchingRules
+from pacs.dicom.query.identifier import Condition, _conditions
+from pacs.dicom.query.matching import parse_match
+from pacs.dicom.query.matching_rules import MatchingRules
 from pacs.errors import InvalidIdentifier
 from pacs.index.index import Index
 

@@ -15,7 +15,7 @@ from pacs.index import engine as engine_module
 from pacs.index import tables
 from pacs.index.engine import Attempt, Engine, StaleState, create
 from pacs.index.index import Index
-from pacs.index.records import IngestOutcome
+from pacs.model.instances import IngestOutcome
 
 
 @pytest.fixture

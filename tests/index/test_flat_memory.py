@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import SingleValue
-from pacs.dicom.response import encode_response
+from pacs.dicom.query.matching import SingleValue
+from pacs.dicom.query.response import encode_response
 from pacs.index.index import Index
 
 _STUDIES = 20_000

@@ -8,7 +8,7 @@ import pytest
 
 from pacs.errors import IndexUnavailable, InvalidInstance
 from pacs.index.group_commit import GroupCommit
-from pacs.index.records import IngestOutcome, IngestResult, InstanceRecord
+from pacs.model.instances import IngestOutcome, IngestResult, InstanceRecord
 
 _STORED = IngestResult(outcome=IngestOutcome.STORED)
 

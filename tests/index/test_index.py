@@ -5,7 +5,8 @@ import pytest
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.errors import IndexUnavailable
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy, IngestOutcome, InstanceLocation, Stats
+from pacs.model.instances import DuplicatePolicy, IngestOutcome, InstanceLocation
+from pacs.model.statistics import Stats
 
 
 def test_open_new_database_makes_it_usable(empty_database_url: str, make_record) -> None:

@@ -16,11 +16,12 @@ import sqlalchemy as sa
 from pydicom.uid import JPEGLSLossless
 
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import SingleValue
+from pacs.dicom.query.matching import SingleValue
 from pacs.errors import PacsError
 from pacs.index import tables
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy, IngestOutcome, InstanceRecord, Stats
+from pacs.model.instances import DuplicatePolicy, IngestOutcome, InstanceRecord
+from pacs.model.statistics import Stats
 
 
 def rows(index: Index, level: Level, *keywords: str, **unique: str) -> list[tuple[Any, ...]]:
@@ -491,7 +492,7 @@ def test_ingest_two_processes_on_one_database(index: Index, database_url: str, m
         from datetime import UTC, datetime
         from pacs.dicom.instance import InstanceHeader
         from pacs.index.index import Index
-        from pacs.index.records import InstanceRecord
+        from pacs.model.instances import InstanceRecord
 
         index = Index.open(sys.argv[1], upgrade=False)
         sys.stdin.readline()

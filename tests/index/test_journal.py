@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from pacs.index import tables
 from pacs.index.index import Index
 from pacs.index.process_token import ProcessToken
-from pacs.index.records import (
+from pacs.model.remote_ae import Service
+from pacs.model.retrieves import (
     RetrieveOutcome,
     RetrieveRequest,
     RetrieveState,
-    Service,
     SubOperationOutcome,
     SubOperationRecord,
 )
@@ -157,7 +157,8 @@ def test_mark_interrupted_marks_those_of_a_killed_process(index: Index, database
 
 _REQUEST_IN_A_SCRIPT = """
 from datetime import UTC, datetime
-from pacs.index.records import RetrieveRequest, Service
+from pacs.model.retrieves import RetrieveRequest
+from pacs.model.remote_ae import Service
 REQUEST = RetrieveRequest(
     calling_ae="A", calling_host="h", service=Service.GET, model="m", level="STUDY", identifier="{}",
     destination="", message_id=1, started_at=datetime.now(UTC))

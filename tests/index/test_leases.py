@@ -12,14 +12,10 @@ from pacs.index import process_token
 from pacs.index.index import Index
 from pacs.index.leases import Swept
 from pacs.index.process_token import ProcessToken
-from pacs.index.records import (
-    CommitmentRequest,
-    CommitmentState,
-    RetrieveRequest,
-    RetrieveState,
-    Service,
-)
 from pacs.index.tables import commitment, lease, retrieve
+from pacs.model.commitments import CommitmentRequest, CommitmentState
+from pacs.model.remote_ae import Service
+from pacs.model.retrieves import RetrieveRequest, RetrieveState
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ELSEWHERE = replace(ProcessToken.own(), host="made-anew")

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from pacs.index.index import Index
-from pacs.index.records import RemoteAE
+from pacs.model.remote_ae import RemoteAE
 
 
 def test_files_of_a_new_index_are_closed_to_others_in_any_process(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from pacs.dicom.attributes import at_level
-from pacs.dicom.identifier import Query
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import Match, SingleValue, UidList, WildCard
-from pacs.dicom.ranges import Range
+from pacs.dicom.query.identifier import Query
+from pacs.dicom.query.matching import Match, SingleValue, UidList, WildCard
+from pacs.dicom.query.ranges import Range
 from pacs.index import representative
 from pacs.index.index import Index
 from pacs.index.search import _Page

@@ -6,8 +6,8 @@ import pytest
 
 from pacs.errors import InvalidSetting
 from pacs.index.index import Index
-from pacs.index.records import RemoteAE, Service
 from pacs.index.remote_ae import valid_ae_title
+from pacs.model.remote_ae import RemoteAE, Service
 
 RESEARCH = RemoteAE(
     title="RESEARCH",

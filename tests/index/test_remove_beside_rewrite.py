@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy, InstanceRecord
+from pacs.model.instances import DuplicatePolicy, InstanceRecord
 from tests.index.conftest import MakeRecord
 
 # On PostgreSQL each costs a second: the two deadlock, and are told so after that time, and run again.

@@ -7,10 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import SingleValue, Universal, fuzzy
+from pacs.dicom.query.matching import SingleValue, Universal, fuzzy
 from pacs.index import tables
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy, IngestOutcome, InstanceRecord
+from pacs.model.instances import DuplicatePolicy, IngestOutcome, InstanceRecord
 
 
 def changed(record: InstanceRecord, **values: str) -> InstanceRecord:

@@ -9,8 +9,8 @@ from pydicom.uid import CTImageStorage, EnhancedSRStorage, ExplicitVRLittleEndia
 
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import SingleValue, UidList, WildCard
-from pacs.dicom.ranges import Range
+from pacs.dicom.query.matching import SingleValue, UidList, WildCard
+from pacs.dicom.query.ranges import Range
 from pacs.errors import LimitExceeded
 from pacs.index import search as search_module
 from pacs.index.index import Index

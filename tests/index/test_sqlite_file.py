@@ -11,7 +11,7 @@ import pytest
 
 from pacs.errors import IndexUnavailable
 from pacs.index.index import Index
-from pacs.index.records import DuplicatePolicy
+from pacs.model.instances import DuplicatePolicy
 from tests.index.conftest import MakeRecord
 
 

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from pacs.dicom.levels import Level
-from pacs.dicom.matching import SingleValue
+from pacs.dicom.query.matching import SingleValue
 from pacs.errors import IndexUnavailable
 from pacs.index.index import Index
 from pacs.index.statistics import Statistics

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from pacs.dicom.code_elements import CHARACTER_SETS
-from pacs.dicom.part10 import file_meta, read_file_meta, read_identifier
-from pacs.dicom.plain_elements import value_of
+from pacs.dicom.encoding.part10 import file_meta, read_file_meta, read_identifier
+from pacs.dicom.encoding.plain_elements import value_of
 from pacs.dicom.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN
+from pacs.dicom.text.code_elements import CHARACTER_SETS
 from tests.interop.test_dcmtk import MISSING, PATHS
 from tests.peers import CALLED, RunningArchive
 

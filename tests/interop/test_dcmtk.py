@@ -27,7 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pacs.index.records import RetrieveState
+from pacs.model.retrieves import RetrieveState
 from pacs.server import Server
 from tests.certificates import Authority
 from tests.dimse.retrieving import STUDY, make_study, recorded, store_study, uids_of

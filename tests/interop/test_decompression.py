@@ -14,7 +14,7 @@ from pydicom.data import data_manager
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from pacs.dicom.part10 import file_meta
+from pacs.dicom.encoding.part10 import file_meta
 from pacs.dimse.transcode import transcode
 
 pytest.importorskip("gdcm", reason="the decoders of mini-pacs[codecs]")

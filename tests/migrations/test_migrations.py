@@ -19,8 +19,8 @@ from alembic.migration import MigrationContext
 
 from pacs.index.engine import Engine, create
 from pacs.index.index import Index
-from pacs.index.records import Service
 from pacs.index.tables import metadata
+from pacs.model.remote_ae import Service
 
 ROOT = Path(__file__).resolve().parents[2]
 

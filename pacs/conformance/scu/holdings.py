@@ -15,12 +15,12 @@ from pacs.archive.find import find
 from pacs.archive.store import Origin, store
 from pacs.config import Settings
 from pacs.conformance.wire.message import encode_data_set
-from pacs.dicom.identifier import parse_find, parse_retrieve
+from pacs.dicom.encoding.part10 import file_meta
 from pacs.dicom.information_model import InformationModel
-from pacs.dicom.part10 import file_meta
-from pacs.dicom.query_options import BASELINE, QueryOptions
-from pacs.dicom.response import encode_response
-from pacs.index.records import StoredInstance
+from pacs.dicom.query.identifier import parse_find, parse_retrieve
+from pacs.dicom.query.query_options import BASELINE, QueryOptions
+from pacs.dicom.query.response import encode_response
+from pacs.model.instances import StoredInstance
 from pacs.server import open_archive
 
 

@@ -14,8 +14,8 @@ from pacs.conformance.scu.session import Session
 from pacs.conformance.wire import pdu as pdus
 from pacs.conformance.wire.message import CommandField, MalformedMessage, Message
 from pacs.dicom.ae_titles import normalised_ae_title
-from pacs.dicom.identifier import parse_find, parse_retrieve
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES, Operation, model_of
+from pacs.dicom.query.identifier import parse_find, parse_retrieve
 from pacs.dicom.sop_classes import is_storage_sop_class
 from pacs.errors import InvalidIdentifier
 

@@ -8,7 +8,7 @@ from pacs.conformance.scu.rules import Rule
 from pacs.conformance.wire import pdu as pdus
 from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
-from pacs.dicom.query_options import (
+from pacs.dicom.query.query_options import (
     BASELINE,
     SUPPORTED,
     QueryOptions,

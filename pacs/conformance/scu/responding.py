@@ -12,7 +12,7 @@ from pacs.conformance.scu.rules import EVERY, FINAL, Rule
 from pacs.conformance.wire import pdu as pdus
 from pacs.conformance.wire.association import Association, AssociationEnded
 from pacs.conformance.wire.message import Message, encode_data_set, fragments
-from pacs.dimse.engine.command import HAS_DATA_SET, NO_DATA_SET, CommandValue
+from pacs.wire.command import HAS_DATA_SET, NO_DATA_SET, CommandValue
 
 _PENDING = (0xFF00, 0xFF01)
 #: Longer than any data element that begins so: it cannot be decoded.

@@ -24,7 +24,7 @@ from pacs.conformance.wire.association import (
 )
 from pacs.conformance.wire.message import CommandField, MalformedMessage, Message, response
 from pacs.dicom.information_model import InformationModel, model_of
-from pacs.dicom.query_options import QueryOptions
+from pacs.dicom.query.query_options import QueryOptions
 from pacs.errors import InvalidIdentifier, PacsError
 
 _SUCCESS, _PENDING, _PENDING_OPTIONAL, _CANCEL = 0x0000, 0xFF00, 0xFF01, 0xFE00

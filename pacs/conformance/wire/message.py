@@ -16,8 +16,8 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pacs.conformance.wire.pdu import COMMAND_BIT, LAST_BIT, PDV
-from pacs.dimse.engine import command
-from pacs.dimse.engine.command import HAS_DATA_SET, NO_DATA_SET, CommandValue
+from pacs.wire import command
+from pacs.wire.command import HAS_DATA_SET, NO_DATA_SET, CommandValue
 
 _LONGEST_INFLATED_BYTES = 64 << 20
 _RESPONSE_BIT = 0x8000

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 from pacs.conformance.wire import pdu as pdus
 from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacs.dimse import tls
-from pacs.dimse.engine import command
 from pacs.dimse.peer import Peer
 from pacs.errors import DestinationUnreachable, PacsError, PeerAborted
+from pacs.wire import command, tls
 
 _VERIFICATION = "1.2.840.10008.1.1"
 _IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"

@@ -24,7 +24,7 @@ from pacs.conformance.wire.association import (
     UnexpectedPDU,
 )
 from pacs.conformance.wire.message import CommandField, Message, request
-from pacs.dimse.engine.command import NO_DATA_SET, CommandValue
+from pacs.wire.command import NO_DATA_SET, CommandValue
 
 _UNKNOWN_PDU_TYPE = 0x99
 _UNKNOWN_COMMAND_FIELD = 0x0777

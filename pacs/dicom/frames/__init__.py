@@ -1,0 +1,1 @@
+"""Frames of multi-frame instances and their pixels."""

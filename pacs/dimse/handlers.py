@@ -1,0 +1,106 @@
+"""From a request to the handler bound to its event, and from what the handler says to a response message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import evt
+from pynetdicom.dsutils import encode as encode_data_set
+
+from pacs.wire.dimse import UnknownOperation, assign_uid
+
+if TYPE_CHECKING:
+    from pacs.wire.association import EngineAssociation
+
+
+_PENDING = (0xFF00, 0xFF01)
+
+
+def trigger(
+    assoc: EngineAssociation,
+    event: Any,
+    request: Any,
+    context: Any,
+    on_cancel: Callable[[], None] = lambda: None,
+) -> Any:
+    """Call the handler of a request that can be cancelled; ``on_cancel`` is called when it learns of that."""
+
+    def is_cancelled(message_id: int) -> bool:
+        assoc.poll_peer()
+        if assoc.dimse.cancel_req.pop(message_id, None) is None:
+            return False
+        on_cancel()
+        return True
+
+    attributes = {"request": request, "context": context.as_tuple, "_is_cancelled": is_cancelled}
+    return evt.trigger(assoc, event, attributes)
+
+
+def response_to(request: Any) -> Any:
+    """The response message to a request, without a status."""
+    response = type(request)()
+    response.MessageIDBeingRespondedTo = request.MessageID
+    if isinstance(request, UnknownOperation):
+        response.command_field = request.command_field
+    # N-GET and its kin name the SOP Class and Instance as "requested", their responses as "affected".
+    for name in ("SOPClassUID", "SOPInstanceUID"):
+        named = getattr(request, f"Affected{name}", None) or getattr(
+            request, f"Requested{name}", None
+        )
+        if hasattr(response, f"Affected{name}"):
+            assign_uid(response, f"Affected{name}", named)
+    return response
+
+
+def respond(
+    assoc: EngineAssociation,
+    response: Any,
+    context: Any,
+    status: int | Dataset,
+    identifier: Dataset | None = None,
+) -> None:
+    """Send one response with the elements of ``status`` and an optional Identifier."""
+    if isinstance(status, Dataset):
+        response.Status = status.Status
+        response.ErrorComment = status.get("ErrorComment")
+        offending = status.get("OffendingElement")
+        response.OffendingElement = None if offending is None else _as_list(offending)
+    else:
+        response.Status = int(status)
+    for keyword in ("Identifier", "ActionReply"):
+        if hasattr(response, keyword):
+            setattr(response, keyword, None if identifier is None else _encode(identifier, context))
+    assoc.dimse.send_msg(response, context.context_id)
+    if response.Status in _PENDING:
+        assoc.history.pending += 1
+    else:
+        assoc.history.answered(response, context)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) or hasattr(value, "append") else [value]
+
+
+def _encode(identifier: Dataset, context: Any) -> BytesIO:
+    syntax = context.transfer_syntax[0]
+    encoded = encode_data_set(
+        identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated
+    )
+    if encoded is None:
+        raise ValueError("the response Identifier cannot be encoded")
+    return BytesIO(encoded)
+
+
+def code_of(status: int | Dataset) -> int:
+    """The number of a status in either form that a handler may give it."""
+    return int(status.Status) if isinstance(status, Dataset) else int(status)
+
+
+def close(results: Any) -> None:
+    """End what a handler returned, if it is a generator."""
+    end = getattr(results, "close", None)
+    if end is not None:
+        end()
