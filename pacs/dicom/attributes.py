@@ -79,7 +79,8 @@ class Attribute:
         """The names of the columns that hold the forms a match is made on; empty if the value itself is.
 
         PN: the folded component groups, matched separately, and the codes for fuzzy matching
-        (``pacs.dicom.text.fuzzy_names``). TM and DT: the canonical, full-length form, whose text order is the order in time.
+        (``pacs.dicom.text.fuzzy_names``). TM and DT: the canonical, full-length form, whose text order is the order in
+        time.
         """
         return tuple(f"{self.column}_{suffix}" for suffix in _SHADOW_SUFFIXES.get(self.vr, ()))
 

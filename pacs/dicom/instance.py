@@ -20,5 +20,6 @@ class InstanceHeader:
     study_instance_uid: str
     transfer_syntax_uid: str
     values: Mapping[str, str]
-    #: What little the data set lacks (``pacs.dicom.encoding.completeness``); None if it is whole, or that was not looked at.
+    #: What little the data set lacks (``pacs.dicom.encoding.completeness``); None if it is whole, or that was not
+    #: looked at.
     lacking: str | None = None

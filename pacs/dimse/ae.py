@@ -24,14 +24,15 @@ from pacs.dimse.find_scp import handle_find
 from pacs.dimse.negotiation import message_contexts, on_requested
 from pacs.dimse.parallel import ParallelDestination
 from pacs.dimse.remote import RemoteAEs
-from pacs.dimse.retrieve_loop import Destination
+from pacs.dimse.retrieve_loop import Destination, PendingCadence, RetrieveOptions
 from pacs.dimse.retrieve_scp import handle_get, handle_move
+from pacs.dimse.services import AcceptorServices
 from pacs.dimse.shares import Shares
 from pacs.dimse.storage_scp import handle_store, open_sink
 from pacs.dimse.storage_scu import MoveOriginator
 from pacs.dimse.transcode import Conversions
 from pacs.dimse.verification_scp import handle_echo
-from pacs.wire.ae import EngineAE, PendingCadence
+from pacs.wire.ae import EngineAE
 from pacs.wire.association import EngineAssociation
 from pacs.wire.tls import TLSOptions
 
@@ -80,9 +81,9 @@ def make_ae(options: Options) -> EngineAE:
     ae.dimse_timeout = options.dimse_timeout_seconds
     ae.network_timeout = options.network_timeout_seconds
     ae.connection_timeout = options.connect_timeout_seconds
-    ae.pending_cadence = options.pending
     ae.supported_contexts = list(message_contexts())
-    ae.open_destination = partial(_open_destination, ae, options)
+    retrieving = RetrieveOptions(partial(_open_destination, ae, options), options.pending)
+    ae.make_services = partial(AcceptorServices, retrieving=retrieving)
     return ae
 
 

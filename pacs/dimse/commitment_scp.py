@@ -74,8 +74,8 @@ def handle_action(
     # A generator that never began ends without a word, and the association may end before its turn.
     next(errand)
     # A stock AE has no errands: there the report comes on another association.
-    errands = getattr(event.assoc, "errands", None)
-    if errands is None or not errands.add(errand, event.context.context_id):
+    services = getattr(event.assoc, "services", None)
+    if services is None or not services.errands.add(errand, event.context.context_id):
         errand.close()
     return Status.SUCCESS, None
 

@@ -12,10 +12,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pacs.wire.association import EngineAssociation
+from pacs.wire.interfaces import Served
 
 LOGGER = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ _LAST_MESSAGE_ID = 0xFF00
 class Errands:
     """The errands of one association, done one after the other."""
 
-    def __init__(self, assoc: EngineAssociation) -> None:
+    def __init__(self, assoc: Served) -> None:
         self._assoc = assoc
         self._waiting: deque[tuple[Errand, int]] = deque()
         self._next_message_id = _FIRST_MESSAGE_ID
@@ -52,12 +51,12 @@ class Errands:
 
     def step(self) -> bool:
         """Do a piece, and take in what the peer has sent meanwhile; False if there is nothing to do now."""
-        if not self._waiting or not self._assoc.dul.is_established:
+        if not self._waiting or self._assoc.peer_is_gone:
             return False
         if self._response is None and self.seconds_left:
             return False
         self._advance()
-        self._assoc.dul.pump(0)
+        self._assoc.poll_peer()
         return True
 
     @property

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import evt
 from pynetdicom.dsutils import encode as encode_data_set
 
 from pacs.wire.dimse import UnknownOperation, assign_uid
-
-if TYPE_CHECKING:
-    from pacs.wire.association import EngineAssociation
-
+from pacs.wire.interfaces import Served
 
 _PENDING = (0xFF00, 0xFF01)
 
 
 def trigger(
-    assoc: EngineAssociation,
+    assoc: Served,
     event: Any,
     request: Any,
     context: Any,
@@ -36,7 +32,7 @@ def trigger(
         return True
 
     attributes = {"request": request, "context": context.as_tuple, "_is_cancelled": is_cancelled}
-    return evt.trigger(assoc, event, attributes)
+    return assoc.trigger(event, attributes)
 
 
 def response_to(request: Any) -> Any:
@@ -56,7 +52,7 @@ def response_to(request: Any) -> Any:
 
 
 def respond(
-    assoc: EngineAssociation,
+    assoc: Served,
     response: Any,
     context: Any,
     status: int | Dataset,

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
 
@@ -29,9 +30,7 @@ from pacs.dimse.long_values import with_long_lists_as_un
 from pacs.dimse.status import Status, concluding_status, failed_list, status_dataset
 from pacs.errors import DestinationUnreachable, PacsError
 from pacs.model.sub_operations import SubOperations
-
-if TYPE_CHECKING:
-    from pacs.wire.association import EngineAssociation
+from pacs.wire.interfaces import Served
 
 LOGGER = logging.getLogger(__name__)
 
@@ -85,11 +84,32 @@ class Destination(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class PendingCadence:
+    """How often a retrieve answers Pending: after so many sub-operations or so much time."""
+
+    sub_operations: int = 25
+    seconds: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieveOptions:
+    """How retrieves are carried out."""
+
+    #: Opens the destination of a C-MOVE (by the address that its handler yielded) or C-GET (None): association,
+    #: request, address.
+    open_destination: Callable[[Any, Any, Any], Destination]
+    pending: PendingCadence = PendingCadence()
+
+
 class Retrieve:
     """The state of one request."""
 
-    def __init__(self, assoc: EngineAssociation, request: Any, context: Any, event: Any) -> None:
+    def __init__(
+        self, assoc: Served, request: Any, context: Any, event: Any, options: RetrieveOptions
+    ) -> None:
         self.assoc = assoc
+        self.options = options
         self.request = request
         self.context = context
         self.event = event
@@ -110,7 +130,7 @@ class Retrieve:
                 self._final(status_dataset(Status.MOVE_DESTINATION_UNKNOWN, comment))
                 return
             self.operations = SubOperations(int(next(generator)))
-            self.destination = self.assoc.ae.open_destination(self.assoc, self.request, address)
+            self.destination = self.options.open_destination(self.assoc, self.request, address)
             self._perform(generator)
         except PacsError as error:
             self._final(status_dataset(Status.UNABLE_TO_PROCESS, error.comment))
@@ -170,7 +190,7 @@ class Retrieve:
     def _pending_is_due(self) -> bool:
         if not self.operations.remaining:
             return False
-        cadence = self.assoc.ae.pending_cadence
+        cadence = self.options.pending
         waited = time.monotonic() - self._answered_at
         return self._unreported >= cadence.sub_operations or waited >= cadence.seconds
 

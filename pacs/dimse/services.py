@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
@@ -16,15 +16,14 @@ from pynetdicom import evt
 
 from pacs.dicom import storage_commitment
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES, Operation
+from pacs.dimse.errands import Errands
 from pacs.dimse.handlers import close, code_of, respond, response_to, trigger
 from pacs.dimse.negotiation import VERIFICATION
-from pacs.dimse.retrieve_loop import Retrieve
+from pacs.dimse.retrieve_loop import Retrieve, RetrieveOptions
 from pacs.dimse.status import Status, status_dataset
 from pacs.model.associations import AssociationEnding
 from pacs.wire.dimse import UnknownOperation
-
-if TYPE_CHECKING:
-    from pacs.wire.association import EngineAssociation
+from pacs.wire.interfaces import Served
 
 LOGGER = logging.getLogger(__name__)
 
@@ -40,24 +39,38 @@ _MANDATORY: dict[type[Any], tuple[str, ...]] = {
 }
 
 
-def serve(assoc: EngineAssociation, request: Any, context: Any) -> None:
-    """Serve one request."""
-    if request.is_response:
-        if assoc.errands.take_response(request):
+class AcceptorServices:
+    """The services of one association that a peer requested (``pacs.wire.interfaces.Services``)."""
+
+    def __init__(self, assoc: Served, retrieving: RetrieveOptions) -> None:
+        self._assoc = assoc
+        self._retrieving = retrieving
+        #: What is done for the peer after its request was answered.
+        self.errands = Errands(assoc)
+
+    def serve(self, request: Any, context: Any) -> None:
+        """Serve one message: a request, or the response to a request of ours."""
+        assoc = self._assoc
+        if request.is_response:
+            if self.errands.take_response(request):
+                return
+            name = type(request).__name__
+            LOGGER.warning("%s: unexpected %s response ignored", assoc.label, name)
+            _discard_received(request)
             return
-        LOGGER.warning("%s: unexpected %s response ignored", assoc.label, type(request).__name__)
-        _discard_received(request)
-        return
-    if request.MessageID is None:
-        LOGGER.warning("%s: %s without Message ID; aborting", assoc.label, type(request).__name__)
-        assoc.history.conclude(AssociationEnding.ABORTED, "a request without Message ID", (0, 0))
-        _discard_received(request)
-        assoc.abort()
-        return
-    problem = _problem_of(request, context)
-    if problem is None:
-        _LOOPS[type(request)](assoc, request, context)
-    else:
+        if request.MessageID is None:
+            name = type(request).__name__
+            LOGGER.warning("%s: %s without Message ID; aborting", assoc.label, name)
+            assoc.history.conclude(
+                AssociationEnding.ABORTED, "a request without Message ID", (0, 0)
+            )
+            _discard_received(request)
+            assoc.abort()
+            return
+        problem = _problem_of(request, context)
+        if problem is None:
+            self._operate(request, context)
+            return
         _discard_received(request)
         LOGGER.warning(
             "%s: %s answered %04X: %s",
@@ -67,6 +80,28 @@ def serve(assoc: EngineAssociation, request: Any, context: Any) -> None:
             problem.ErrorComment,
         )
         respond(assoc, response_to(request), context, problem)
+
+    def _operate(self, request: Any, context: Any) -> None:
+        event = _RETRIEVES.get(type(request))
+        if event is None:
+            _LOOPS[type(request)](self._assoc, request, context)
+        else:
+            Retrieve(self._assoc, request, context, event, self._retrieving).run(
+                with_destination=event is evt.EVT_C_MOVE
+            )
+
+    def step(self) -> bool:
+        """Do a piece of an errand; False if there is nothing to do now."""
+        return self.errands.step()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long to wait for a response to an errand's request, from now; None if none is awaited."""
+        return self.errands.seconds_left
+
+    def close(self) -> None:
+        """The association has ended: so do its errands."""
+        self.errands.close()
 
 
 def _problem_of(request: Any, context: Any) -> Dataset | None:
@@ -129,10 +164,10 @@ def _discard_received(request: Any) -> None:
 # C-ECHO and C-STORE
 
 
-def _serve_one(assoc: EngineAssociation, request: Any, context: Any) -> None:
+def _serve_one(assoc: Served, request: Any, context: Any) -> None:
     event = evt.EVT_C_STORE if isinstance(request, primitives.C_STORE) else evt.EVT_C_ECHO
     try:
-        status: Any = evt.trigger(assoc, event, {"request": request, "context": context.as_tuple})
+        status: Any = assoc.trigger(event, {"request": request, "context": context.as_tuple})
         code_of(status)  # raises here if it is none
     except Exception:
         LOGGER.exception("%s: the handler of %s failed", assoc.label, event.name)
@@ -148,12 +183,12 @@ def _serve_one(assoc: EngineAssociation, request: Any, context: Any) -> None:
 # N-ACTION
 
 
-def _serve_action(assoc: EngineAssociation, request: Any, context: Any) -> None:
+def _serve_action(assoc: Served, request: Any, context: Any) -> None:
     status: Any
     reply: Dataset | None = None
     try:
         attributes = {"request": request, "context": context.as_tuple}
-        answer: Any = evt.trigger(assoc, evt.EVT_N_ACTION, attributes)
+        answer: Any = assoc.trigger(evt.EVT_N_ACTION, attributes)
         status, reply = answer
         code_of(status)  # raises here if it is none
     except Exception:
@@ -165,7 +200,7 @@ def _serve_action(assoc: EngineAssociation, request: Any, context: Any) -> None:
 # C-FIND
 
 
-def _serve_find(assoc: EngineAssociation, request: Any, context: Any) -> None:
+def _serve_find(assoc: Served, request: Any, context: Any) -> None:
     response = response_to(request)
     results: Iterator[tuple[int | Dataset, Dataset | None]] = iter(())
     try:
@@ -192,17 +227,6 @@ def _serve_find(assoc: EngineAssociation, request: Any, context: Any) -> None:
     respond(assoc, response_to(request), context, Status.SUCCESS)
 
 
-# C-MOVE and C-GET
-
-
-def _serve_move(assoc: EngineAssociation, request: Any, context: Any) -> None:
-    Retrieve(assoc, request, context, evt.EVT_C_MOVE).run(with_destination=True)
-
-
-def _serve_get(assoc: EngineAssociation, request: Any, context: Any) -> None:
-    Retrieve(assoc, request, context, evt.EVT_C_GET).run(with_destination=False)
-
-
 _OPERATIONS: dict[Operation, type[Any]] = {
     Operation.FIND: primitives.C_FIND,
     Operation.MOVE: primitives.C_MOVE,
@@ -212,7 +236,9 @@ _LOOPS: dict[type[Any], Any] = {
     primitives.C_ECHO: _serve_one,
     primitives.C_STORE: _serve_one,
     primitives.C_FIND: _serve_find,
-    primitives.C_MOVE: _serve_move,
-    primitives.C_GET: _serve_get,
     primitives.N_ACTION: _serve_action,
+}
+_RETRIEVES: dict[type[Any], Any] = {
+    primitives.C_MOVE: evt.EVT_C_MOVE,
+    primitives.C_GET: evt.EVT_C_GET,
 }

@@ -1,8 +1,8 @@
 """Convert a stored instance when a destination does not accept its transfer syntax.
 
-Between uncompressed syntaxes only headers and byte order change (``pacs.dicom.encoding.reencoding``); a deflated data set is
-inflated, and compressed Pixel Data are decompressed with whatever decoders are installed. Nothing is ever
-compressed, and nothing stored is changed.
+Between uncompressed syntaxes only headers and byte order change (``pacs.dicom.encoding.reencoding``); a deflated data
+set is inflated, and compressed Pixel Data are decompressed with whatever decoders are installed. Nothing is
+ever compressed, and nothing stored is changed.
 
 What is inflated or decompressed goes into a scratch file, a block or a frame at a time: memory is that of one
 frame, and nothing is sent before all of it is there. Each conversion is bounded in bytes and in time, and ends when

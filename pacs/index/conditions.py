@@ -1,7 +1,7 @@
 """A condition of a Query as SQL.
 
-The truth is ``pacs.dicom.query.matching.matches``. Where SQL can say exactly the same, it does. Where it cannot (several
-values in one text, sequences), it selects a superset and ``needs_recheck`` says so; the caller then asks the
+The truth is ``pacs.dicom.query.matching.matches``. Where SQL can say exactly the same, it does. Where it cannot
+(several values in one text, sequences), it selects a superset and ``needs_recheck`` says so; the caller then asks the
 reference about each row. A test generates pairs of keys and values and compares the two.
 
 An Attribute of VM 1 has one value in the index (``pacs.dicom.text.values.index_value``), so only Attributes of a

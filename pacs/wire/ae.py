@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import pydicom.config
@@ -23,12 +22,12 @@ from pynetdicom.transport import (
     ThreadedAssociationServer,
 )
 
-from pacs.dimse.retrieve_loop import Destination
 from pacs.errors import DestinationUnreachable
 from pacs.wire import tls
 from pacs.wire.admission import Admission, Entry
 from pacs.wire.association import EngineAssociation
 from pacs.wire.dimse import DataSetSink
+from pacs.wire.interfaces import NoServices, Services
 from pacs.wire.repeated import RepeatedLine
 from pacs.wire.transport import Connection
 
@@ -47,20 +46,11 @@ _LINGER_SECONDS = 2.0
 _SCRAP_BYTES = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class PendingCadence:
-    """How often a retrieve answers Pending: after so many sub-operations or so much time."""
-
-    sub_operations: int = 25
-    seconds: float = 0.1
-
-
 class EngineAE(ApplicationEntity):
     """A ``pynetdicom.AE`` that makes :class:`EngineAssociation` s."""
 
-    #: Opens the destination of a C-MOVE (``address`` as its handler yielded it) or C-GET (None).
-    open_destination: Callable[[EngineAssociation, Any, Any], Destination]
-    pending_cadence = PendingCadence()
+    #: Makes what the peer of one association may ask for.
+    make_services: Callable[[EngineAssociation], Services] = NoServices
     #: Called in the thread of an acceptor association when its connection is closed; it never raises.
     on_association_over: Callable[[EngineAssociation], None] | None = None
     #: For the connections that are accepted; None is without TLS.

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from pacs.dimse import services
-from pacs.dimse.errands import Errands
 from pacs.model.associations import AssociationEnding
 from pacs.wire.dimse import StreamingDIMSE
 from pacs.wire.dul import SynchronousDUL
 from pacs.wire.history import History
-
-if TYPE_CHECKING:
-    from pacs.wire.ae import EngineAE
+from pacs.wire.interfaces import Owner, Services
 
 LOGGER = logging.getLogger(__name__)
 
@@ -42,14 +39,13 @@ class EngineAssociation(Association):
 
     dul: SynchronousDUL
     dimse: StreamingDIMSE
-    ae: EngineAE
 
-    def __init__(self, ae: EngineAE, mode: str) -> None:
-        super().__init__(ae, mode)
+    def __init__(self, ae: Owner, mode: str) -> None:
+        stock: Any = ae
+        super().__init__(stock, mode)
+        self._owner = ae
         self.dul = SynchronousDUL(self)
-        self.dimse = StreamingDIMSE(self)
-        #: What is done for the peer after its request was answered.
-        self.errands = Errands(self)
+        self.dimse = StreamingDIMSE(self, self.dul)
         #: What is recorded of it, by whoever made the AE.
         self.history = History()
         # Their setters reach into the DUL, which is new.
@@ -65,6 +61,8 @@ class EngineAssociation(Association):
         self.connect_error = ""
         self._stopping = threading.Event()
         self._serving = threading.Lock()
+        #: What the peer may ask for.
+        self.services: Services = ae.make_services(self)
 
     @property
     def local_maximum_length(self) -> int:
@@ -86,20 +84,20 @@ class EngineAssociation(Association):
 
     def run_reactor(self) -> None:
         """Negotiate, then serve the peer until the association ends (an acceptor thread's body)."""
-        self.ae.association_started(self)
+        self._owner.association_started(self)
         try:
             primitive = self.dul.receive_pdu(wait=True, timeout=self.acse_timeout)
             if not isinstance(primitive, A_ASSOCIATE):  # nothing in time (ARTIM), or something else
                 return
             self.requestor.primitive = primitive
-            self.ae.association_requested()
+            self._owner.association_requested()
             self._ask_handlers()
             if not self.is_aborted and not self.is_rejected:
                 self.acse.negotiate_association()
             if self.is_rejected:
                 self.ae.association_requested()  # one less, however long the peer takes to close
             if self.is_established:
-                self.ae.association_established(self)
+                self._owner.association_established(self)
                 self._run_reactor()
         except Exception:
             LOGGER.exception("%s: the association failed; aborting", self.label)
@@ -107,10 +105,10 @@ class EngineAssociation(Association):
             self.abort()
         finally:
             self.is_established = False
-            self.errands.close()
+            self.services.close()
             self.dimse.abandon()
             self.dul.close(_LINGER_SECONDS)
-            self.ae.association_ended(self)
+            self._owner.association_ended(self)
 
     def _ask_handlers(self) -> None:
         """Have the handlers of the request judge it. One that fails has not let anybody in.
@@ -129,7 +127,7 @@ class EngineAssociation(Association):
 
     def _run_reactor(self) -> None:
         while not self._kill:
-            if not (self._stopping.is_set() or self.dimse.has_message() or self.errands.step()):
+            if not (self._stopping.is_set() or self.dimse.has_message() or self.services.step()):
                 self._wait()
             context_id, message = self.dimse.get_msg()
             if message is not None and not self._stopping.is_set():
@@ -145,7 +143,7 @@ class EngineAssociation(Association):
     def _wait(self) -> None:
         timeout = self.network_timeout
         busy = _BUSY_SECONDS if timeout is None else min(timeout, _BUSY_SECONDS)
-        awaited = self.errands.seconds_left
+        awaited = self.services.seconds_left
         if awaited is not None:
             self.dul.pump(min(busy, awaited))
             return
@@ -181,6 +179,10 @@ class EngineAssociation(Association):
             self.is_established = False
             self._kill = True
         return self._kill
+
+    def trigger(self, event: Any, attributes: Mapping[str, Any]) -> Any:
+        """Call the handler bound to ``event``, and return what it does."""
+        return evt.trigger(self, event, dict(attributes))
 
     def poll_peer(self) -> None:
         """Take in what the peer has sent so far (C-CANCEL, release, abort) without waiting.
@@ -300,7 +302,7 @@ class EngineAssociation(Association):
         self.dimse.serving_message_id = msg.MessageID
         self.history.serving(msg)
         try:
-            services.serve(self, msg, self._accepted_cx[context_id])
+            self.services.serve(msg, self._accepted_cx[context_id])
         except Exception:
             LOGGER.exception("%s: serving %s failed; aborting", self.label, type(msg).__name__)
             self.history.conclude(AssociationEnding.ABORTED, _OUR_FAULT, (0, 0))

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pydicom import config
 from pydicom.uid import UID
@@ -18,11 +18,9 @@ from pynetdicom.dimse import DIMSEServiceProvider
 
 from pacs.model.associations import AssociationEnding
 from pacs.wire import command
-from pacs.wire.dul import ProtocolViolation
+from pacs.wire.dul import ProtocolViolation, SynchronousDUL
+from pacs.wire.interfaces import Upper
 from pacs.wire.transport import Connection, ConnectionLost
-
-if TYPE_CHECKING:
-    from pacs.wire.association import EngineAssociation
 
 LOGGER = logging.getLogger(__name__)
 
@@ -150,10 +148,11 @@ class _Memory:
 class StreamingDIMSE(DIMSEServiceProvider):
     """Parses P-DATA in place and writes messages straight to the connection."""
 
-    assoc: EngineAssociation
-
-    def __init__(self, assoc: EngineAssociation) -> None:
-        super().__init__(assoc)
+    def __init__(self, assoc: Upper, dul: SynchronousDUL) -> None:
+        stock: Any = assoc
+        super().__init__(stock)
+        self._upper = assoc
+        self._dul = dul
         #: Makes the sink for a C-STORE request's data set; set by the server. Without one: memory.
         self.open_sink: Callable[[Any, int], DataSetSink] | None = None
         #: Message ID of the request that is being served; set by the association.
@@ -321,12 +320,12 @@ class StreamingDIMSE(DIMSEServiceProvider):
         """Take in PDUs until the queue has what is waited for, the association ends, or the time is up."""
         timeout, received = self.dimse_timeout, self._received_bytes
         started = time.monotonic()
-        while not is_there() and self.assoc.dul.is_established:
+        while not is_there() and self._dul.is_established:
             left = None
             if timeout is not None:
                 extended = (self._received_bytes - received) / _SLOWEST_BYTES_PER_SECOND
                 left = started + timeout + extended - time.monotonic()
-            if (left is not None and left <= 0) or not self.assoc.dul.pump(left):
+            if (left is not None and left <= 0) or not self._dul.pump(left):
                 return
 
     def peek_msg(self) -> tuple[Any, Any]:
@@ -385,15 +384,15 @@ class StreamingDIMSE(DIMSEServiceProvider):
         self._write(lambda connection: connection.send_gathered(buffers))
 
     def _write(self, write: Callable[[Connection], None]) -> None:
-        dul = self.assoc.dul
+        dul = self._dul
         if not dul.is_established or dul.socket is None:
             return  # the association has ended; whoever waits for an answer finds out there
         try:
             write(dul.socket)
         except (ConnectionLost, TimeoutError) as error:
-            LOGGER.warning("%s: cannot send: %s", self.assoc.label, error)
+            LOGGER.warning("%s: cannot send: %s", self._upper.label, error)
             if isinstance(error, TimeoutError):
-                self.assoc.history.conclude(AssociationEnding.TIMED_OUT, str(error))
+                self._upper.history.conclude(AssociationEnding.TIMED_OUT, str(error))
             dul.connection_lost()
 
 

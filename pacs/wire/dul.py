@@ -12,7 +12,7 @@ import queue
 import time
 from copy import copy
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pynetdicom import evt
 from pynetdicom.dul import _PDU_TYPES, DULServiceProvider
@@ -21,10 +21,8 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from pacs.model.associations import AssociationEnding
 from pacs.wire.associate_items import of_this_edition
+from pacs.wire.interfaces import Upper
 from pacs.wire.transport import P_DATA_TF, Connection, ConnectionLost, OversizedPDU
-
-if TYPE_CHECKING:
-    from pacs.wire.association import EngineAssociation
 
 LOGGER = logging.getLogger(__name__)
 
@@ -53,9 +51,13 @@ class ProtocolViolation(ValueError):
 class SynchronousDUL(DULServiceProvider):
     """A DUL service provider that runs in its association's thread."""
 
-    assoc: EngineAssociation
     socket: Connection | None
     _max_p_data_bytes = 0
+
+    def __init__(self, assoc: Upper) -> None:
+        stock: Any = assoc
+        super().__init__(stock)
+        self._upper = assoc
 
     def start(self) -> None:
         """Start without a thread."""
@@ -84,7 +86,7 @@ class SynchronousDUL(DULServiceProvider):
 
     def send_pdu(self, primitive: Any) -> None:
         """Send a primitive's PDU now."""
-        self.assoc.history.sent(primitive)
+        self._upper.history.sent(primitive)
         super().send_pdu(primitive)
         self.settle()
 
@@ -104,7 +106,7 @@ class SynchronousDUL(DULServiceProvider):
         self._run_state_machine()
         state = self.state_machine.current_state
         if was_established and state not in (_ESTABLISHED, _RELEASE_REQUESTED):
-            self.assoc.on_no_longer_established()
+            self._upper.on_no_longer_established()
 
     def _run_state_machine(self) -> None:
         while True:
@@ -135,11 +137,11 @@ class SynchronousDUL(DULServiceProvider):
                 return False
             pdu_type, body = self.socket.read_pdu(self._longest_p_data())
         except ConnectionLost:
-            self.assoc.on_connection_lost()
+            self._upper.on_connection_lost()
             self.connection_lost()
             return True
         except (TimeoutError, OversizedPDU) as error:
-            LOGGER.warning("%s: %s; aborting", self.assoc.label, error)
+            LOGGER.warning("%s: %s; aborting", self._upper.label, error)
             is_late = isinstance(error, TimeoutError)
             ending = AssociationEnding.TIMED_OUT if is_late else AssociationEnding.ABORTED
             self._invalid(str(error), ending)
@@ -149,7 +151,7 @@ class SynchronousDUL(DULServiceProvider):
 
     def _longest_p_data(self) -> int:
         if not self._max_p_data_bytes:
-            announced = self.assoc.local_maximum_length or _UNLIMITED_BYTES
+            announced = self._upper.local_maximum_length or _UNLIMITED_BYTES
             if not self.is_established:
                 return announced + _P_DATA_TOLERANCE_BYTES
             # Found through ten properties, and the same from now on.
@@ -160,9 +162,9 @@ class SynchronousDUL(DULServiceProvider):
         state = self.state_machine.current_state
         if pdu_type == P_DATA_TF and state == _ESTABLISHED:
             try:
-                self.assoc.dimse.receive_pdvs(body)
+                self._upper.dimse.receive_pdvs(body)
             except ProtocolViolation as error:
-                LOGGER.warning("%s: %s; aborting", self.assoc.label, error)
+                LOGGER.warning("%s: %s; aborting", self._upper.label, error)
                 self._invalid(str(error))
             return
         if pdu_type == P_DATA_TF and state == _RELEASE_REQUESTED:
@@ -172,7 +174,7 @@ class SynchronousDUL(DULServiceProvider):
 
     def _dispatch_acse(self, pdu_type: int, body: memoryview) -> None:
         if pdu_type not in _KNOWN_PDU_TYPES:
-            LOGGER.warning("%s: unknown PDU type %#04x; aborting", self.assoc.label, pdu_type)
+            LOGGER.warning("%s: unknown PDU type %#04x; aborting", self._upper.label, pdu_type)
             self._queue_invalid(f"unknown PDU type {pdu_type:#04x}")
             return
         try:
@@ -181,7 +183,7 @@ class SynchronousDUL(DULServiceProvider):
             pdu, event = self._decode(encoded)
         except Exception as error:  # noqa: BLE001 - whatever a decoder raises on hostile bytes
             LOGGER.warning(
-                "%s: cannot decode PDU type %#04x: %r", self.assoc.label, pdu_type, error
+                "%s: cannot decode PDU type %#04x: %r", self._upper.label, pdu_type, error
             )
             self._queue_invalid(f"a PDU of type {pdu_type:#04x} that cannot be decoded")
             return
@@ -212,12 +214,12 @@ class SynchronousDUL(DULServiceProvider):
     def _queue_invalid(
         self, why: str, ending: AssociationEnding = AssociationEnding.ABORTED
     ) -> None:
-        self.assoc.history.conclude(ending, why, (2, 0))
+        self._upper.history.conclude(ending, why, (2, 0))
         self.event_queue.put(_INVALID_PDU)
 
     def connection_lost(self) -> None:
         """The transport is gone: close our side and tell the state machine."""
-        self.assoc.history.conclude(AssociationEnding.CONNECTION_LOST)
+        self._upper.history.conclude(AssociationEnding.CONNECTION_LOST)
         if self.socket is not None:
             self.socket.close()  # queues the event itself
         if self.event_queue.empty():

@@ -6,12 +6,10 @@ so that most instances are one write. They are laid out while the peer still wor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
+from pacs.wire.association import EngineAssociation
 from pacs.wire.dimse import COMMAND_BIT, LAST_BIT, P_DATA_HEADER, p_data
-
-if TYPE_CHECKING:
-    from pacs.wire.association import EngineAssociation
 
 #: Bytes of data set and headers that are laid out at a time; what is longer goes out in several blocks.
 _BLOCK_BYTES = 1024 * 1024

@@ -12,14 +12,12 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from pacs.wire import tls
-
-if TYPE_CHECKING:
-    from pacs.wire.association import EngineAssociation
+from pacs.wire.interfaces import Upper
 
 #: PDU type (1), reserved (1), length (4): PS3.8 9.3.
 PDU_HEADER_BYTES = 6
@@ -55,15 +53,15 @@ class UnexpectedTLS(OversizedPDU):
 class Connection(AssociationSocket):
     """pynetdicom's socket wrapper with buffered, blocking reads and gathered writes."""
 
-    _assoc: EngineAssociation
-
     def __init__(
         self,
-        assoc: EngineAssociation,
+        assoc: Upper,
         client_socket: socket.socket | None = None,
         address: AddressInformation | None = None,
     ) -> None:
-        super().__init__(assoc, client_socket, address)
+        stock: Any = assoc
+        super().__init__(stock, client_socket, address)
+        self._upper = assoc
         self._buffer = bytearray()
         self._start = 0
         self._end = 0
@@ -76,10 +74,10 @@ class Connection(AssociationSocket):
         sock = self.socket
         if sock is None:
             raise ConnectionLost("the connection is closed")
-        if self._configured and self._was_established == self._assoc.is_established:
+        if self._configured and self._was_established == self._upper.is_established:
             return sock
-        self._was_established = self._assoc.is_established
-        limit = self._assoc.pdu_timeout
+        self._was_established = self._upper.is_established
+        limit = self._upper.pdu_timeout
         if not self._configured or limit != self._time_limit:
             # A peer that stops reading or writing inside a PDU costs this long, not for ever.
             sock.settimeout(limit)
@@ -97,7 +95,7 @@ class Connection(AssociationSocket):
             if not self._is_connected:
                 # connect() comes here while it handles what it then keeps to itself.
                 error = sys.exception()
-                self._assoc.connect_error = _reason(error) if isinstance(error, OSError) else ""
+                self._upper.connect_error = _reason(error) if isinstance(error, OSError) else ""
             elif isinstance(self.socket, ssl.SSLSocket):
                 _send_close_notify(self.socket)
             with contextlib.suppress(OSError):
@@ -180,8 +178,8 @@ class Connection(AssociationSocket):
     def _check_for_tls(self, pdu_type: int) -> None:
         if pdu_type == tls.HANDSHAKE_RECORD:
             raise UnexpectedTLS("the peer calls with TLS, and this port is without")
-        if pdu_type == tls.ALERT_RECORD and self._assoc.is_requestor:
-            self._assoc.connect_error = "the peer wants TLS"
+        if pdu_type == tls.ALERT_RECORD and self._upper.is_requestor:
+            self._upper.connect_error = "the peer wants TLS"
             raise UnexpectedTLS("the peer wants TLS, and was called without")
 
     def _ensure(self, count: int) -> None:
@@ -212,15 +210,15 @@ class Connection(AssociationSocket):
         except (TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except OSError as error:
-            if isinstance(error, ssl.SSLError) and not self._assoc.is_established:
+            if isinstance(error, ssl.SSLError) and not self._upper.is_established:
                 # With TLS 1.3 our side of the handshake is done before the peer judges our certificate.
-                self._assoc.connect_error = tls.explain(error)
+                self._upper.connect_error = tls.explain(error)
             self._note_silent_end(sock)
             raise ConnectionLost(_reason(error)) from error
 
     def _note_silent_end(self, sock: socket.socket) -> None:
         """A peer that ends the connection instead of answering a request for an association may want TLS."""
-        assoc = self._assoc
+        assoc = self._upper
         is_silent = self._end == self._start and not (assoc.is_established or assoc.connect_error)
         if assoc.is_requestor and is_silent and not isinstance(sock, ssl.SSLSocket):
             assoc.connect_error = "connection closed; does it want TLS?"

@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,8 @@ from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 
+from pacs.dimse.retrieve_loop import Destination, RetrieveOptions
+from pacs.dimse.services import AcceptorServices
 from pacs.wire.ae import EngineAE, EngineRequestHandler, EngineServer
 from tests.wire.pynetdicom_table import reason_to_deselect
 
@@ -32,6 +35,10 @@ _made: list[SuiteAE] = []
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _no_destination(*_: Any) -> Destination:
+    raise AssertionError("the tests of retrieves are left out")
+
+
 class SuiteAE(EngineAE):
     """``pynetdicom.AE`` with our engine in one role."""
 
@@ -39,6 +46,8 @@ class SuiteAE(EngineAE):
         level = _config.LOG_HANDLER_LEVEL  # which our AE changes, and some of the tests
         super().__init__(ae_title)
         _config.LOG_HANDLER_LEVEL = level
+        retrieving = RetrieveOptions(_no_destination)
+        self.make_services = partial(AcceptorServices, retrieving=retrieving)
         _made.append(self)
 
     def start_server(self, address: Any, block: bool = True, *args: Any, **kwargs: Any) -> Any:
