@@ -20,7 +20,7 @@ from pynetdicom.presentation import build_context
 
 from pacs.dicom.information_model import InformationModel, Operation, sop_class_uid
 from pacs.dicom.query.query_options import BASELINE, QueryOptions
-from pacs.dicom.query.request_timezone import request_offset
+from pacs.dicom.query.request_context import request_offset
 from pacs.dicom.text.character_sets import UTF_8
 from pacs.dimse.ae import Options, make_ae
 from pacs.dimse.cancellation import Cancellation

@@ -22,11 +22,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from pacs.archive.retrieve import Completed, OutgoingInstance
+from pacs.dicom.encoding.element_writer import MAX_SHORT_LENGTH
 from pacs.dimse.handlers import close, code_of, respond, response_to, trigger
-from pacs.dimse.long_values import with_long_lists_as_un
 from pacs.dimse.status import Status, concluding_status, failed_list, status_dataset
 from pacs.errors import DestinationUnreachable, PacsError
 from pacs.model.sub_operations import SubOperations
@@ -35,6 +36,7 @@ from pacs.wire.interfaces import Served
 LOGGER = logging.getLogger(__name__)
 
 _MAX_US = 0xFFFF
+_FAILED_LIST = 0x00080058
 #: The one sub-operation has failed: there is no SOP Instance to send (PS3.4 Y.4.1.3).
 _NOT_CREATED = (
     Status.FRAMES_NOT_FOUND,
@@ -226,7 +228,7 @@ class Retrieve:
         if code == Status.SUCCESS:
             identifier = None
         if identifier is not None and not self.context.transfer_syntax[0].is_implicit_VR:
-            identifier = with_long_lists_as_un(identifier)
+            identifier = _with_long_lists_as_un(identifier)
         respond(self.assoc, response, self.context, status, identifier)
 
     def _count(self, response: Any) -> None:
@@ -241,3 +243,17 @@ def _tell(handler: _Handler | None, error: Exception) -> None:
     with suppress(Exception):  # the same one, or another that follows from it
         if handler is not None:
             handler.throw(error)
+
+
+def _with_long_lists_as_un(identifier: Dataset) -> Dataset:
+    """A UI has a 16 bit length in explicit VR, about 1,000 UIDs; beyond that it is written as UN (PS3.5 6.2.2)."""
+    listed = identifier.get("FailedSOPInstanceUIDList")
+    if listed is None or isinstance(listed, str):
+        return identifier
+    value = "\\".join(listed).encode("ascii")
+    if len(value) <= MAX_SHORT_LENGTH:
+        return identifier
+    copied = Dataset()
+    copied.update(identifier)
+    copied[_FAILED_LIST] = DataElement(_FAILED_LIST, "UN", value + b"\0" * (len(value) % 2))
+    return copied

@@ -95,7 +95,7 @@ class EngineAssociation(Association):
             if not self.is_aborted and not self.is_rejected:
                 self.acse.negotiate_association()
             if self.is_rejected:
-                self.ae.association_requested()  # one less, however long the peer takes to close
+                self._owner.association_requested()  # one less, however long the peer takes to close
             if self.is_established:
                 self._owner.association_established(self)
                 self._run_reactor()

@@ -36,7 +36,7 @@ FUNCTIONS = {"refuse": -1, "_refuse": -1, "about": -1}
 
 
 def _templates() -> Iterator[tuple[str, ast.expr]]:
-    for path in sorted((PACKAGE / "dicom").glob("*.py")):
+    for path in sorted((PACKAGE / "dicom").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not node.args:

@@ -23,7 +23,7 @@ from pacs.dicom.attributes import BY_KEYWORD
 from pacs.dicom.levels import Level
 from pacs.dicom.query.identifier import Condition, _conditions
 from pacs.dicom.query.matching import parse_match
-from pacs.dicom.query.matching_rules import MatchingRules
+from pacs.dicom.query.query_options import MatchingRules
 from pacs.errors import InvalidIdentifier
 from pacs.index.index import Index
 

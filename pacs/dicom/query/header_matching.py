@@ -28,7 +28,7 @@ from pacs.dicom.information_model import InformationModel
 from pacs.dicom.levels import Level
 from pacs.dicom.query.header_keys import level_of, may_be_key_of
 from pacs.dicom.query.matching import Match, fuzzy, is_universal, parse_match
-from pacs.dicom.query.matching_rules import MatchingRules
+from pacs.dicom.query.query_options import MatchingRules
 from pacs.dicom.text.character_sets import codecs_of
 from pacs.errors import InvalidIdentifier
 

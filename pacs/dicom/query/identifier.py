@@ -50,10 +50,8 @@ from pacs.dicom.query.matching import (
     matches,
     parse_match,
 )
-from pacs.dicom.query.matching_rules import MatchingRules
-from pacs.dicom.query.query_options import BASELINE, QueryOptions
-from pacs.dicom.query.request_character_set import check_character_set
-from pacs.dicom.query.request_timezone import request_offset
+from pacs.dicom.query.query_options import BASELINE, MatchingRules, QueryOptions
+from pacs.dicom.query.request_context import check_character_set, request_offset
 from pacs.dicom.text.character_sets import codecs_of
 from pacs.dicom.text.timezones import TIMEZONE_OFFSET_FROM_UTC
 from pacs.errors import InvalidIdentifier

@@ -34,7 +34,7 @@ from pacs.dicom.encoding.plain_values import (
     vr_of,
 )
 from pacs.dicom.error_comment import refuse
-from pacs.dicom.query.matching_rules import MatchingRules
+from pacs.dicom.query.query_options import MatchingRules
 from pacs.dicom.query.ranges import RANGE_VRS, Range, parse_range
 from pacs.dicom.text.character_sets import DEFAULT_CODECS
 from pacs.dicom.text.dates import has_form_of_date

@@ -113,3 +113,21 @@ def agreed(
     if model in {InformationModel.COMPOSITE_INSTANCE_ROOT, InformationModel.WITHOUT_BULK_DATA}:
         return BASELINE
     return QueryOptions.of(set(proposed.names) & set(supported.names))
+
+
+@dataclass(frozen=True, slots=True)
+class MatchingRules:
+    """What an association and the settings say about matching; the default is the plain types of matching."""
+
+    #: Two quotation marks ask for what has no value (PS3.4 C.2.2.2.7); negotiated.
+    empty_values: bool = False
+    #: A list asks for what has every value of it (PS3.4 C.2.2.2.8); negotiated.
+    multiple_values: bool = False
+    #: What has no value matches every value of a key (PS3.4 C.2.2.1.2); a setting.
+    unknown_matches: bool = False
+    #: Names match by their sound as well (PS3.4 C.2.2.2.1.1); negotiated.
+    fuzzy_names: bool = False
+    #: Keys of other levels are matched (PS3.4 C.4.1.3.2.1); negotiated.
+    relational: bool = False
+    #: The offset from UTC of DT keys that have none of their own (PS3.4 C.2.2.2.1.3); negotiated.
+    default_offset: str = ""

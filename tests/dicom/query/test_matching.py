@@ -33,7 +33,7 @@ from pacs.dicom.query.matching import (
     matches,
     parse_match,
 )
-from pacs.dicom.query.matching_rules import MatchingRules
+from pacs.dicom.query.query_options import MatchingRules
 from pacs.dicom.query.ranges import Range
 from pacs.dicom.text.names import fold
 from pacs.dicom.text.values import index_value

@@ -1,4 +1,4 @@
-"""Whether the text of a request can be read by what it says of its character set (PS3.4 C.4.1.1.3.1)."""
+"""What a request says of its own texts and times: character set and time zone (PS3.4 C.4.1.1.3.1, C.2.2.2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pacs.dicom.encoding.plain_values import (
     Element,
     texts_of,
 )
+from pacs.dicom.error_comment import refuse
 from pacs.dicom.text.character_sets import unknown_terms
+from pacs.dicom.text.timezones import TIMEZONE_OFFSET_FROM_UTC, zone_of_offset
 from pacs.errors import InvalidIdentifier
 
 
@@ -54,3 +56,20 @@ def _has_text_beyond_ascii(data_set: Dataset) -> bool:
 def _items(element: Element) -> list[Dataset]:
     value = element.value
     return list(value) if isinstance(value, Sequence) else []
+
+
+def request_offset(identifier: Dataset) -> str:
+    """The Timezone Offset From UTC of a request; empty without a value.
+
+    Raises:
+        InvalidIdentifier: it is not one offset (PS3.3 C.12.1.1.8).
+    """
+    if TIMEZONE_OFFSET_FROM_UTC not in identifier:
+        return ""
+    values = texts_of(identifier.get_item(TIMEZONE_OFFSET_FROM_UTC))
+    if not any(values):
+        return ""
+    # -0000 shall not be used.
+    if len(values) > 1 or values[0] == "-0000" or zone_of_offset(values[0]) is None:
+        refuse(TIMEZONE_OFFSET_FROM_UTC, "is not one of -1200 to +1400")
+    return values[0]
