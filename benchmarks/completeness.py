@@ -23,12 +23,13 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from pacs.archive.archive import Archive
 from pacs.archive.redo import Redo
-from pacs.archive.store import Origin, store
+from pacs.archive.store import store
 from pacs.dicom.attributes import ATTRIBUTES
 from pacs.dicom.encoding.completeness import read_whole
 from pacs.dicom.encoding.data_set_reader import data_set_reader
 from pacs.dicom.encoding.part10 import read_file_meta
 from pacs.index.index import Index
+from pacs.model.instances import Origin
 from pacs.storage.base import Spooled
 from pacs.storage.filesystem import FilesystemStorage
 

@@ -28,7 +28,7 @@ from pynetdicom.presentation import PresentationContext, build_context, build_ro
 from pynetdicom.transport import ThreadedAssociationServer
 
 from pacs.archive.archive import Archive
-from pacs.archive.store import Origin, store
+from pacs.archive.store import store
 from pacs.config import Settings
 from pacs.dicom.encoding.part10 import file_meta
 from pacs.dicom.instance import InstanceHeader
@@ -37,7 +37,7 @@ from pacs.dimse.ae import handlers, make_ae
 from pacs.dimse.commitment_delivery import CommitmentDelivery
 from pacs.dimse.negotiation import message_contexts
 from pacs.dimse.remote import RemoteAEs
-from pacs.model.instances import InstanceRecord
+from pacs.model.instances import InstanceRecord, Origin
 from pacs.model.remote_ae import RemoteAE, Service
 from pacs.remotes import configured_remotes
 from pacs.scp import options_of

@@ -19,9 +19,9 @@ from io import BytesIO
 from pacs.archive.archive import Archive
 from pacs.archive.import_head import read_head
 from pacs.archive.import_sources import SOURCE_ERRORS, Candidate, Found, Reason, Refusal, Source
-from pacs.archive.store import Origin, StoreOutcome, store
+from pacs.archive.receive import OPERATOR, Reception, open_reception
 from pacs.dicom.encoding.dicomdir import MEDIA_STORAGE_DIRECTORY
-from pacs.dicom.encoding.part10 import FileMeta, file_meta, read_file_meta, read_identity
+from pacs.dicom.encoding.part10 import FileMeta, read_file_meta, read_identity
 from pacs.dicom.sop_classes import is_storage_sop_class
 from pacs.errors import (
     DuplicateInstance,
@@ -32,8 +32,7 @@ from pacs.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from pacs.model.instances import IngestOutcome
-from pacs.storage.base import Spooled
+from pacs.model.instances import IngestOutcome, Origin, StoreOutcome
 
 _CHUNK_BYTES = 1024 * 1024
 #: Files of one reason, or with one note, that a summary shows.
@@ -170,10 +169,8 @@ def import_candidate(
         with _readable():
             stream = candidate.open()
         with closing(stream):
-            spooled = _spool(archive, candidate, stream, source_ae)
-        if isinstance(spooled, Refusal):
-            return spooled
-        return store(archive, *spooled)
+            received = _receive(archive, candidate, stream, source_ae)
+        return received if isinstance(received, Refusal) else received.commit()
     except _Unreadable as error:
         return Refusal(name, Reason.UNREADABLE, str(error))
     except DuplicateInstance:
@@ -203,9 +200,9 @@ def _read(stream: Source, size: int) -> bytes:
         return stream.read(size)
 
 
-def _spool(
+def _receive(
     archive: Archive, candidate: Candidate, stream: Source, source_ae: str
-) -> tuple[Spooled, Origin] | Refusal:
+) -> Reception | Refusal:
     head = read_head(partial(_read, stream))
     try:
         meta = read_file_meta(BytesIO(head))
@@ -218,14 +215,17 @@ def _spool(
     sop_class_uid, sop_instance_uid = _identity(head, meta)
     if not is_storage_sop_class(sop_class_uid):
         return Refusal(candidate.name, Reason.NOT_STORAGE, sop_class_uid)
-    new_meta = file_meta(
-        sop_class_uid, sop_instance_uid, meta.transfer_syntax_uid, source_ae=source_ae
-    )
-    with archive.storage.spool.create(new_meta) as writer:
-        writer.write(memoryview(head)[meta.data_set_offset :])
+    origin = Origin(source_ae, meta.transfer_syntax_uid, sop_class_uid, sop_instance_uid)
+    reception = open_reception(archive, origin, OPERATOR)
+    try:
+        reception.write(memoryview(head)[meta.data_set_offset :])
         while chunk := _read(stream, _CHUNK_BYTES):
-            writer.write(chunk)
-        return writer.finish(), Origin(source_ae, meta.transfer_syntax_uid)
+            reception.write(chunk)
+        reception.finish()
+    except BaseException:
+        reception.discard()
+        raise
+    return reception
 
 
 def _identity(head: bytes, meta: FileMeta) -> tuple[str, str]:

@@ -12,7 +12,7 @@ is read and compared with its row. One that is lost or damaged is replaced, in t
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pacs.archive.archive import Archive
@@ -27,7 +27,14 @@ from pacs.archive.stored_files import size_at
 from pacs.dicom.encoding.part10 import check_identity, read_header
 from pacs.dicom.instance import InstanceHeader
 from pacs.errors import DuplicateInstance, IndexUnavailable, PacsError
-from pacs.model.instances import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
+from pacs.model.instances import (
+    DuplicatePolicy,
+    IngestOutcome,
+    IngestResult,
+    InstanceRecord,
+    Origin,
+    StoreOutcome,
+)
 from pacs.storage.base import Spooled
 from pacs.storage.faults import storage_faults
 from pacs.storage.quarantine import quarantine
@@ -38,28 +45,6 @@ LOGGER = logging.getLogger(__name__)
 _STAYS = frozenset({IngestOutcome.IDENTICAL, IngestOutcome.KEPT, IngestOutcome.REFUSED})
 #: The row of an instance may change between two looks at it.
 _LOOKS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class StoreOutcome:
-    """What became of an instance that was accepted."""
-
-    outcome: IngestOutcome
-    header: InstanceHeader
-    size_bytes: int
-    #: What is irregular about it (``pacs.archive.irregularities``).
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where an instance came from and what it was announced as."""
-
-    source_ae: str
-    transfer_syntax_uid: str
-    #: Affected SOP Class and Instance UID of the C-STORE command; None when there was no command.
-    sop_class_uid: str | None = None
-    sop_instance_uid: str | None = None
 
 
 def store(archive: Archive, spooled: Spooled, origin: Origin) -> StoreOutcome:
@@ -109,7 +94,7 @@ def _read(archive: Archive, spooled: Spooled, origin: Origin) -> InstanceHeader:
         header = read_header(stream, syntax, spooled.data_set_offset)
     if archive.strict_uids:
         require_regular_uids(header)
-    if origin.sop_instance_uid is not None and origin.sop_class_uid is not None:
+    if origin.is_announced:
         check_identity(header, origin.sop_class_uid, origin.sop_instance_uid)
     return header
 
@@ -117,7 +102,7 @@ def _read(archive: Archive, spooled: Spooled, origin: Origin) -> InstanceHeader:
 def _is_as_announced(header: InstanceHeader, origin: Origin) -> bool:
     # A longer UID than the Standard allows is announced cut.
     return header.transfer_syntax_uid == origin.transfer_syntax_uid and origin.sop_instance_uid in (
-        None,
+        "",
         header.sop_instance_uid,
     )
 

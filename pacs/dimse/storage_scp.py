@@ -10,52 +10,46 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from pacs.archive.archive import Archive
-from pacs.archive.store import Origin, StoreOutcome, store
-from pacs.dicom.encoding.part10 import file_meta
+from pacs.archive.receive import Reception, open_reception
 from pacs.dicom.uids import shown_uid
 from pacs.dimse.negotiation import rights_of
 from pacs.dimse.status import DimseService, Status, status_dataset, status_of
 from pacs.errors import PacsError
-from pacs.model.instances import IngestOutcome
-from pacs.model.remote_ae import Service
-from pacs.storage.base import Spooled
-from pacs.storage.spool import Spool, SpoolWriter
+from pacs.model.instances import IngestOutcome, Origin, StoreOutcome
 
 LOGGER = logging.getLogger(__name__)
 
 
-class SpoolSink:
-    """Takes the fragments of one data set into the spool; a failure is kept for the handler.
+class StoreSink:
+    """Takes the fragments of one data set into the archive; a failure is kept for the handler.
 
     After a failure the rest of the message is received and dropped, so that the peer gets its response.
     """
 
-    def __init__(self, spool: Spool, make_meta: Callable[[], bytes]) -> None:
-        """Begin with what ``make_meta`` returns; what it raises is a failure like any other."""
-        self._writer: SpoolWriter | None = None
-        self._spool = spool
-        self._spooled: Spooled | None = None
+    def __init__(self, begin: Callable[[], Reception]) -> None:
+        """Begin as told; what that raises is a failure like any other."""
+        self._reception: Reception | None = None
         self._error: PacsError | None = None
         try:
-            self._writer = spool.create(make_meta())
+            self._reception = begin()
         except PacsError as error:
             self._error = error
 
     def write(self, fragment: memoryview | bytes) -> None:
         """Append a fragment."""
-        if self._writer is None:
+        if self._reception is None:
             return
         try:
-            self._writer.write(fragment)
+            self._reception.write(fragment)
         except PacsError as error:
             self._fail(error)
 
     def finish(self) -> None:
-        """Close the file: it is complete."""
-        if self._writer is None:
+        """The data set is complete."""
+        if self._reception is None:
             return
         try:
-            self._spooled = self._writer.finish()
+            self._reception.finish()
         except PacsError as error:
             self._fail(error)
 
@@ -64,46 +58,39 @@ class SpoolSink:
         self.discard()
 
     def discard(self) -> None:
-        """Remove what was written; harmless when it was handed over already."""
-        if self._spooled is not None:
-            try:
-                self._spool.discard(self._spooled)
-            except PacsError as error:
-                # The next sweep removes it. An answer, or the end of an association, does not fail for that.
-                LOGGER.warning("%s stays in the spool: %s", self._spooled.path, error.message)
-        elif self._writer is not None:
-            self._writer.discard()
-        self._writer = self._spooled = None
+        """Remove what was written; harmless when it was committed already."""
+        reception, self._reception = self._reception, None
+        if reception is not None:
+            reception.discard()
 
-    def take(self) -> Spooled:
-        """Hand over the complete file.
+    def commit(self) -> StoreOutcome:
+        """Make the instance durable and findable.
 
         Raises:
-            PacsError: what went wrong while it was received.
+            PacsError: what went wrong while it was received, or does now.
         """
         if self._error is not None:
             raise self._error
-        assert self._spooled is not None
-        spooled, self._spooled, self._writer = self._spooled, None, None
-        return spooled
+        assert self._reception is not None
+        return self._reception.commit()
 
 
-def open_sink(archive: Archive, assoc: Any, request: Any, context_id: int) -> SpoolSink:
+def open_sink(archive: Archive, assoc: Any, request: Any, context_id: int) -> StoreSink:
     """Open the sink of a C-STORE request's data set (the engine calls this when the command is in)."""
     context = assoc._accepted_cx[context_id]
 
-    def make_meta() -> bytes:
-        # Before anything is written: who may not store does not fill the disk.
-        assoc.rights.require(Service.STORE)
-        return file_meta(
-            str(request.AffectedSOPClassUID or ""),
-            str(request.AffectedSOPInstanceUID or ""),
-            str(context.transfer_syntax[0]),
-            source_ae=str(assoc.requestor.ae_title),
+    def begin() -> Reception:
+        origin = Origin(
+            source_ae=assoc.rights.calling_ae,
+            transfer_syntax_uid=str(context.transfer_syntax[0]),
+            sop_class_uid=str(request.AffectedSOPClassUID or ""),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID or ""),
+            is_announced=True,
         )
+        return open_reception(archive, origin, assoc.rights)
 
-    # Made inside the sink, which keeps the error for the handler: what the peer calls a UID may be none.
-    return SpoolSink(archive.storage.spool, make_meta)
+    # Begun inside the sink, which keeps the error for the handler: what the peer calls a UID may be none.
+    return StoreSink(begin)
 
 
 def handle_store(event: Any, archive: Archive) -> int | Dataset:
@@ -115,17 +102,7 @@ def handle_store(event: Any, archive: Archive) -> int | Dataset:
     shown = shown_uid(uid)
     sink = _received(event, archive)
     try:
-        rights.require(Service.STORE)
-        outcome = store(
-            archive,
-            sink.take(),
-            Origin(
-                source_ae=rights.calling_ae,
-                transfer_syntax_uid=str(event.context.transfer_syntax),
-                sop_class_uid=str(request.AffectedSOPClassUID),
-                sop_instance_uid=uid,
-            ),
-        )
+        outcome = sink.commit()
     except PacsError as error:
         sink.discard()
         LOGGER.log(error.log_level, "%s: C-STORE of %s refused: %s", rights, shown, error.message)
@@ -141,15 +118,15 @@ def handle_store(event: Any, archive: Archive) -> int | Dataset:
     return _status(outcome)
 
 
-def _received(event: Any, archive: Archive) -> SpoolSink:
-    """The data set as the engine spooled it; a stock AE collected it in memory."""
+def _received(event: Any, archive: Archive) -> StoreSink:
+    """The data set as the engine took it in; a stock AE collected it in memory."""
     sink = getattr(event.request, "received", None)
     if sink is None:
         sink = open_sink(archive, event.assoc, event.request, event.request._context_id)
         data = event.request.DataSet  # None if the command set announces none
         sink.write(b"" if data is None else data.getbuffer())
         sink.finish()
-    assert isinstance(sink, SpoolSink)
+    assert isinstance(sink, StoreSink)
     return sink
 
 

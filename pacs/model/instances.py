@@ -109,3 +109,27 @@ class IngestResult:
     superseded_location: str | None = None
     #: One sentence for each parent value that this instance contradicted; never contains a value.
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an instance came from and what it is said to be."""
+
+    source_ae: str
+    transfer_syntax_uid: str
+    #: What names it in its file until its data set was read; empty if that is not known.
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    #: Whether a C-STORE command says so: then the data set has to be that instance.
+    is_announced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOutcome:
+    """What became of an instance that was accepted."""
+
+    outcome: IngestOutcome
+    header: InstanceHeader
+    size_bytes: int
+    #: What is irregular about it (``pacs.archive.irregularities``).
+    notes: tuple[str, ...] = ()

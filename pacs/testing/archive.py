@@ -12,11 +12,11 @@ import pydicom
 from pydicom import config
 from pydicom.dataset import Dataset
 
-from pacs.archive.store import Origin, store
+from pacs.archive.receive import OPERATOR, open_reception
 from pacs.config import Settings
 from pacs.conformance.wire.message import encode_data_set
-from pacs.dicom.encoding.part10 import file_meta
 from pacs.dicom.sop_classes import EXPLICIT_VR_LITTLE_ENDIAN
+from pacs.model.instances import Origin
 from pacs.model.remote_ae import RemoteAE
 from pacs.model.retrieves import RetrieveRecord
 from pacs.server import Server
@@ -90,12 +90,10 @@ class RunningArchive:
         meta = getattr(instance, "file_meta", None)
         syntax = str(getattr(meta, "TransferSyntaxUID", "") or EXPLICIT_VR_LITTLE_ENDIAN)
         archive = self._server.archive
-        head = file_meta(
-            str(instance.SOPClassUID), str(instance.SOPInstanceUID), syntax, source_ae=self.ae_title
-        )
-        with archive.storage.spool.create(head) as writer:
-            writer.write(encode_data_set(instance, syntax))
-            store(archive, writer.finish(), Origin(self.ae_title, syntax))
+        uids = str(instance.SOPClassUID), str(instance.SOPInstanceUID)
+        with open_reception(archive, Origin(self.ae_title, syntax, *uids), OPERATOR) as reception:
+            reception.write(encode_data_set(instance, syntax))
+            reception.commit()
 
     def instances(self) -> list[Dataset]:
         """All stored instances as pydicom reads their files, in the order of receipt."""

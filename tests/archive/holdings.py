@@ -11,11 +11,11 @@ from pydicom.dataset import Dataset
 
 from pacs.archive.archive import Archive
 from pacs.archive.check import Checked, Finding, Options, check
-from pacs.archive.store import Origin, StoreOutcome, store
+from pacs.archive.store import store
 from pacs.dicom.encoding.part10 import read_file_meta, read_header
 from pacs.index import tables
 from pacs.index.index import Index
-from pacs.model.instances import DuplicatePolicy, InstanceRecord
+from pacs.model.instances import DuplicatePolicy, InstanceRecord, Origin, StoreOutcome
 from pacs.storage.base import Spooled
 from tests.factories import make_instance, part10
 

@@ -21,11 +21,11 @@ from pacs.archive.check import (
     most_removed,
 )
 from pacs.archive.mounted import learn_storage
-from pacs.archive.store import Origin, store
+from pacs.archive.store import store
 from pacs.errors import StorageUnavailable
 from pacs.index.engine import Engine
 from pacs.index.index import Index
-from pacs.model.instances import InstanceLocation
+from pacs.model.instances import InstanceLocation, Origin
 from pacs.storage.base import StoredFile
 from pacs.storage.filesystem import FilesystemStorage
 from pacs.storage.spool import Spool

@@ -13,10 +13,10 @@ from pacs.archive.import_sources import Reason, scan
 from pacs.archive.importing import Import
 from pacs.archive.reindex import Finding as Reindexed
 from pacs.archive.reindex import reindex
-from pacs.archive.store import Origin, store
+from pacs.archive.store import store
 from pacs.dicom.storage_commitment import FailureReason, Reference
 from pacs.errors import IncompleteInstance
-from pacs.model.instances import IngestOutcome
+from pacs.model.instances import IngestOutcome, Origin
 from tests.archive.holdings import (
     EXPLICIT,
     contents,

@@ -14,12 +14,19 @@ from pacs.archive import redo as redo_module
 from pacs.archive.archive import Archive
 from pacs.archive.check import Finding, Options, check
 from pacs.archive.reindex import reindex
-from pacs.archive.store import Origin, StoreOutcome, store
+from pacs.archive.store import store
 from pacs.errors import StorageUnavailable
 from pacs.index.index import Index
 from pacs.index.ingest import Ingest
 from pacs.index.redo_rows import RedoRow, RedoRows
-from pacs.model.instances import DuplicatePolicy, IngestOutcome, IngestResult, InstanceRecord
+from pacs.model.instances import (
+    DuplicatePolicy,
+    IngestOutcome,
+    IngestResult,
+    InstanceRecord,
+    Origin,
+    StoreOutcome,
+)
 from pacs.storage import filesystem
 from pacs.storage.durability import can_sync_file_system
 from pacs.storage.filesystem import FilesystemStorage

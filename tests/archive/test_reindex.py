@@ -15,12 +15,13 @@ from pacs.archive.archive import Archive
 from pacs.archive.check import Finding as CheckFinding
 from pacs.archive.mounted import learn_storage
 from pacs.archive.reindex import Finding, Reindexed, reindex
-from pacs.archive.store import Origin, store
+from pacs.archive.store import store
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dicom.encoding.part10 import file_meta, read_file_meta
 from pacs.errors import IndexUnavailable, PacsError
 from pacs.index import tables
 from pacs.index.index import Index
+from pacs.model.instances import Origin
 from pacs.storage.filesystem import FilesystemStorage
 from pacs.storage.spool import Spool
 from tests.archive.holdings import (
@@ -223,7 +224,7 @@ def keep_bytes(archive: Archive, data_set: bytes, syntax: str) -> None:
     uids = "1.2.840.10008.5.1.4.1.1.2", UID
     with archive.storage.spool.create(file_meta(*uids, syntax, source_ae="CT1")) as writer:
         writer.write(data_set)
-        store(archive, writer.finish(), Origin("CT1", syntax, *uids))
+        store(archive, writer.finish(), Origin("CT1", syntax, *uids, is_announced=True))
     archive.redo.flush()
 
 

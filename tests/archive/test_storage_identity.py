@@ -15,9 +15,10 @@ from pacs.archive.check import Finding, Options, check
 from pacs.archive.mounted import accept_storage, learn_storage, require_own_storage
 from pacs.archive.redo import Redo
 from pacs.archive.reindex import reindex
-from pacs.archive.store import Origin, store
+from pacs.archive.store import store
 from pacs.errors import StorageUnavailable
 from pacs.index.index import Index
+from pacs.model.instances import Origin
 from pacs.server import Server
 from pacs.storage.filesystem import FilesystemStorage
 from tests.archive.holdings import (

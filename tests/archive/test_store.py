@@ -13,7 +13,7 @@ import pytest
 from pacs.archive import store as store_module
 from pacs.archive.archive import Archive
 from pacs.archive.check import Finding
-from pacs.archive.store import Origin, store
+from pacs.archive.store import store
 from pacs.errors import (
     DuplicateInstance,
     IndexUnavailable,
@@ -24,7 +24,7 @@ from pacs.errors import (
     StorageUnavailable,
 )
 from pacs.index.index import Index
-from pacs.model.instances import DuplicatePolicy, IngestOutcome
+from pacs.model.instances import DuplicatePolicy, IngestOutcome, Origin
 from pacs.storage import filesystem
 from pacs.storage.base import Spooled
 from pacs.storage.filesystem import FilesystemStorage
@@ -130,7 +130,7 @@ def test_store_different_instance_under_keep_and_refuse_leaves_the_old_one(
 
 
 def test_store_instance_announced_as_another_is_a_mismatch(archive: Archive) -> None:
-    origin = Origin("CT1", EXPLICIT, "1.2.840.10008.5.1.4.1.1.2", "9.9.9")
+    origin = Origin("CT1", EXPLICIT, "1.2.840.10008.5.1.4.1.1.2", "9.9.9", is_announced=True)
 
     with pytest.raises(InstanceMismatch) as caught:
         store(archive, spool(archive, part10(make_slice())), origin)

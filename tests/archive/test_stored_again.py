@@ -13,10 +13,10 @@ from pacs.archive import condition as condition_module
 from pacs.archive import redo as redo_module
 from pacs.archive.archive import Archive
 from pacs.archive.check import Finding
-from pacs.archive.store import Origin, StoreOutcome, store
+from pacs.archive.store import store
 from pacs.errors import DuplicateInstance, StorageUnavailable
 from pacs.index.index import Index
-from pacs.model.instances import DuplicatePolicy, IngestOutcome, IngestResult
+from pacs.model.instances import DuplicatePolicy, IngestOutcome, IngestResult, Origin, StoreOutcome
 from pacs.storage.filesystem import FilesystemStorage
 from pacs.storage.spool import SMALL_BYTES
 from tests.archive.holdings import (

@@ -19,9 +19,10 @@ from pacs.archive.archive import Archive
 from pacs.archive.check import Finding
 from pacs.archive.redo import Redo
 from pacs.archive.reindex import reindex
-from pacs.archive.store import Origin, store
+from pacs.archive.store import store
 from pacs.errors import IndexUnavailable
 from pacs.index.index import Index
+from pacs.model.instances import Origin
 from pacs.storage.filesystem import FilesystemStorage
 from tests.archive.holdings import EXPLICIT, contents, findings, make_slice, spool, stored_locations
 from tests.factories import part10

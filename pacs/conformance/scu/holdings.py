@@ -12,15 +12,14 @@ from typing import Self
 from pydicom.dataset import Dataset
 
 from pacs.archive.find import find
-from pacs.archive.store import Origin, store
+from pacs.archive.receive import OPERATOR, open_reception
 from pacs.config import Settings
 from pacs.conformance.wire.message import encode_data_set
-from pacs.dicom.encoding.part10 import file_meta
 from pacs.dicom.information_model import InformationModel
 from pacs.dicom.query.identifier import parse_find, parse_retrieve
 from pacs.dicom.query.query_options import BASELINE, QueryOptions
 from pacs.dicom.query.response import encode_response
-from pacs.model.instances import StoredInstance
+from pacs.model.instances import Origin, StoredInstance
 from pacs.server import open_archive
 
 
@@ -72,13 +71,11 @@ class Holdings:
         Raises:
             PacsError: it is no SOP Instance, or not the one that is named.
         """
-        head = file_meta(
-            held.sop_class_uid, held.sop_instance_uid, held.transfer_syntax, source_ae="SCU"
-        )
-        origin = Origin("SCU", held.transfer_syntax, held.sop_class_uid, held.sop_instance_uid)
-        with self._archive.storage.spool.create(head) as writer:
-            writer.write(held.data)
-            store(self._archive, writer.finish(), origin)
+        uids = held.sop_class_uid, held.sop_instance_uid
+        origin = Origin("SCU", held.transfer_syntax, *uids, is_announced=True)
+        with open_reception(self._archive, origin, OPERATOR) as reception:
+            reception.write(held.data)
+            reception.commit()
 
     def find(
         self,
