@@ -21,7 +21,8 @@ from pacs.index.rows import LEVEL_COLUMNS, Values, contradicted, merge
 #: The values of a row's unique key.
 RowKey = tuple[Any, ...]
 
-_KEY_COLUMNS: dict[Level, tuple[str, ...]] = {
+#: The unique key of each table.
+KEY_COLUMNS: dict[Level, tuple[str, ...]] = {
     Level.PATIENT: ("identity",),
     Level.STUDY: ("study_instance_uid",),
     Level.SERIES: ("series_instance_uid", "study_pk"),
@@ -73,7 +74,7 @@ class LevelWriter:
 
     def _lock(self, keys: list[RowKey]) -> dict[RowKey, _Pending]:
         table = tables.ENTITIES[self._level].c
-        names = _KEY_COLUMNS[self._level]
+        names = KEY_COLUMNS[self._level]
         parent = _PARENT_COLUMNS.get(self._level)
         statement = sa.select(
             *(table[name] for name in names),
@@ -164,7 +165,7 @@ class LevelWriter:
     def _insert(self, missing: dict[RowKey, _Pending]) -> None:
         if not missing:
             return
-        names = _KEY_COLUMNS[self._level]
+        names = KEY_COLUMNS[self._level]
         rows = [
             self._row(row) | dict(zip(names, key, strict=True)) | {"revision": 1}
             for key, row in missing.items()
@@ -204,7 +205,7 @@ def _by_column(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def _insert_statement(level: Level, backend: str) -> Any:
     table = tables.ENTITIES[level]
-    key = [table.c[name] for name in _KEY_COLUMNS[level]]
+    key = [table.c[name] for name in KEY_COLUMNS[level]]
     insert: Any = sqlite.insert(table)
     if backend == "postgresql":
         names = [column.name for column in table.c if column.name != "id"]
@@ -238,10 +239,10 @@ def _update_statement(level: Level) -> sa.Update:
 
 
 _INSERTS: dict[str, dict[Level, Any]] = {
-    backend: {level: _insert_statement(level, backend) for level in _KEY_COLUMNS}
+    backend: {level: _insert_statement(level, backend) for level in KEY_COLUMNS}
     for backend in ("sqlite", "postgresql")
 }
-_UPDATES = {level: _update_statement(level) for level in _KEY_COLUMNS}
+_UPDATES = {level: _update_statement(level) for level in KEY_COLUMNS}
 
 
 def remove_empty(

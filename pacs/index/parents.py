@@ -78,7 +78,7 @@ class KnownSeries:
     def covers(self, header: InstanceHeader) -> bool:
         """Whether the instance says nothing about its parents that the rows do not say already."""
         values = header.values
-        claimed = _claimed_identity(header)
+        claimed = claimed_identity(header)
         if decide_patient(self.identity, claimed) != self.identity:
             return False
         is_claimed = claimed == self.identity
@@ -169,7 +169,7 @@ def resolve(
     links = _study_links(connection, {header.study_instance_uid for header in headers})
     decided, final = _decide_patients(headers, links, contradictions)
 
-    claims = [_claimed_identity(h) == i for h, i in zip(headers, decided, strict=True)]
+    claims = [claimed_identity(h) == i for h, i in zip(headers, decided, strict=True)]
     suspicions = [set[str]() for _ in headers]
     patient_keys = [(identity.key,) for identity in decided]
     patients = LevelWriter(connection, Level.PATIENT, patient_keys, rewrite=rewrite)
@@ -294,7 +294,8 @@ def _without_patient(header_values: Mapping[str, str]) -> dict[str, str]:
     return {word: text for word, text in header_values.items() if word not in _PATIENT_KEYWORDS}
 
 
-def _claimed_identity(header: InstanceHeader) -> PatientIdentity:
+def claimed_identity(header: InstanceHeader) -> PatientIdentity:
+    """The patient that an instance says it is of."""
     get = header.values.get
     return PatientIdentity.of(get("PatientID"), get("IssuerOfPatientID"), header.study_instance_uid)
 
@@ -337,7 +338,7 @@ def _decide_patients(
     for header, notes in zip(headers, contradictions, strict=True):
         uid = header.study_instance_uid
         current = latest.get(uid)
-        identity = decide_patient(current, _claimed_identity(header))
+        identity = decide_patient(current, claimed_identity(header))
         if current is not None and current.patient_id:
             if identity.patient_id != current.patient_id:
                 notes.append("PatientID")
