@@ -224,6 +224,19 @@ def test_a_wrong_offset_table_loses_no_frame() -> None:
     assert read.PixelData == b"".join(frames)
 
 
+def test_frames_without_their_last_delimiter_are_decompressed() -> None:
+    instance, frames = _rle()
+    stored = _written(instance).removesuffix(pack("<HHL", 0xFFFE, 0xE0DD, 0))
+    assert len(stored) == len(_written(instance)) - 8
+
+    converted = transcode(BytesIO(stored), ImplicitVRLittleEndian)
+
+    read = dcmread(BytesIO(_file(converted, ImplicitVRLittleEndian)))
+    assert read.PixelData == b"".join(frames)
+    with pytest.raises(NotTranscodable, match="cut off or damaged"):
+        transcode(BytesIO(stored[:-1]), ImplicitVRLittleEndian)
+
+
 @pytest.mark.parametrize(
     ("stated", "kept", "reason"),
     [
