@@ -291,6 +291,27 @@ def test_rle_frame_of_another_size_fails_with_the_reason(keyword: str, value: in
 
 
 @pytest.mark.parametrize(
+    ("excess", "is_decoded"), [(0, True), (2, True), (3, False), (7, False), (8, False)]
+)
+def test_rle_segment_with_more_than_padding_fails(excess: int, is_decoded: bool) -> None:
+    instance, frames = _rle(1)
+    (encoded,) = generate_frames(instance.PixelData, number_of_frames=1)
+    literal = bytes([excess - 1]) + bytes([7] * excess) if excess else b""
+    # 0x80 does nothing (PS3.5 G.3.1).
+    fragment = (encoded + literal).ljust(len(encoded) + 10, b"\x80")
+    stored = BytesIO(_encapsulated(instance, [], [fragment]))
+
+    if is_decoded:
+        converted = transcode(stored, ImplicitVRLittleEndian)
+        read = dcmread(BytesIO(_file(converted, ImplicitVRLittleEndian)))
+        assert read.PixelData == frames[0]
+    else:
+        reason = f"RLE segment of {64 + excess} bytes, not 64"
+        with pytest.raises(NotTranscodable, match=reason):
+            transcode(stored, ImplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize(
     ("name", "size"), [("JPEG2000.dcm", "1024 x 256 x 1"), ("JPGExtended.dcm", "1024 x 256 x 1")]
 )
 def test_codestream_of_another_size_fails_before_it_is_decoded(
