@@ -484,6 +484,16 @@ def test_conversion_closes_what_it_opened() -> None:
     assert broken.closed
 
 
+def test_data_set_that_zlib_has_wrapped_is_not_told_of_in_words_of_zlib() -> None:
+    wrapped = zlib.compress(b"\x10\x00\x20\x00LO\x02\x00ID" * 100)
+
+    with pytest.raises(NotTranscodable) as error:
+        Conversions().open(
+            BytesIO(wrapped), 0, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+        )
+    assert str(error.value).endswith(": The deflated data set is damaged")
+
+
 def test_deflated_data_set_that_ends_early_fails_before_anything_is_sent() -> None:
     with pytest.raises(NotTranscodable, match="The deflated data set ends early"):
         _open(_deflated(1 << 20)[:-40], Conversions())
