@@ -225,7 +225,7 @@ class _Conversion:
             try:
                 block = inflater.decompress(deflated, _BLOCK_BYTES)
             except zlib.error as error:
-                raise NotTranscodable(f"The deflated data set is damaged: {error}") from error
+                raise NotTranscodable("The deflated data set is damaged") from error
             if not deflated and not block:
                 raise NotTranscodable("The deflated data set ends early")
             size += len(block)

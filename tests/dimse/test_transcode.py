@@ -224,6 +224,19 @@ def test_a_wrong_offset_table_loses_no_frame() -> None:
     assert read.PixelData == b"".join(frames)
 
 
+def test_frames_without_their_last_delimiter_are_decompressed() -> None:
+    instance, frames = _rle()
+    stored = _written(instance).removesuffix(pack("<HHL", 0xFFFE, 0xE0DD, 0))
+    assert len(stored) == len(_written(instance)) - 8
+
+    converted = transcode(BytesIO(stored), ImplicitVRLittleEndian)
+
+    read = dcmread(BytesIO(_file(converted, ImplicitVRLittleEndian)))
+    assert read.PixelData == b"".join(frames)
+    with pytest.raises(NotTranscodable, match="cut off or damaged"):
+        transcode(BytesIO(stored[:-1]), ImplicitVRLittleEndian)
+
+
 @pytest.mark.parametrize(
     ("stated", "kept", "reason"),
     [
@@ -275,6 +288,27 @@ def test_rle_frame_of_another_size_fails_with_the_reason(keyword: str, value: in
             BytesIO(_encapsulated(instance, _offsets(fragments), fragments)),
             ImplicitVRLittleEndian,
         )
+
+
+@pytest.mark.parametrize(
+    ("excess", "is_decoded"), [(0, True), (2, True), (3, False), (7, False), (8, False)]
+)
+def test_rle_segment_with_more_than_padding_fails(excess: int, is_decoded: bool) -> None:
+    instance, frames = _rle(1)
+    (encoded,) = generate_frames(instance.PixelData, number_of_frames=1)
+    literal = bytes([excess - 1]) + bytes([7] * excess) if excess else b""
+    # 0x80 does nothing (PS3.5 G.3.1).
+    fragment = (encoded + literal).ljust(len(encoded) + 10, b"\x80")
+    stored = BytesIO(_encapsulated(instance, [], [fragment]))
+
+    if is_decoded:
+        converted = transcode(stored, ImplicitVRLittleEndian)
+        read = dcmread(BytesIO(_file(converted, ImplicitVRLittleEndian)))
+        assert read.PixelData == frames[0]
+    else:
+        reason = f"RLE segment of {64 + excess} bytes, not 64"
+        with pytest.raises(NotTranscodable, match=reason):
+            transcode(stored, ImplicitVRLittleEndian)
 
 
 @pytest.mark.parametrize(
@@ -460,6 +494,16 @@ def test_conversion_closes_what_it_opened() -> None:
     with pytest.raises(NotTranscodable):
         Conversions().open(broken, 0, RLELossless, ImplicitVRLittleEndian)
     assert broken.closed
+
+
+def test_data_set_that_zlib_has_wrapped_is_not_told_of_in_words_of_zlib() -> None:
+    wrapped = zlib.compress(b"\x10\x00\x20\x00LO\x02\x00ID" * 100)
+
+    with pytest.raises(NotTranscodable) as error:
+        Conversions().open(
+            BytesIO(wrapped), 0, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+        )
+    assert str(error.value).endswith(": The deflated data set is damaged")
 
 
 def test_deflated_data_set_that_ends_early_fails_before_anything_is_sent() -> None:

@@ -209,7 +209,7 @@ class InflatedBytes:
             try:
                 inflated = inflater.decompress(encoded, _WINDOW_BYTES)
             except zlib.error as error:
-                raise InvalidInstance(f"The deflated data set is damaged: {error}") from error
+                raise InvalidInstance("The deflated data set is damaged") from error
             if inflated:
                 self._inflated_bytes += len(inflated)
                 if self._inflated_bytes > self._limit:

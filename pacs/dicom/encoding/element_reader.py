@@ -142,7 +142,7 @@ class ElementReader(ElementHeaders):
                 continue
             header = self.header(position, encoding)
             if header.tag in DELIMITERS:
-                # Of what, nobody knows; DCMTK and pydicom read on behind it.
+                # Of what, nobody knows. DCMTK and pydicom stop there, and lose what is behind it.
                 position = header.value_at
                 continue
             if header.tag > last:
@@ -231,6 +231,10 @@ class ElementReader(ElementHeaders):
         while self._has_element(position, header, encoding):
             header = self.header(position, encoding)
             begin = position
+            if header.tag in DELIMITERS:
+                # As in ``_steps``; no element.
+                position = header.value_at
+                continue
             if header.tag in stop:
                 yield header, begin, header.value_at
                 return

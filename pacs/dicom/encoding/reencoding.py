@@ -29,7 +29,7 @@ from pacs.dicom.encoding.element_encoding import (
     Encoding,
     declared_encoding,
 )
-from pacs.dicom.encoding.element_headers import ElementHeader, ends_within
+from pacs.dicom.encoding.element_headers import DELIMITERS, ElementHeader, ends_within
 from pacs.dicom.encoding.element_reader import ElementReader
 from pacs.dicom.encoding.pieces import Literal, Piece, Range, Swapped, swapped, total_size
 from pacs.errors import InvalidInstance
@@ -267,17 +267,13 @@ class _Reencoder:
     def _element(self, level: _Level, position: int) -> int:
         header = self._walk.header(position, level.encoding)
         tag, length = header.tag, header.length
-        if tag == ITEM_DELIMITER and len(self._levels) > 1 and level.end is None:
-            self._output.write(element_writer.item_header(tag, 0, self._target))
-            self._leave(level)
-            return header.value_at
         if tag >> 16 == ITEM >> 16:
-            raise InvalidInstance(f"{_tag(tag)} is where no Item or sequence begins or ends")
+            self._delimiter(level, header)
+            return header.value_at
         if length != UNDEFINED_LENGTH and header.value_at + length > level.limit:
             raise ends_within(header, level.limit)
         if len(self._levels) == 1 and tag in self._replacements:
-            self._replace(header)
-            return self._walk.skip(header, level.encoding)
+            return self._replace(header, level.encoding)
         if tag & 0xFFFF == 0:
             return self._walk.skip(header, level.encoding)
         if tag == _PIXEL_REPRESENTATION:
@@ -291,6 +287,18 @@ class _Reencoder:
             raise InvalidInstance(f"{_tag(tag)} is in fragments, which needs a compressed syntax")
         self._plain(level, header, vr)
         return header.value_at + length
+
+    def _delimiter(self, level: _Level, header: ElementHeader) -> None:
+        tag = header.tag
+        if len(self._levels) == 1:
+            # What it begins or ends, nobody knows; the index reads on behind it.
+            if tag in DELIMITERS or (tag == ITEM and not header.length):
+                return
+        elif tag == ITEM_DELIMITER and level.end is None:
+            self._output.write(element_writer.item_header(tag, 0, self._target))
+            self._leave(level)
+            return
+        raise InvalidInstance(f"{_tag(tag)} is where no Item or sequence begins or ends")
 
     def _sequence(self, level: _Level, header: ElementHeader, vr: str) -> int:
         tag, length = header.tag, header.length
@@ -327,11 +335,15 @@ class _Reencoder:
             whole = Range(self._offset + header.value_at, length)
             output.append(whole if unit == 1 else Swapped(whole.begin, length, unit))
 
-    def _replace(self, header: ElementHeader) -> None:
-        replacement = self._replacements[header.tag]
-        if replacement is None:
-            return
-        vr, pieces = replacement
+    def _replace(self, header: ElementHeader, encoding: Encoding) -> int:
+        if replacement := self._replacements[header.tag]:
+            self._write(header, *replacement)
+        if header.length == UNDEFINED_LENGTH:
+            # Pixel Data, which may lack its delimiter.
+            return self._walk.fragments(header, encoding).end
+        return header.value_at + header.length
+
+    def _write(self, header: ElementHeader, vr: str, pieces: Sequence[Piece]) -> None:
         size = total_size(pieces)
         if size > _MAX_LENGTH or not element_writer.has_room(vr, size, self._target):
             raise InvalidInstance(f"{_tag(header.tag)} would be longer than its length can say")

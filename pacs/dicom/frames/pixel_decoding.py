@@ -43,6 +43,8 @@ _DECODED = {
 }
 #: What pydicom says of a segment that decodes to more than the image has.
 _RLE_EXCESS = re.compile(r"RLE segment .* (\d+) vs\. (\d+) bytes")
+#: Bytes that may pad what a segment decodes to; it has an even length (PS3.5 G.3.1).
+_RLE_PADDING = 2
 #: Filters of warnings belong to the process: two threads must not set them at once.
 _DECODING = threading.Lock()
 
@@ -170,10 +172,10 @@ class FrameDecoder:
         return samples, str(properties["photometric_interpretation"])
 
     def _refuse_excess(self, warning: str) -> None:
-        # A byte or two pad a segment; from a row on, the image was another one.
+        # A byte or two pad a segment; what is more was a row, or the end of another image.
         if found := _RLE_EXCESS.search(warning):
             actual, expected = int(found[1]), int(found[2])
-            if actual - expected >= self._image.columns:
+            if actual - expected > _RLE_PADDING:
                 raise FramesNotExtractable(f"RLE segment of {actual} bytes, not {expected}")
 
     def _by_gdcm(self, encoded: bytes, reasons: list[str]) -> tuple[Any, str]:

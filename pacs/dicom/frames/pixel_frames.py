@@ -278,10 +278,15 @@ class _Encapsulated:
         return [] if begin is not None else frames
 
     def _item_at(self, position: int) -> tuple[tuple[int, int] | None, int]:
-        """Where the content of the Item here begins and ends, and what follows; none at the delimiter."""
+        """Where the content of the Item here begins and ends, and what follows; none at the delimiter.
+
+        Where that is missing, the end of the data set takes its place: such an instance is kept with a warning.
+        """
         self._looked_at += 1
         if self._looked_at > _MAX_FRAGMENTS:
             raise FramesNotExtractable("Pixel Data has too many fragments")
+        if self._is_end(position):
+            return None, position
         group, number, length = _ITEM_HEADER.unpack(self._read(position, 8))
         tag = group << 16 | number
         if tag == SEQUENCE_DELIMITER:
@@ -290,6 +295,10 @@ class _Encapsulated:
         if (group, number) != _ITEM or not self._layout.reader.has_bytes(end):
             raise FramesNotExtractable("Pixel Data is cut off or damaged")
         return (position + 8, end), end
+
+    def _is_end(self, position: int) -> bool:
+        reader = self._layout.reader
+        return reader.has_bytes(position) and not reader.has_bytes(position + 1)
 
     def _read(self, position: int, size: int) -> bytes:
         # Not through the reader, whose window is more than a fragment's header needs.

@@ -44,6 +44,12 @@ def test_read_at_far_beyond_the_end_is_empty(kind: str) -> None:
     assert source(kind).reaches(len(CONTENT))
 
 
+def test_what_zlib_has_wrapped_is_not_told_of_in_words_of_zlib() -> None:
+    with pytest.raises(InvalidInstance) as error:
+        InflatedBytes(io.BytesIO(zlib.compress(CONTENT)), 0).read_at(0, 8)
+    assert error.value.message == "The deflated data set is damaged"
+
+
 def test_stream_read_at_huge_size_allocates_no_more_than_there_is(tmp_path: Path) -> None:
     # A real file: it is a buffered reader that allocates what it is asked for.
     (tmp_path / "file").write_bytes(CONTENT)

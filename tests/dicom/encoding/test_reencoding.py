@@ -400,12 +400,29 @@ def test_swapped_bytes_are_the_same_from_any_position() -> None:
         (explicit(0x0040A730, "SQ", b"", UNDEFINED), r"ends within \(0040,A730\)"),
         (explicit(0x7FE00010, "OB", ITEM, UNDEFINED), "in fragments"),
         (explicit(0x0040A730, "SQ", b"\x10\x00\x20\x00\0\0\0\0"), "in place of an Item"),
-        (ITEM_END + explicit(0x00100020, "LO", b"ID"), "no Item or sequence begins or ends"),
+        (item(explicit(0x00100020, "LO", b"ID")), "no Item or sequence begins or ends"),
+        (
+            explicit(0x0040A730, "SQ", item(SEQUENCE_END + explicit(0x00100020, "LO", b"ID"))),
+            "no Item or sequence begins or ends",
+        ),
     ],
 )
 def test_what_is_not_a_data_set_is_refused_by_name(data: bytes, reason: str) -> None:
     with pytest.raises(InvalidInstance, match=reason):
         converted(data, EXPLICIT, IMPLICIT)
+
+
+@pytest.mark.parametrize("target", [EXPLICIT, IMPLICIT, BIG])
+@pytest.mark.parametrize("number", [0xE000, 0xE00D, 0xE0DD])
+def test_stray_delimiter_of_the_top_level_goes(number: int, target: str) -> None:
+    stray = pack("<HHL", 0xFFFE, number, 0)
+    patient = explicit(0x00100020, "LO", b"ID")
+    study = explicit(0x00200010, "SH", b"S1")
+
+    for data in (stray + patient + study, patient + stray + study, patient + study + stray):
+        assert converted(data, EXPLICIT, target) == converted(patient + study, EXPLICIT, target)
+    data = implicit(0x00100020, b"ID") + stray + implicit(0x00200010, b"S1") + stray
+    assert converted(data, IMPLICIT, target) == converted(patient + study, EXPLICIT, target)
 
 
 def test_padding_behind_the_data_set_goes() -> None:

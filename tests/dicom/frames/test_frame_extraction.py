@@ -392,6 +392,33 @@ def test_fragments_without_a_table_are_told_apart_by_the_end_of_a_jpeg_stream() 
     assert next(generate_frames(new.PixelData, number_of_frames=1)).rstrip(b"\0") == frames[2]
 
 
+@pytest.mark.parametrize("tables", ["basic", "extended", "none"])
+def test_frames_are_found_where_the_last_delimiter_is_missing(tables: str) -> None:
+    whole = make_encapsulated(5, tables)
+    data = whole.removesuffix(b"\xfe\xff\xdd\xe0\0\0\0\0")
+    assert len(data) == len(whole) - 8
+
+    new = extract(data, 1, 4, 5)
+
+    found = list(generate_frames(new.PixelData, number_of_frames=3))
+    assert [one.rstrip(b"\0") for one in found] == [encapsulated_frame(n) for n in (1, 4, 5)]
+    with pytest.raises(FramesNotExtractable, match="cut off or damaged"):
+        extract(data[:-1], 5)
+
+
+def test_stray_delimiter_is_not_in_the_new_instance() -> None:
+    file = make_encapsulated(5, "basic")
+    at = file.index(b"\xe0\x7f\x10\x00OB")
+    stray = b"\xfe\xff\xdd\xe0\0\0\0\0"
+
+    expected = extract_file(BytesIO(file), 2)
+
+    new = extract_file(BytesIO(file[:at] + stray + file[at:]), 2)
+
+    assert new.count(stray) == expected.count(stray)
+    assert dcmread(BytesIO(new)).NumberOfFrames == 1
+
+
 def test_fragments_that_nothing_tells_apart_are_refused() -> None:
     with pytest.raises(FramesNotExtractable, match="no offset table"):
         extract(make_encapsulated(5, "none", 3), 1)
