@@ -1,4 +1,4 @@
-"""The instances that travel: synthetic CT of 525 KB and 3 KB, one of 2 GiB, and real files of many kinds."""
+"""The instances that travel: synthetic ones of 525 KB and 3 KB, one of 2 GiB, and real files of many kinds."""
 
 from __future__ import annotations
 
@@ -64,6 +64,8 @@ class Data:
             "ct": lambda made: _one_series(made, _scaled(1000, scale), 512),
             "small": lambda made: _one_series(made, _scaled(2000, scale), 32),
             "small-few": lambda made: _one_series(made, _scaled(100, scale), 32),
+            "small-studies": lambda made: _studies(made, _scaled(500, scale), 1),
+            "small-series": lambda made: _studies(made, _scaled(40, scale), 50),
             "move": lambda made: _one_series(made, _scaled(250, scale), 512),
             "mix": lambda made: _real_files(made, _COPIES_OF_REAL_FILES if scale >= 1 else 1),
             "huge": lambda made: _huge(made, _scaled(_HUGE_FRAMES, scale)),
@@ -94,7 +96,13 @@ def _scaled(count: int, scale: float) -> int:
     return max(8, round(count * scale))
 
 
-def _one_series(made: Instances, count: int, side: int) -> None:
+def _studies(made: Instances, count: int, size: int) -> None:
+    """So many studies of one series each, as radiography (one image) and small scans send them all day."""
+    for number in range(count):
+        _one_series(made, size, 32, f"{number:05d}-")
+
+
+def _one_series(made: Instances, count: int, side: int, prefix: str = "") -> None:
     study, series = generate_uid(), generate_uid()
     for number in range(count):
         dataset = _image(study, series, number)
@@ -103,7 +111,7 @@ def _one_series(made: Instances, count: int, side: int) -> None:
         dataset.BitsAllocated = dataset.BitsStored = 16
         dataset.HighBit, dataset.PixelRepresentation = 15, 0
         dataset.PixelData = os.urandom(side * side * 2)
-        path = made.folder / f"{number:05d}.dcm"
+        path = made.folder / f"{prefix}{number:05d}.dcm"
         dataset.save_as(path, enforce_file_format=True)
         made.add(dataset, path)
 

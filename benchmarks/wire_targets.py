@@ -60,6 +60,21 @@ def _orthanc(ratio: float) -> tuple[Faster, ...]:
 WORKS: dict[str, Work] = {
     "store-ct": Work("store 1,000 CT of 525 KB, one association", work.store("ct"), _orthanc(3.0)),
     "store-small": Work("store 2,000 of 3 KB, one association", work.store("small"), _orthanc(2.5)),
+    "store-studies": Work(
+        "store 500 new studies of one 3 KB instance, one association",
+        work.store("small-studies"),
+        _orthanc(1.5),
+    ),
+    "store-series": Work(
+        "store 2,000 of 3 KB in series of 50, one association",
+        work.store("small-series"),
+        _orthanc(1.8),
+    ),
+    "store-series-4": Work(
+        "store 2,000 of 3 KB in series of 50, four associations",
+        work.store("small-series", 4),
+        (Faster("Orthanc", 2.0),),
+    ),
     "store-ct-4": Work(
         "store 1,000 CT, four associations", work.store("ct", 4), (Faster("Orthanc", 2.0),)
     ),
