@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from pacs import __version__, health
+from pacs.archive import examination
 from pacs.archive.examination import _Question
 from pacs.errors import IndexUnavailable
 from pacs.server import Server
-from tests.outages import index_outage, largest_file
-from tests.peers import database_url_of
+from tests.outages import index_locked, index_outage, largest_file
+from tests.peers import database_url_of, wait_until
 from tests.serving import settings
 
 
@@ -56,6 +57,18 @@ def test_server_with_a_full_disk_can_find_but_not_store(server: Server) -> None:
     [problem] = full["problems"]
     assert problem.startswith("store: ")
     assert _ask(server)["ok"] is True
+
+
+def test_server_whose_index_cannot_be_written_can_find_but_not_store(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "TIMEOUT_SECONDS", 0.5)
+    with index_locked(database_url_of(server.archive), "lease"):
+        locked = _ask(server)
+
+    assert (locked["ok"], locked["find"], locked["store"]) == (False, True, False)
+    assert [one.split(":")[0] for one in locked["problems"]] == ["store"]
+    wait_until(lambda: _ask(server)["ok"] is True)
 
 
 def test_server_below_the_floor_of_free_space_can_find_but_not_store(tmp_path: Path) -> None:
