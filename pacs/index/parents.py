@@ -172,7 +172,10 @@ def resolve(
     claims = [_claimed_identity(h) == i for h, i in zip(headers, decided, strict=True)]
     suspicions = [set[str]() for _ in headers]
     patient_keys = [(identity.key,) for identity in decided]
-    patients = LevelWriter(connection, Level.PATIENT, patient_keys, rewrite=rewrite)
+    # Also those that studies leave: what they disagree in may change, and they may go. Locked only then, behind the
+    # studies, two writers that move one study to and fro would deadlock each time.
+    left_keys = [(link.identity.key,) for link in links.values()]
+    patients = LevelWriter(connection, Level.PATIENT, [*patient_keys, *left_keys], rewrite=rewrite)
     for header, identity, is_claim, words in zip(headers, decided, claims, suspicions, strict=True):
         if is_claim:
             _fold_patient(patients, (identity.key,), header, words, rewrite=rewrite)
