@@ -177,3 +177,7 @@ class IndexUnavailable(PacsError):
     def comment(self) -> str:
         """What a peer is told: not what the database says of itself."""
         return self._comment
+
+
+class ClaimLost(PacsError):
+    """Another process works on it, since this one was taken for dead."""

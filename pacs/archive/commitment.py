@@ -31,6 +31,7 @@ def check(archive: Archive, key: int) -> Generator[None, None, None]:
 
     Raises:
         IndexUnavailable: nothing is recorded.
+        ClaimLost: another process works on the transaction by now; nothing is recorded, nor to be reported.
     """
     failures: list[tuple[int, int]] = []
     for reference in _references(archive, key):

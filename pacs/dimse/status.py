@@ -93,6 +93,7 @@ _COMMON = {
     errors.StorageFull: Status.OUT_OF_RESOURCES,
     errors.StorageUnavailable: Status.OUT_OF_RESOURCES,
     errors.IndexUnavailable: Status.OUT_OF_RESOURCES,
+    errors.ClaimLost: Status.UNABLE_TO_PROCESS,
     errors.LimitExceeded: Status.OUT_OF_RESOURCES,
 }
 _RETRIEVE = _COMMON | {

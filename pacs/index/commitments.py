@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pacs.errors import ClaimLost
 from pacs.index.batches import remove_with_parts
 from pacs.index.engine import Engine
 from pacs.index.leases import Claims
@@ -82,11 +83,15 @@ class Commitments:
         return self._engine.transact(work)
 
     def record_check(self, key: int, failures: Sequence[tuple[int, int]]) -> None:
-        """Record that all references are checked; ``failures`` are (number, Failure Reason)."""
+        """Record that all references are checked; ``failures`` are (number, Failure Reason).
+
+        Raises:
+            ClaimLost: this process had been taken for dead; nothing is recorded. Whoever has the claim by now, or has
+                reported already, has checked for himself.
+        """
         now = datetime.now(UTC)
-        checked = _by_key(key).values(
-            state=CommitmentState.CHECKED.value, checked_at=now, active_at=now
-        )
+        checked = _by_key(key).where(_is_own())
+        checked = checked.values(state=CommitmentState.CHECKED.value, checked_at=now, active_at=now)
         fail = (
             sa.update(commitment_reference)
             .where(
@@ -97,10 +102,11 @@ class Commitments:
         )
 
         def work(connection: sa.Connection) -> None:
+            if not connection.execute(checked).rowcount:
+                raise ClaimLost
             if failures:
                 rows = [{"failed": number, "reason": reason} for number, reason in failures]
                 connection.execute(fail, rows)
-            connection.execute(checked)
 
         self._engine.transact(work)
 
@@ -142,7 +148,7 @@ class Commitments:
         """Change a row; nothing if another process has claimed it since, and this one had been taken for dead."""
         statement = _by_key(key).values(**values)
         if only_if_claimed:
-            statement = statement.where(commitment.c.process == str(ProcessToken.own()))
+            statement = statement.where(_is_own())
         self._engine.transact(lambda connection: connection.execute(statement) and None)
 
     # Find work
@@ -232,6 +238,11 @@ class Commitments:
 
 def _by_key(key: int) -> sa.Update:
     return sa.update(commitment).where(commitment.c.id == key)
+
+
+def _is_own() -> sa.ColumnElement[bool]:
+    """Whether this process has the claim."""
+    return commitment.c.process == str(ProcessToken.own())
 
 
 def _request_row(request: CommitmentRequest) -> dict[str, Any]:

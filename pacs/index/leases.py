@@ -6,7 +6,8 @@ the claims of a process that this one can see, and that has ended, are released 
 its lease has run out. The clock of a lease is the database's, so hosts may disagree about the time.
 
 A process that was taken for dead and is not (it was stopped, or cut off from the database) does no harm. What it still
-records of a retrieve counts; a claim that it has lost it cannot give up, nor put off, any more.
+records of a retrieve counts; a claim that it has lost it cannot give up, nor put off, any more, and what it finds out
+of such a storage commitment is not recorded.
 """
 
 from __future__ import annotations

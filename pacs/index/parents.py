@@ -48,6 +48,12 @@ class PatientIdentity:
         """The identity that an instance of ``study`` claims for its patient."""
         return cls(patient_id, issuer or "", "") if patient_id else cls("", "", study)
 
+    def is_contradicted_by(self, later: PatientIdentity) -> bool:
+        """Whether a later identity is of another patient, and not the same one told more precisely."""
+        return (self.patient_id not in {"", later.patient_id}) or (
+            self.issuer not in {"", later.issuer}
+        )
+
     @property
     def key(self) -> str:
         """The identity as a unique key: SHA-256 over its length-prefixed parts."""
@@ -172,7 +178,10 @@ def resolve(
     claims = [claimed_identity(h) == i for h, i in zip(headers, decided, strict=True)]
     suspicions = [set[str]() for _ in headers]
     patient_keys = [(identity.key,) for identity in decided]
-    patients = LevelWriter(connection, Level.PATIENT, patient_keys, rewrite=rewrite)
+    # Also those that studies leave: what they disagree in may change, and they may go. Locked only then, behind the
+    # studies, two writers that move one study to and fro would deadlock each time.
+    left_keys = [(link.identity.key,) for link in links.values()]
+    patients = LevelWriter(connection, Level.PATIENT, [*patient_keys, *left_keys], rewrite=rewrite)
     for header, identity, is_claim, words in zip(headers, decided, claims, suspicions, strict=True):
         if is_claim:
             _fold_patient(patients, (identity.key,), header, words, rewrite=rewrite)
@@ -189,7 +198,7 @@ def resolve(
         headers, decided, claims, contradictions, strict=True
     ):
         uid = header.study_instance_uid
-        is_other = uid in last and last[uid].patient_id not in {"", identity.patient_id}
+        is_other = uid in last and last[uid].is_contradicted_by(identity)
         is_first = rewrite and is_claim and studies.is_old((uid,))
         studies.fold(
             (uid,),

@@ -186,6 +186,24 @@ def test_study_that_goes_to_another_patient_takes_nothing_of_the_first_along(
     assert names(shared, make_query, Level.STUDY) == [("Alpha^A", "19500101"), ("Beta^B", None)]
 
 
+def test_study_that_goes_to_another_issuer_takes_nothing_of_the_first_along(
+    index: Index, make_record, make_query
+) -> None:
+    store(index, make_record("1.1", "1.1.1", IssuerOfPatientID="A", **_ALPHA))
+    store(index, make_record("1.1", "1.1.1", IssuerOfPatientID="B", PatientSex="F"))
+
+    assert names(index, make_query, Level.STUDY) == [(None, None)]
+
+
+def test_study_whose_patient_gets_an_issuer_keeps_what_is_known_of_him(
+    index: Index, make_record, make_query
+) -> None:
+    store(index, make_record("1.1", "1.1.1", **_ALPHA))
+    store(index, make_record("1.1", "1.1.1", IssuerOfPatientID="B", PatientSex="M"))
+
+    assert names(index, make_query, Level.STUDY) == [("Alpha^A", "19500101")]
+
+
 def test_instance_without_a_patient_id_says_nothing_of_the_patient(
     shared: Index, make_record, make_query
 ) -> None:

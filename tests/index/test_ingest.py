@@ -20,6 +20,7 @@ from pacs.dicom.query.matching import SingleValue
 from pacs.errors import PacsError
 from pacs.index import tables
 from pacs.index.index import Index
+from pacs.index.parents import resolve
 from pacs.model.instances import DuplicatePolicy, IngestOutcome, InstanceRecord
 from pacs.model.statistics import Stats
 
@@ -453,6 +454,23 @@ def test_ingest_eight_threads_of_interleaved_studies_lose_nothing(
     run_in_threads(8, work)
 
     assert index.stats() == stats(3, 6, 6, 8 * 24)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_ingest_locks_the_patient_that_a_study_leaves_before_the_study(
+    index: Index, make_record
+) -> None:
+    """Writers that move one study to and fro meet at the patients: none waits for another that holds the study."""
+    index.ingest(make_record("1.5", "1.5.1", PatientID="P-1"))
+    index.ingest(make_record("1.6", "1.6.1", PatientID="P-2"))
+    unlocked = sa.select(tables.patient.c.patient_id).with_for_update(skip_locked=True)
+
+    with index._engine.write() as mover, index._engine.write() as other:
+        resolve(mover, [make_record("1.5", "1.5.1", PatientID="P-2").header])
+        left = other.scalars(unlocked).all()
+
+    assert left == []
 
 
 def test_ingest_eight_threads_of_one_uid_store_it_once(index: Index, make_record) -> None:

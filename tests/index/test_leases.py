@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
+from pacs.errors import ClaimLost
 from pacs.index import process_token
 from pacs.index.index import Index
 from pacs.index.leases import Swept
@@ -141,3 +142,19 @@ def test_claim_that_was_lost_is_not_given_up_nor_put_off(index: Index) -> None:
     assert index.commitments.claim_due() == []
     assert reported is not None
     assert (reported.state, reported.attempts) == (CommitmentState.REPORTED, 1)
+
+
+@pytest.mark.parametrize("is_reported", [False, True])
+def test_check_by_a_process_that_has_lost_its_claim_is_not_recorded(
+    index: Index, is_reported: bool
+) -> None:
+    _, asked = _begin(index, ELSEWHERE)
+    if is_reported:
+        index.commitments.finish(asked, CommitmentState.REPORTED, attempts=1)
+    before = index.commitments.get(asked)
+
+    with pytest.raises(ClaimLost):
+        index.commitments.record_check(asked, [(1, 0x0110)])
+
+    assert index.commitments.get(asked) == before
+    assert [one.failure_reason for one in index.commitments.references(asked)] == [None]
