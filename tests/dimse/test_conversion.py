@@ -142,7 +142,7 @@ def test_conversion_leaves_free_what_a_store_leaves_free(
 
     assert (final.status, final.comment) == (
         ALL_FAILED,
-        f"Cannot write to the spool: {1 << 40} MiB are kept free",
+        f"Disk full: minimum_free_bytes keeps {1 << 40} MiB free",
     )
     assert spool_files(service.archive) == []
 

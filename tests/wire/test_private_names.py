@@ -29,6 +29,7 @@ from pynetdicom.transport import (
 )
 
 import pacs.dimse
+import pacs.wire
 from pacs.wire.ae import EngineAE, EngineRequestHandler, EngineServer
 from pacs.wire.association import EngineAssociation
 from pacs.wire.dimse import StreamingDIMSE
@@ -214,8 +215,9 @@ def test_signatures_that_are_overridden_have_not_changed() -> None:
 
 
 def _trees() -> Iterator[ast.Module]:
-    for path in Path(pacs.dimse.__file__).parent.rglob("*.py"):
-        yield ast.parse(path.read_text(encoding="utf-8"))
+    for package in (pacs.wire, pacs.dimse):
+        for path in Path(package.__path__[0]).rglob("*.py"):
+            yield ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _private_names_used() -> set[str]:

@@ -159,8 +159,8 @@ def test_oversized_associate_request_is_given_up_at_once_with_one_line(
         assert peer.ends() == ABORT
         wait_until(lambda: not engine_associations(patient))
     # Not those of an archive of an earlier test, whose index is gone.
-    wait_until(lambda: [one for one in caplog.records if one.name.startswith("pacs.dimse")])
-    assert len([one for one in caplog.records if one.name.startswith("pacs.dimse")]) == 1
+    wait_until(lambda: [one for one in caplog.records if one.name.startswith("pacs.wire")])
+    assert len([one for one in caplog.records if one.name.startswith("pacs.wire")]) == 1
 
 
 @pytest.mark.parametrize("with_reset", [False, True])
