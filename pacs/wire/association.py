@@ -132,7 +132,8 @@ class EngineAssociation(Association):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Reject what no handler needs to judge."""
-        primitive, address = self.requestor.primitive, self.requestor.address_info
+        primitive: Any = self.requestor.primitive
+        address = self.requestor.address_info
         # For the record; their setters take titles only.
         primitive._calling_ae_title = refusal.calling_ae
         primitive._called_ae_title = refusal.called_ae
