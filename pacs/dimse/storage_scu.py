@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -13,6 +14,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from pacs.archive.cut_off import refuse_cut_off
 from pacs.archive.retrieve import OutgoingInstance
+from pacs.dicom.error_comment import attribute_name
 from pacs.dicom.uids import command_uid, is_regular_uid, shown_uid
 from pacs.dimse.transcode import FALLBACK_TRANSFER_SYNTAXES, Conversions, NotTranscodable
 from pacs.errors import PacsError
@@ -21,6 +23,8 @@ from pacs.model.sub_operations import Outcome
 from pacs.wire.association import EngineAssociation
 from pacs.wire.command import StoreRequests
 from pacs.wire.store_message import StoreMessage
+
+LOGGER = logging.getLogger(__name__)
 
 #: A request for an association has room for so many presentation contexts (PS3.8 7.1.1.13).
 MAX_CONTEXTS = 128
@@ -229,12 +233,22 @@ class StorageLink:
         if transfer_syntax == instance.transfer_syntax_uid:
             stream.seek(instance.stored.data_set_offset)
             return stream, instance.data_set_size
+
+        def leaves_out(tag: int) -> None:
+            LOGGER.info(
+                "%s: SOP Instance %s goes without %s, which is compressed",
+                self._assoc.label,
+                shown_uid(instance.sop_instance_uid),
+                attribute_name(tag),
+            )
+
         return self._conversions.open(
             stream,
             instance.stored.data_set_offset,
             instance.transfer_syntax_uid,
             transfer_syntax,
             self._is_wanted,
+            leaves_out,
         )
 
     def _is_wanted(self) -> bool:

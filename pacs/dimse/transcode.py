@@ -74,6 +74,10 @@ def _is_wanted() -> bool:
     return True
 
 
+def _is_left_out(_tag: int) -> None:
+    """Tell nobody."""
+
+
 def _is_there(_size: int) -> None:
     """There is room for anything."""
 
@@ -98,16 +102,17 @@ class Conversions:
         stored_syntax: str,
         accepted_syntax: str,
         is_wanted: Callable[[], bool] = _is_wanted,
+        leaves_out: Callable[[int], None] = _is_left_out,
     ) -> tuple[BinaryIO, int]:
         """Open the data set at ``offset`` of ``stream`` in another transfer syntax, and say how many bytes it has.
 
         It takes ``stream`` over: that is closed with what is returned, or when this fails. ``is_wanted`` is asked
-        every so often whether to go on.
+        every so often whether to go on; ``leaves_out`` is told the tag of what cannot go and is not needed.
 
         Raises:
             NotTranscodable: it cannot be decoded, decompressed or encoded, or not within the limits.
         """
-        conversion = _Conversion(self, stream, is_wanted)
+        conversion = _Conversion(self, stream, is_wanted, leaves_out)
         try:
             return conversion.run(offset, stored_syntax, accepted_syntax)
         except NotTranscodable as error:
@@ -165,10 +170,15 @@ class _Conversion:
     """One conversion."""
 
     def __init__(
-        self, limits: Conversions, stream: BinaryIO, is_wanted: Callable[[], bool]
+        self,
+        limits: Conversions,
+        stream: BinaryIO,
+        is_wanted: Callable[[], bool],
+        leaves_out: Callable[[int], None],
     ) -> None:
         self._limits = limits
         self._is_wanted = is_wanted
+        self._leaves_out = leaves_out
         self._deadline = time.monotonic() + limits.limit_seconds
         self._source = stream
         self._opened: list[Closable] = [stream]
@@ -187,7 +197,13 @@ class _Conversion:
             if layout.entry(PIXEL_DATA) is not None:
                 replacements = self._decompressed(layout, syntax, target)
         pieces = reencoded(
-            self._source, syntax, offset, target, replacements=replacements, check=self._check
+            self._source,
+            syntax,
+            offset,
+            target,
+            replacements=replacements,
+            check=self._check,
+            leaves_out=self._leaves_out,
         )
         rest = [one for one in self._opened if one is not self._source]
         return open_pieces(self._source, pieces, rest), total_size(pieces)

@@ -1,16 +1,33 @@
-"""What a later edition may have put into an A-ASSOCIATE PDU, left out (PS3.8 9.3.2 and 9.3.3)."""
+"""A-ASSOCIATE PDUs as pynetdicom can decode them (PS3.8 9.3.2 and 9.3.3).
+
+What a later edition may have put in is left out. What the Standard has a rejection for, and pynetdicom takes for a
+broken PDU, is replaced, and told: a broken PDU is answered with an abort, which does not say what is wrong.
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pynetdicom.pdu_items import PDU_ITEM_TYPES
+
+from pacs.dicom.ae_titles import normalised_ae_title
+from pacs.foreign_text import visible
 
 #: Protocol version, AE titles and reserved bytes come before the items.
 _FIXED_BYTES = 68
 _VERSION_BYTES = 2
 _VERSION_1 = 0x0001
+#: Where the called and the calling AE title begin.
+_CALLED_AT, _CALLING_AT, _TITLE_BYTES = 4, 20, 16
+_APPLICATION_CONTEXT = 0x10
+_APPLICATION_CONTEXT_NAME = b"1.2.840.10008.3.1.1.1"
+_LONGEST_NAME = 64
+#: PS3.8 9.3.4, all permanent. By the service user: which name or title; by the provider: protocol version.
+_APPLICATION_CONTEXT_NOT_SUPPORTED = (1, 1, 2)
+_CALLING_AE_NOT_RECOGNISED, _CALLED_AE_NOT_RECOGNISED = (1, 1, 3), (1, 1, 7)
+_PROTOCOL_VERSION_NOT_SUPPORTED = (1, 2, 2)
 _USER_INFORMATION = 0x50
 _PRESENTATION_CONTEXT = 0x20
 #: Of a presentation context item, before its syntaxes: ID, result, reserved.
@@ -27,6 +44,83 @@ _MAXIMUM_SYNTAXES = 256
 
 class TooManyItems(ValueError):
     """An A-ASSOCIATE PDU has more items than anybody who wants an association."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an association that is asked for is rejected, whoever asks."""
+
+    #: Result, source and reason (PS3.8 9.3.4).
+    codes: tuple[int, int, int]
+    #: In words, on one line.
+    reason: str
+    #: The titles as they were sent.
+    called_ae: str
+    calling_ae: str
+
+
+def readable(body: bytes) -> tuple[bytes, Refusal | None]:
+    """The body of an A-ASSOCIATE-RQ with what the Standard has a rejection for replaced, and the rejection.
+
+    AE titles may be filled up with NUL in place of spaces, as C programs do.
+    """
+    if len(body) < _FIXED_BYTES:
+        return body, None
+    called = _title(body, _CALLED_AT)
+    calling = _title(body, _CALLING_AT)
+    items, name = _with_our_name(body[_FIXED_BYTES:])
+    version = int.from_bytes(body[:_VERSION_BYTES], "big")
+    codes, reason = None, ""
+    if not version & _VERSION_1:
+        codes, reason = _PROTOCOL_VERSION_NOT_SUPPORTED, f"protocol version {version:#06x}"
+        # Of another version nobody knows what is in it.
+        body, items = _VERSION_1.to_bytes(_VERSION_BYTES, "big") + body[_VERSION_BYTES:], b""
+    elif name is not None:
+        shown = visible(_text(name), _LONGEST_NAME)
+        codes, reason = _APPLICATION_CONTEXT_NOT_SUPPORTED, f'application context "{shown}"'
+    elif normalised_ae_title(calling) is None:
+        codes, reason = _CALLING_AE_NOT_RECOGNISED, _no_title("calling", calling)
+    elif normalised_ae_title(called) is None:
+        codes, reason = _CALLED_AE_NOT_RECOGNISED, _no_title("called", called)
+    titles = b"".join(_stand_in(title) for title in (called, calling))
+    rest = body[_CALLING_AT + _TITLE_BYTES : _FIXED_BYTES]
+    whole = body[:_CALLED_AT] + titles + rest + items
+    return whole, None if codes is None else Refusal(codes, reason, called, calling)
+
+
+def _title(body: bytes, at: int) -> str:
+    return _text(body[at : at + _TITLE_BYTES].rstrip(b"\0 "))
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin_1")
+
+
+def _no_title(which: str, title: str) -> str:
+    if not title.strip(" "):
+        return f"the {which} AE title is blank"
+    return f'the {which} AE title "{visible(title)}" cannot be one (PS3.5 6.2)'
+
+
+def _stand_in(title: str) -> bytes:
+    known = (normalised_ae_title(title) or "?").encode()
+    return known.ljust(_TITLE_BYTES)
+
+
+def _with_our_name(items: bytes) -> tuple[bytes, bytes | None]:
+    """The items with an application context name that can be decoded, and the one that cannot."""
+    position = 0
+    for kind, item in _items(items, _Budget(_MAXIMUM_ITEMS)):
+        name = item[_ITEM_HEADER.size :]
+        if kind == _APPLICATION_CONTEXT and not (name.isascii() and len(name) <= _LONGEST_NAME):
+            header = _ITEM_HEADER.pack(kind, len(_APPLICATION_CONTEXT_NAME))
+            before, after = items[:position], items[position + len(item) :]
+            return before + header + _APPLICATION_CONTEXT_NAME + after, name
+        position += len(item)
+    return items, None
 
 
 def of_this_edition(body: bytes) -> bytes:

@@ -12,7 +12,9 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
+from pacs.foreign_text import visible
 from pacs.model.associations import AssociationEnding
+from pacs.wire.associate_items import Refusal
 from pacs.wire.dimse import StreamingDIMSE
 from pacs.wire.dul import SynchronousDUL
 from pacs.wire.history import History
@@ -91,7 +93,10 @@ class EngineAssociation(Association):
                 return
             self.requestor.primitive = primitive
             self._owner.association_requested()
-            self._ask_handlers()
+            if self.dul.refusal is None:
+                self._ask_handlers()
+            else:
+                self._refuse(self.dul.refusal)
             if not self.is_aborted and not self.is_rejected:
                 self.acse.negotiate_association()
             if self.is_rejected:
@@ -124,6 +129,23 @@ class EngineAssociation(Association):
             if not self.is_aborted and not self.is_rejected:
                 self.acse.send_reject(*_NO_REASON_GIVEN)
                 self.kill()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Reject what no handler needs to judge."""
+        primitive: Any = self.requestor.primitive
+        address = self.requestor.address_info
+        # For the record; their setters take titles only.
+        primitive._calling_ae_title = refusal.calling_ae
+        primitive._called_ae_title = refusal.called_ae
+        host = "" if address is None else address.address
+        LOGGER.warning(
+            "association rejected: %s@%s: %s", visible(refusal.calling_ae), host, refusal.reason
+        )
+        self.history.conclude(AssociationEnding.REJECTED, refusal.reason, refusal.codes)
+        # First, for it counts among the associations no more when the peer reads this and calls again.
+        self.is_rejected = True
+        self.acse.send_reject(*refusal.codes)
+        self.kill()
 
     def _run_reactor(self) -> None:
         while not self._kill:

@@ -20,7 +20,7 @@ from pynetdicom.fsm import TRANSITION_TABLE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from pacs.model.associations import AssociationEnding
-from pacs.wire.associate_items import of_this_edition
+from pacs.wire.associate_items import Refusal, of_this_edition, readable
 from pacs.wire.interfaces import Upper
 from pacs.wire.transport import P_DATA_TF, Connection, ConnectionLost, OversizedPDU
 
@@ -58,6 +58,8 @@ class SynchronousDUL(DULServiceProvider):
         stock: Any = assoc
         super().__init__(stock)
         self._upper = assoc
+        #: Why the association that the peer asks for is to be rejected, whoever it is.
+        self.refusal: Refusal | None = None
 
     def start(self) -> None:
         """Start without a thread."""
@@ -178,7 +180,11 @@ class SynchronousDUL(DULServiceProvider):
             self._queue_invalid(f"unknown PDU type {pdu_type:#04x}")
             return
         try:
-            content = of_this_edition(bytes(body)) if pdu_type in _ASSOCIATE_PDUS else bytes(body)
+            content = bytes(body)
+            if pdu_type == _ASSOCIATE_RQ:
+                content, self.refusal = readable(content)
+            if pdu_type in _ASSOCIATE_PDUS:
+                content = of_this_edition(content)
             encoded = bytes((pdu_type, 0)) + len(content).to_bytes(4, "big") + content
             pdu, event = self._decode(encoded)
         except Exception as error:  # noqa: BLE001 - whatever a decoder raises on hostile bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from struct import pack
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
@@ -35,6 +36,7 @@ from tests.factories import make_instance
 from tests.peers import (
     STUDY_ROOT_MOVE,
     Destination,
+    Received,
     Response,
     RunningArchive,
     association,
@@ -51,6 +53,7 @@ from tests.serving import Serve, engine_on_sqlite
 
 StartDestination = Callable[..., Destination]
 ALL_FAILED, SOME_FAILED = 0xA702, 0xB000
+_SEQUENCE_END = pack("<HHL", 0xFFFE, 0xE0DD, 0)
 IMPLICIT_CT = build_context(CTImageStorage, ImplicitVRLittleEndian)
 
 
@@ -73,11 +76,16 @@ def _deposit_deflated(running: RunningArchive, instance: Dataset, zeros: int) ->
     deposit_bytes(running.archive, instance, data, DeflatedExplicitVRLittleEndian)
 
 
-def _deposit_rle(running: RunningArchive, instance: Dataset) -> None:
+def _rle(instance: Dataset) -> bytes:
+    """Compress its frames; the data set."""
     instance.compress(RLELossless, generate_instance_uid=False)
     file = BytesIO()
     dcmwrite(file, instance, enforce_file_format=True)
-    deposit_bytes(running.archive, instance, data_set_of_file(file.getvalue()), RLELossless)
+    return data_set_of_file(file.getvalue())
+
+
+def _deposit_rle(running: RunningArchive, instance: Dataset) -> None:
+    deposit_bytes(running.archive, instance, _rle(instance), RLELossless)
 
 
 @engine_on_sqlite
@@ -294,6 +302,74 @@ def test_reason_is_not_cut_where_the_sop_class_has_a_long_name(service: RunningA
 
     assert final.status == ALL_FAILED
     assert final.comment == "The requester accepts no presentation context"
+
+
+@engine_on_sqlite
+@pytest.mark.parametrize("by", ["C-MOVE", "C-GET"])
+@pytest.mark.parametrize("syntax", [RLELossless, ImplicitVRLittleEndian])
+def test_frames_without_their_last_delimiter_are_sent_as_stored_and_converted(
+    service: RunningArchive, start_destination: StartDestination, syntax: str, by: str
+) -> None:
+    [instance] = make_study(1)
+    pixels = bytes(instance.PixelData)
+    data = _rle(instance)
+    stored = data.removesuffix(_SEQUENCE_END)
+    assert len(stored) == len(data) - 8
+    deposit_bytes(service.archive, instance, stored, RLELossless)
+
+    received: Sequence[Received]
+    if by == "C-MOVE":
+        destination = start_destination(accepts=lambda _, proposed: proposed == syntax)
+        register(service.archive, "DEST", destination.port)
+        final, received = _move(service), destination.received
+    else:
+        outcome = Getter().retrieve(
+            service, study_query(), contexts=[build_context(CTImageStorage, syntax)]
+        )
+        final, received = outcome.final, outcome.received
+
+    assert (final.status, final.comment) == (SUCCESS, "")
+    [only] = received
+    assert (only.sop_instance_uid, only.transfer_syntax_uid) == (instance.SOPInstanceUID, syntax)
+    if syntax == RLELossless:
+        assert only.data == stored
+    else:
+        assert only.data.endswith(b"\xe0\x7f\x10\x00" + pack("<L", len(pixels)) + pixels)
+    _, operations = recorded(service)
+    assert [(one.status, one.error_comment) for one in operations] == [(SUCCESS, "")]
+
+
+@engine_on_sqlite
+def test_compressed_icon_is_left_out_of_what_is_converted_and_logged(
+    service: RunningArchive, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pacs.dimse.storage_scu")
+    [instance] = make_study(1)
+    pixels = bytes(instance.PixelData)
+    icon = Dataset()
+    icon.Rows = icon.Columns = 8
+    icon.PixelData = encapsulate([b"frames"])
+    icon["PixelData"].VR = "OB"
+    icon["PixelData"].is_undefined_length = True
+    instance.IconImageSequence = [icon]
+    data = _rle(instance)
+    assert data.count(b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff") == 2
+    deposit_bytes(service.archive, instance, data, RLELossless)
+    getter = Getter()
+
+    both = [build_context(CTImageStorage, RLELossless), IMPLICIT_CT]
+    as_stored = getter.retrieve(service, study_query(), contexts=both[:1])
+    converted = getter.retrieve(service, study_query(), contexts=both[1:])
+
+    assert [one.data for one in as_stored.received] == [data]
+    assert (converted.final.status, converted.final.comment) == (SUCCESS, "")
+    [received] = converted.received
+    assert received.data.count(b"\x88\x00\x00\x02") == 0
+    assert received.data.endswith(b"\xe0\x7f\x10\x00" + pack("<L", len(pixels)) + pixels)
+    lines = [one.getMessage() for one in caplog.records if "goes without" in one.getMessage()]
+    [line] = [one.split(": ", 1)[1] for one in lines]
+    what = "IconImageSequence (0088,0200), which is compressed"
+    assert line == f"SOP Instance {instance.SOPInstanceUID} goes without {what}"
 
 
 @engine_on_sqlite

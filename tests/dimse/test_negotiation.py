@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from pydicom.uid import (
     JPEG2000,
@@ -18,8 +20,28 @@ from pacs.conformance.wire.trace import Trace
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
 from pacs.dicom.sop_classes import STORAGE_SOP_CLASSES
 from pacs.dimse.negotiation import storage_contexts
-from tests.peers import VERIFICATION, RunningArchive, associate, association, end
+from pacs.model.associations import AssociationEnding
+from tests.peers import (
+    CALLED,
+    CALLING,
+    VERIFICATION,
+    RunningArchive,
+    associate,
+    association,
+    end,
+    wait_until,
+)
 from tests.serving import engine_on_sqlite
+from tests.wire.wire import (
+    ABORT,
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    ASSOCIATE_RQ,
+    Wire,
+    associate_pdu,
+    item,
+    pdu,
+)
 
 PRINT_MANAGEMENT = "1.2.840.10008.5.1.1.9"
 MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
@@ -129,3 +151,176 @@ def test_another_application_context_is_rejected_with_its_reason(service: Runnin
 
     reject = rejected.value.reject
     assert (reject.result, reject.source, reject.reason) == (1, 1, 2)
+
+
+# What pynetdicom cannot decode, and the Standard has a rejection for (PS3.8 9.3.4)
+
+_NAME = b"1.2.840.10008.3.1.1.1"
+_ITEMS = associate_pdu({1: (VERIFICATION, ImplicitVRLittleEndian)})[6 + 68 :]
+
+
+def _raw(
+    *,
+    called: bytes = CALLED.encode(),
+    calling: bytes = CALLING.encode(),
+    version: int = 1,
+    name: bytes = _NAME,
+    items: bytes = _ITEMS,
+) -> bytes:
+    """An A-ASSOCIATE-RQ with whatever bytes."""
+    fixed = struct.pack(">HH16s16s32x", version, 0, called.ljust(16), calling.ljust(16))
+    return pdu(ASSOCIATE_RQ, fixed + items.replace(item(0x10, _NAME), item(0x10, name)))
+
+
+@engine_on_sqlite
+@pytest.mark.parametrize(
+    ("request_pdu", "codes", "calling", "reason"),
+    [
+        pytest.param(
+            _raw(calling=b"M\xfcller"),
+            (1, 1, 3),
+            "M\xfcller",
+            'the calling AE title "M\xfcller" cannot be one (PS3.5 6.2)',
+            id="calling Latin-1",
+        ),
+        pytest.param(
+            _raw(calling="M\xfcller".encode()),
+            (1, 1, 3),
+            "M\xfcller",
+            'the calling AE title "M\xfcller" cannot be one (PS3.5 6.2)',
+            id="calling UTF-8",
+        ),
+        pytest.param(
+            _raw(calling=b"A\x1b[2J\nB"),
+            (1, 1, 3),
+            r"A\x1b[2J\x0aB",
+            r'the calling AE title "A\x1b[2J\x0aB" cannot be one (PS3.5 6.2)',
+            id="calling escape",
+        ),
+        pytest.param(
+            _raw(calling=b"A\\B"),
+            (1, 1, 3),
+            "A\\B",
+            'the calling AE title "A\\B" cannot be one (PS3.5 6.2)',
+            id="calling backslash",
+        ),
+        pytest.param(
+            _raw(calling=bytes(16)), (1, 1, 3), "", "the calling AE title is blank", id="no calling"
+        ),
+        pytest.param(
+            _raw(called=b"P\xc4CS"),
+            (1, 1, 7),
+            CALLING,
+            'the called AE title "P\xc4CS" cannot be one (PS3.5 6.2)',
+            id="called Latin-1",
+        ),
+        pytest.param(
+            _raw(called=b" " * 16),
+            (1, 1, 7),
+            CALLING,
+            "the called AE title is blank",
+            id="no called",
+        ),
+        pytest.param(
+            _raw(name=b"1.2\xff"),
+            (1, 1, 2),
+            CALLING,
+            'application context "1.2\xff"',
+            id="application context not ASCII",
+        ),
+        pytest.param(
+            _raw(name=b"1." * 32 + b"1"),
+            (1, 1, 2),
+            CALLING,
+            f'application context "{"1." * 31}1\N{HORIZONTAL ELLIPSIS}"',
+            id="application context too long",
+        ),
+        pytest.param(
+            _raw(version=0), (1, 2, 2), CALLING, "protocol version 0x0000", id="no version"
+        ),
+        pytest.param(
+            _raw(version=2, items=b"\x01\x02\x03"),
+            (1, 2, 2),
+            CALLING,
+            "protocol version 0x0002",
+            id="another version with other items",
+        ),
+    ],
+)
+def test_what_has_a_rejection_of_its_own_is_rejected_with_one_line_in_the_log(
+    service: RunningArchive,
+    caplog: pytest.LogCaptureFixture,
+    request_pdu: bytes,
+    codes: tuple[int, int, int],
+    calling: str,
+    reason: str,
+) -> None:
+    with Wire(service.port) as wire:
+        wire.send(request_pdu)
+        answer = wire.receive()
+
+    assert answer == (ASSOCIATE_RJ, bytes((0, *codes)))
+    warnings = [
+        one.getMessage()
+        for one in caplog.records
+        if one.levelname != "INFO" and one.name.startswith(("pynetdicom", "pacs.wire"))
+    ]
+    assert warnings == [f"association rejected: {calling}@127.0.0.1: {reason}"]
+    stored = service.archive.index.associations
+    wait_until(lambda: len(stored.newest(2)) == 1)
+    [record] = stored.newest(2)
+    assert (record.ending, record.codes) == (AssociationEnding.REJECTED, codes)
+    assert (record.calling_ae, record.detail) == (calling, reason)
+
+
+@engine_on_sqlite
+@pytest.mark.parametrize(
+    "request_pdu",
+    [
+        _raw(called=CALLED.encode().ljust(16, b"\0"), calling=CALLING.encode().ljust(16, b"\0")),
+        # Of the version only bit 0 is looked at (PS3.8 9.3.2).
+        _raw(version=0x8003),
+        _raw(items=_ITEMS.replace(item(0x10, _NAME), b"")),
+    ],
+    ids=["titles with NUL", "version with more bits", "no application context"],
+)
+def test_what_is_meant_well_is_accepted(service: RunningArchive, request_pdu: bytes) -> None:
+    with Wire(service.port) as wire:
+        wire.send(request_pdu)
+        pdu_type, body = wire.receive()
+
+    assert pdu_type == ASSOCIATE_AC
+    assert body[4:36] == CALLED.encode().ljust(16) + CALLING.encode().ljust(16)
+
+
+@engine_on_sqlite
+def test_rejection_is_not_remembered_for_who_comes_with_a_like_request(
+    service: RunningArchive,
+) -> None:
+    answers = []
+    for title in (b"?", b"\xff", b"?"):
+        with Wire(service.port) as wire:
+            wire.send(_raw(calling=title))
+            answers.append(wire.receive()[0])
+
+    assert answers == [ASSOCIATE_AC, ASSOCIATE_RJ, ASSOCIATE_AC]
+
+
+@engine_on_sqlite
+@pytest.mark.parametrize(
+    "items",
+    [
+        item(0x20, bytes((1, 0, 0, 0)) + item(0x30, b"\xff") + item(0x40, b"1.2.840.10008.1.2")),
+        item(0x20, bytes((2, 0, 0, 0)) + item(0x30, b"1.2") + item(0x40, b"1.2.840.10008.1.2")),
+        item(0x10, _NAME)[:-4],
+    ],
+    ids=["abstract syntax not ASCII", "even context", "cut"],
+)
+def test_what_the_standard_has_no_rejection_for_is_aborted(
+    service: RunningArchive, items: bytes
+) -> None:
+    with Wire(service.port) as wire:
+        wire.send(_raw(items=item(0x10, _NAME) + items))
+        pdu_type, _ = wire.receive()
+
+    assert pdu_type == ABORT

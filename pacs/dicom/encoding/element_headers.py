@@ -132,26 +132,34 @@ class ElementHeaders:
             return declared
         return _implicit(declared)
 
-    def within_un(self, position: int) -> Encoding:
-        """How the elements of a sequence whose VR is UN are encoded; ``position`` is that of its first Item.
+    def within_un(self, sequence: ElementHeader) -> Encoding:
+        """How the elements of a sequence whose VR is UN are encoded.
 
         By rule they have implicit VR, little endian (PS3.5 6.2.2), by habit some have explicit VR.
         """
+        position = sequence.value_at
+        end = None if sequence.length == UNDEFINED_LENGTH else position + sequence.length
         for _ in range(_EMPTY_ITEMS):
             head = self._source.read_at(position, _HEADER_BYTES + _LONG_HEADER_BYTES)
             position += _HEADER_BYTES
             if len(head) < 2 * _HEADER_BYTES or _group(head, IMPLICIT_LITTLE) != _DELIMITER_GROUP:
                 break
-            if head[4:8] != bytes(4):
-                return self._kind_of_first(position, head[_HEADER_BYTES:])
+            (length,) = LONG_LENGTH(head, 4)
+            first = head[_HEADER_BYTES:]
+            if length and _group(first, IMPLICIT_LITTLE) != _DELIMITER_GROUP:
+                end = end if length == UNDEFINED_LENGTH else position + length
+                return self._kind_of_first(position, first, end)
         return IMPLICIT_LITTLE
 
-    def _kind_of_first(self, position: int, head: bytes) -> Encoding:
+    def _kind_of_first(self, position: int, head: bytes, end: int | None) -> Encoding:
         if head[4:6] not in VRS:
             return IMPLICIT_LITTLE
         implicit = _implicit_header(position, head, IMPLICIT_LITTLE)
         facts = dictionary_facts(implicit.tag)
-        if facts is not None:
+        if end is not None and implicit.value_at + implicit.length > end:
+            # Two letters and a length are a large number.
+            is_explicit = True
+        elif facts is not None:
             # What VR an Attribute has is known; that of a private one shows in what follows.
             is_explicit = VRS[head[4:6]] in (facts[0], "UN")
         else:
@@ -243,7 +251,7 @@ class ElementHeaders:
         return self._walk([self._content(header, encoding)], header.value_at, header.tag)
 
     def _content(self, header: ElementHeader, encoding: Encoding) -> Encoding:
-        return self.within_un(header.value_at) if header.vr == "UN" else encoding
+        return self.within_un(header) if header.vr == "UN" else encoding
 
     def _count(self) -> None:
         self._elements += 1

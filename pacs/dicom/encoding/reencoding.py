@@ -44,6 +44,9 @@ _UNITS = (
 _OF_SEVERAL = {"OB or OW": "OW", "US or OW": "OW", "US or SS or OW": "OW"}
 _US_OR_SS = "US or SS"
 _PIXEL_REPRESENTATION = 0x00280103
+_PIXEL_DATA = 0x7FE00010
+#: Of Type 3 wherever it is (PS3.3 C.7.6.1): a copy in small of what is sent with it.
+_ICON_IMAGE_SEQUENCE = 0x00880200
 #: Longer values stay in the source until they are sent.
 _SHORT_BYTES = 1024
 _HEADER_BYTES = 8
@@ -59,6 +62,10 @@ def _go_on() -> None:
     return
 
 
+def _is_left_out(_tag: int) -> None:
+    """Tell nobody."""
+
+
 def reencoded(
     stream: BinaryIO,
     transfer_syntax_uid: str,
@@ -67,17 +74,20 @@ def reencoded(
     *,
     replacements: Replacements | None = None,
     check: Callable[[], None] = _go_on,
+    leaves_out: Callable[[int], None] = _is_left_out,
 ) -> list[Piece]:
     """The data set from ``offset`` on, which is not deflated, in the encoding ``target``, as pieces of ``stream``.
 
-    ``check`` is called every so often; what it raises ends the work.
+    ``check`` is called every so often; what it raises ends the work. ``leaves_out`` is told the tag of an icon that is
+    compressed: it is left out, as no uncompressed transfer syntax can have its fragments (PS3.5 A.4).
 
     Raises:
         InvalidInstance: the data set is not what PS3.5 7 allows, ends early, or cannot be told in ``target``.
     """
     walk = _Walk(StreamBytes(stream, offset), stream.seek(0, 2) - offset, check)
     source = walk.encoding_at(0, declared_encoding(transfer_syntax_uid))
-    return _Reencoder(walk, source, target, offset, replacements or {}).run()
+    reencoder = _Reencoder(walk, source, target, offset, replacements or {}, leaves_out=leaves_out)
+    return reencoder.run()
 
 
 class _Walk(ElementReader):
@@ -100,6 +110,15 @@ class _Walk(ElementReader):
     def is_over(self, position: int, encoding: Encoding) -> bool:
         """Whether the data set has no more elements."""
         return not self._has_element(position, None, encoding)
+
+    def has_fragments(self, sequence: ElementHeader, encoding: Encoding) -> bool:
+        """Whether an Item of a sequence has encapsulated Pixel Data."""
+        within = self._content(sequence, encoding)
+        return any(
+            pixels.length == UNDEFINED_LENGTH
+            for _, begin, end in self.items(sequence, within)
+            for pixels in self.find({_PIXEL_DATA}, begin, end, self.encoding_at(begin, within))
+        )
 
     def _count(self) -> None:
         self._elements += 1
@@ -176,11 +195,14 @@ class _Reencoder:
         target: Encoding,
         offset: int,
         replacements: Replacements,
+        *,
+        leaves_out: Callable[[int], None],
     ) -> None:
         self._walk = walk
         self._target = target
         self._offset = offset
         self._replacements = replacements
+        self._leaves_out = leaves_out
         self._output = _Output(target)
         self._levels = [_Level(None, source, None, walk.size)]
         if source.is_implicit and not target.is_implicit:
@@ -281,10 +303,10 @@ class _Reencoder:
         elif tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
             self._note_creator(level, header)
         vr = header.vr or self._implied_vr(level, tag, length)
-        if vr == "SQ" or (length == UNDEFINED_LENGTH and vr == "UN"):
+        if vr == "SQ" or (vr == "UN" and self._is_sequence(level, header)):
             return self._sequence(level, header, vr)
         if length == UNDEFINED_LENGTH:
-            raise InvalidInstance(f"{_tag(tag)} is in fragments, which needs a compressed syntax")
+            raise self._in_fragments(tag)
         self._plain(level, header, vr)
         return header.value_at + length
 
@@ -300,12 +322,37 @@ class _Reencoder:
             return
         raise InvalidInstance(f"{_tag(tag)} is where no Item or sequence begins or ends")
 
+    def _in_fragments(self, tag: int) -> InvalidInstance:
+        within = self._levels[-2].sequence if len(self._levels) > 1 else None
+        if within is None:
+            return InvalidInstance(f"{_tag(tag)} is in fragments, which needs a compressed syntax")
+        return InvalidInstance(f"{_tag(within)} has {_tag(tag)} in fragments within it")
+
+    def _is_sequence(self, level: _Level, header: ElementHeader) -> bool:
+        """Whether an element with VR UN is to be walked.
+
+        Whoever gets to know what a UN is takes it for implicit VR, whatever its length (PS3.5 6.2.2; DCMTK does). Some
+        is explicit, as it is where a sequence was relabelled as it was (pydicom looks): in implicit VR nothing would
+        tell, and its Items would be read wrong. What no dictionary knows may be anything, and is copied.
+        """
+        if header.length == UNDEFINED_LENGTH:
+            return True
+        if not (header.vr and header.length and self._target.is_implicit):
+            return False
+        creator = "" if header.tag >> 16 & 1 == 0 else self._creator(level, header.tag)
+        return (
+            _is_known_sequence(header.tag, creator) and not self._walk.within_un(header).is_implicit
+        )
+
     def _sequence(self, level: _Level, header: ElementHeader, vr: str) -> int:
         tag, length = header.tag, header.length
         encoding = level.encoding
+        if tag == _ICON_IMAGE_SEQUENCE and self._walk.has_fragments(header, encoding):
+            self._leaves_out(tag)
+            return self._walk.skip(header, encoding)
         if vr == "UN" and header.vr:
             # What is in it is implicit VR little endian by rule (PS3.5 6.2.2), though not by habit.
-            encoding = self._walk.within_un(header.value_at)
+            encoding = self._walk.within_un(header)
             end = self._walk.skip(header, level.encoding)
             if encoding.is_implicit or not self._target.is_implicit:
                 head = element_writer.element_header(tag, "UN", length, self._target)
@@ -361,8 +408,11 @@ class _Reencoder:
             return vr or "UN"
         if 0x10 <= tag & 0xFFFF <= 0xFF:
             return "LO"
-        creator = level.creators.get((tag >> 16, tag >> 8 & 0xFF))
+        creator = self._creator(level, tag)
         return _private_vr(tag, creator, length) if creator else "UN"
+
+    def _creator(self, level: _Level, tag: int) -> str:
+        return level.creators.get((tag >> 16, tag >> 8 & 0xFF), "")
 
     def _note_creator(self, level: _Level, header: ElementHeader) -> None:
         value = self._walk.source.read_at(header.value_at, min(header.length, 64))
@@ -390,6 +440,16 @@ def _private_vr(tag: int, creator: str, length: int) -> str:
     if len(vr) != 2 or vr == "SQ" or length % _UNITS.get(vr, 1):
         return "UN"
     return vr
+
+
+@lru_cache(maxsize=4096)
+def _is_known_sequence(tag: int, creator: str) -> bool:
+    if not tag >> 16 & 1:
+        return _dictionary_vr(tag) == "SQ"
+    try:
+        return private_dictionary_VR(tag, creator) == "SQ"
+    except KeyError:
+        return False
 
 
 def _name(level: _Level) -> str:

@@ -355,6 +355,129 @@ def test_un_of_undefined_length_that_is_explicit_inside_by_habit_becomes_implici
     )
 
 
+#: A Request Attributes Sequence as it is, in explicit and in implicit VR.
+_CODE = explicit(0x00080100, "SH", b"C1"), implicit(0x00080100, b"C1")
+_REQUEST = (
+    explicit(0x00400007, "LO", b"Head") + explicit(0x00400008, "SQ", item(_CODE[0])),
+    implicit(0x00400007, b"Head") + implicit(0x00400008, item(_CODE[1])),
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "becomes"),
+    [
+        pytest.param(item(_REQUEST[0]), item(_REQUEST[1]), id="explicit"),
+        pytest.param(item(_REQUEST[1]), item(_REQUEST[1]), id="implicit"),
+        pytest.param(
+            ITEM + ITEM_END + ITEM + _REQUEST[0] + ITEM_END,
+            ITEM + ITEM_END + ITEM + _REQUEST[1] + ITEM_END,
+            id="explicit in the second Item",
+        ),
+        pytest.param(
+            # Neither the VR of the dictionary (LO) nor what an implicit length could be.
+            item(explicit(0x00400007, "SH", b"Head")),
+            item(implicit(0x00400007, b"Head")),
+            id="explicit with another VR",
+        ),
+        pytest.param(
+            item(explicit(0x00400275, "UN", item(_REQUEST[0]))),
+            item(implicit(0x00400275, item(_REQUEST[1]))),
+            id="explicit, another one within",
+        ),
+        pytest.param(b"", b"", id="empty"),
+        pytest.param(b"no Items", b"no Items", id="no sequence"),
+    ],
+)
+def test_sequence_as_un_of_defined_length_is_implicit_inside_where_all_is_implicit(
+    content: bytes, becomes: bytes
+) -> None:
+    data = explicit(0x00400275, "UN", content) + explicit(0x00400280, "ST", b"last")
+
+    assert converted(data, EXPLICIT, IMPLICIT) == (
+        implicit(0x00400275, becomes) + implicit(0x00400280, b"last")
+    )
+    assert converted(data, EXPLICIT, EXPLICIT) == data
+
+
+def test_sequence_as_un_is_little_endian_in_big_endian_too() -> None:
+    data = explicit(0x00400275, "UN", item(_REQUEST[0]))
+    big = explicit(0x00400275, "UN", item(_REQUEST[0]), order=">")
+
+    assert converted(data, EXPLICIT, BIG) == big
+    assert converted(big, BIG, IMPLICIT) == implicit(0x00400275, item(_REQUEST[1]))
+
+
+def test_private_sequence_as_un_is_converted_if_the_vendors_dictionary_knows_it() -> None:
+    creator = explicit(0x00710010, "LO", b"AGFA-AG_HPState ")
+    known, unknown = (
+        explicit(tag, "UN", item(explicit(0x00100020, "LO", b"ID")))
+        for tag in (0x00711018, 0x007110FE)
+    )
+
+    result = converted(creator + known + unknown, EXPLICIT, IMPLICIT)
+
+    assert result == (
+        implicit(0x00710010, b"AGFA-AG_HPState ")
+        + implicit(0x00711018, item(implicit(0x00100020, b"ID")))
+        + implicit(0x007110FE, item(explicit(0x00100020, "LO", b"ID")))
+    )
+
+
+def test_sequence_as_un_that_is_damaged_is_refused_by_name() -> None:
+    data = explicit(0x00400275, "UN", item(explicit(0x00400007, "LO", b"Head")) + b"\0" * 8)
+
+    with pytest.raises(InvalidInstance, match=r"^\(0040,0275\) contains .* in place of an Item"):
+        converted(data, EXPLICIT, IMPLICIT)
+
+
+# Icons
+
+_FRAGMENTS = explicit(0x7FE00010, "OB", item(b"") + item(b"frames") + SEQUENCE_END, UNDEFINED)
+_ICON = explicit(0x00280010, "US", b"\x40\0") + _FRAGMENTS
+
+
+@pytest.mark.parametrize("target", [EXPLICIT, IMPLICIT, BIG])
+@pytest.mark.parametrize(
+    "icon",
+    [
+        explicit(0x00880200, "SQ", item(_ICON)),
+        explicit(0x00880200, "SQ", ITEM + _ICON + ITEM_END + SEQUENCE_END, UNDEFINED),
+        explicit(0x00880200, "UN", ITEM + _ICON + ITEM_END + SEQUENCE_END, UNDEFINED),
+    ],
+    ids=["defined", "undefined", "UN"],
+)
+def test_icon_in_fragments_is_left_out_and_told_of(icon: bytes, target: str) -> None:
+    before, after = explicit(0x00100020, "LO", b"ID"), explicit(0x20500020, "CS", b"IDENTITY")
+    within = explicit(0x0040A730, "SQ", item(before + icon)) + after
+    without = before + after, explicit(0x0040A730, "SQ", item(before)) + after
+    told: list[int] = []
+
+    for data in (before + icon + after, within):
+        left = without[data is within]
+        pieces = reencoded(BytesIO(data), EXPLICIT, 0, TARGETS[target], leaves_out=told.append)
+        with open_pieces(BytesIO(data), pieces) as opened:
+            assert opened.read() == converted(left, EXPLICIT, target)
+
+    assert told == [0x00880200, 0x00880200]
+
+
+def test_icon_without_fragments_stays() -> None:
+    data = explicit(
+        0x00880200, "SQ", item(b"") + item(explicit(0x7FE00010, "OW", bytes(8))) + item(b"")
+    )
+
+    assert converted(data, EXPLICIT, IMPLICIT) == implicit(
+        0x00880200, item(b"") + item(implicit(0x7FE00010, bytes(8))) + item(b"")
+    )
+
+
+def test_other_sequence_with_fragments_is_refused_by_its_name() -> None:
+    data = explicit(0x0040A730, "SQ", item(_FRAGMENTS))
+
+    with pytest.raises(InvalidInstance, match=r"^\(0040,A730\) has \(7FE0,0010\) in fragments"):
+        converted(data, EXPLICIT, IMPLICIT)
+
+
 def test_sequences_a_thousand_deep_cost_no_stack() -> None:
     data, expected = b"", b""
     for _ in range(1500):
