@@ -6,11 +6,11 @@ import time
 
 import click
 
+from pacs.cli import verification
 from pacs.cli.options import with_settings
 from pacs.cli.output import console
 from pacs.cli.peers import PEER_SETTINGS, peer_argument, peer_named, tls_option
 from pacs.config import Settings
-from pacs.conformance.wire import verification
 from pacs.dimse.peer import Peer
 from pacs.wire.tls import TLSOptions
 

@@ -1,1 +1,1 @@
-"""Layer 4: the DIMSE edge. pynetdicom lives here and nowhere else."""
+"""Layer 4: the DIMSE services, as SCP and SCU, over the associations of ``pacs.wire``."""

@@ -127,7 +127,7 @@ def _shares(options: Options) -> Shares:
 
 
 def sink_opener(archive: Archive) -> Any:
-    """What the engine calls to open the sink of a C-STORE request's data set."""
+    """What the wire calls to open the sink of a C-STORE request's data set."""
     return partial(open_sink, archive)
 
 

@@ -109,7 +109,7 @@ def _report_here(
     key: int,
     syntax: TransferSyntax,
 ) -> Generator[Any, Any, None]:
-    """Check and report on the association of the request; an errand of the engine.
+    """Check and report on the association of the request; an errand between its requests.
 
     It does nothing up to its first ``yield``. Once there, closing it hands the transaction over, whenever that is.
     """

@@ -76,7 +76,7 @@ class StoreSink:
 
 
 def open_sink(archive: Archive, assoc: Any, request: Any, context_id: int) -> StoreSink:
-    """Open the sink of a C-STORE request's data set (the engine calls this when the command is in)."""
+    """Open the sink of a C-STORE request's data set (the wire calls this when the command is in)."""
     context = assoc._accepted_cx[context_id]
 
     def begin() -> Reception:
@@ -119,7 +119,7 @@ def handle_store(event: Any, archive: Archive) -> int | Dataset:
 
 
 def _received(event: Any, archive: Archive) -> StoreSink:
-    """The data set as the engine took it in; a stock AE collected it in memory."""
+    """The data set as the wire took it in; a stock AE collected it in memory."""
     sink = getattr(event.request, "received", None)
     if sink is None:
         sink = open_sink(archive, event.assoc, event.request, event.request._context_id)

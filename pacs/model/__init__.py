@@ -1,1 +1,1 @@
-"""What the index records and what the other packages say of it: values without SQL, files or sockets."""
+"""What index, archive and services say to each other: values without SQL, files or sockets."""

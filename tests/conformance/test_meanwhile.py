@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from pydicom.dataset import Dataset
@@ -136,6 +137,25 @@ def test_a_c_store_of_a_c_get_is_answered_for_another_instance(
         found = _result(scp, "message.responses")
     assert found.verdict is Verdict.FAIL
     assert says in found.received
+
+
+def test_a_command_set_that_lies_about_its_length_is_held_against_the_scu() -> None:
+    """PS3.7 6.3.1: it is understood and answered all the same."""
+    echo = request(CommandField.C_ECHO_RQ, _ECHO, 5, VERIFICATION)
+    encoded = bytearray(echo.encoded_command())
+    encoded[8] += 2
+    with ProgrammableSCP(load("move-success")) as scp:
+        with _associated(scp) as association:
+            association.send(echo)
+            regular = association.receive()
+            association.send(replace(echo, raw_command=bytes(encoded)))
+            assert association.receive().command == regular.command
+        found = _result(scp, "message.command-set")
+        lines = "\n".join(scp.sessions[-1].association.trace.lines())
+    assert found.verdict is Verdict.FAIL
+    said = "the Command Group Length is 58, and 56 bytes follow"
+    assert found.received.endswith(f": C-ECHO-RQ: {said}")
+    assert f"irregular command set\n{'':17}{said}" in lines
 
 
 def test_a_response_to_nothing_is_held_against_the_scu() -> None:

@@ -82,7 +82,7 @@ def test_fragments_fit_the_maximum_length() -> None:
     assert all(len(pdus.PData((value,)).body()) <= 128 for value in values)
     assert all(len(value.fragment) % 2 == 0 for value in values[:-1])
     command = b"".join(value.fragment for value in values if value.is_command)
-    assert decode_command(command)["MessageID"] == 1
+    assert decode_command(command).values["MessageID"] == 1
     assert [value.is_last for value in values].count(True) == 2
 
 

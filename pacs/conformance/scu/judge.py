@@ -168,6 +168,12 @@ def _message_ids(session: Session) -> Iterator[Finding]:
         yield None if request.message_id is not None else f"{request.name} without Message ID"
 
 
+def _command_sets(session: Session) -> Iterator[Finding]:
+    for message in session.requests + [answer for _, answer in session.inbox.answered]:
+        wrong = "; ".join(message.irregularities)
+        yield f"{message.name}: {wrong}" if wrong else None
+
+
 def _outstanding(session: Session) -> Iterator[Finding]:
     yield from session.inbox.too_early
     if session.requests and not session.inbox.too_early:
@@ -379,6 +385,13 @@ _CHECKS = (
         "sends a Message ID in each request",
         _SHALL,
         _message_ids,
+    ),
+    _Check(
+        "message.command-set",
+        "PS3.7 6.3.1",
+        "encodes command sets as their table has them: order, length, padding, values",
+        _SHALL,
+        _command_sets,
     ),
     _Check(
         "message.outstanding",

@@ -11,8 +11,13 @@ from pydicom.dataset import Dataset
 from pacs.conformance.scu.rules import EVERY, FINAL, Rule
 from pacs.conformance.wire import pdu as pdus
 from pacs.conformance.wire.association import Association, AssociationEnded
+from pacs.conformance.wire.command import (
+    HAS_DATA_SET,
+    NO_DATA_SET,
+    CommandValue,
+    as_comment,
+)
 from pacs.conformance.wire.message import Message, encode_data_set, fragments
-from pacs.wire.command import HAS_DATA_SET, NO_DATA_SET, CommandValue
 
 _PENDING = (0xFF00, 0xFF01)
 #: Longer than any data element that begins so: it cannot be decoded.
@@ -90,7 +95,7 @@ def _changed(answer: Answer, rule: Rule) -> Answer:
     values: dict[str, CommandValue | None] = dict(answer.message.command)
     changes: dict[str, CommandValue | None] = {
         "Status": rule.status,
-        "ErrorComment": rule.comment,
+        "ErrorComment": None if rule.comment is None else as_comment(rule.comment),
         "OffendingElement": rule.offending or None,
         "MessageIDBeingRespondedTo": rule.message_id,
         "AffectedSOPClassUID": rule.sop_class_uid,

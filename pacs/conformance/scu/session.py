@@ -22,6 +22,7 @@ from pacs.conformance.wire.association import (
     Released,
     UnexpectedPDU,
 )
+from pacs.conformance.wire.command import as_comment
 from pacs.conformance.wire.message import CommandField, MalformedMessage, Message, response
 from pacs.dicom.information_model import InformationModel, model_of
 from pacs.dicom.query.query_options import QueryOptions
@@ -230,7 +231,7 @@ class Session:
         refusal = response(
             request,
             _NOT_OF_SOP_CLASS,
-            ErrorComment=error.message[:64],
+            ErrorComment=as_comment(error.message),
             OffendingElement=offending,
         )
         return Answer(refusal)
@@ -245,7 +246,9 @@ class Session:
         try:
             self._holdings.add_encoded(held)
         except PacsError as error:
-            return Answer(response(request, _CANNOT_UNDERSTAND, ErrorComment=error.message[:64]))
+            return Answer(
+                response(request, _CANNOT_UNDERSTAND, ErrorComment=as_comment(error.message))
+            )
         return Answer(response(request, _SUCCESS))
 
     def _find(
@@ -281,7 +284,7 @@ class Session:
         address = self._destinations.get(title)
         if address is None:
             comment = f"Move Destination {title} is not known"
-            yield Answer(response(request, _DESTINATION_UNKNOWN, ErrorComment=comment[:64]))
+            yield Answer(response(request, _DESTINATION_UNKNOWN, ErrorComment=as_comment(comment)))
             return
         instances = self._wanted(request, identifier, rules)
         originator = (self.calling, request.message_id or 0)

@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Self
 
 from pacs.conformance.wire import pdu as pdus
+from pacs.conformance.wire.command import NO_DATA_SET
 from pacs.conformance.wire.message import Message, decode_command, fragments
 from pacs.conformance.wire.trace import Trace, rejection
 
 #: The longest PDU that is read, whatever its header says.
 _LONGEST_PDU_BYTES = 64 << 20
-_NO_DATA_SET = 0x0101
 
 
 class AssociationEnded(Exception):
@@ -250,17 +250,19 @@ class Association:
         encoded = self._message_part(deadline, is_command=True)
         context_id = self._part_context
         try:
-            values = decode_command(encoded)
+            command = decode_command(encoded)
         except ValueError as error:
             self.trace.event(f"malformed command set: {error}", encoded[:64].hex(" "))
             raise UnexpectedPDU(f"malformed command set: {error}") from error
         data = None
-        if values.get("CommandDataSetType", _NO_DATA_SET) != _NO_DATA_SET:
+        if command.values.get("CommandDataSetType", NO_DATA_SET) != NO_DATA_SET:
             data = self._message_part(deadline, is_command=False)
             if self._part_context != context_id:
                 raise UnexpectedPDU("command set and data set are on two presentation contexts")
-        message = Message(context_id, values, data, encoded)
+        message = Message(context_id, command.values, data, encoded, command.irregularities)
         self.trace.message("received", message, self.transfer_syntax_of(context_id))
+        if command.irregularities:
+            self.trace.event("irregular command set", *command.irregularities)
         return message
 
     _part_context = 0

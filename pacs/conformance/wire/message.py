@@ -15,9 +15,14 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from pacs.conformance.wire import command
+from pacs.conformance.wire.command import (
+    HAS_DATA_SET,
+    NO_DATA_SET,
+    CommandValue,
+    DecodedCommand,
+)
 from pacs.conformance.wire.pdu import COMMAND_BIT, LAST_BIT, PDV
-from pacs.wire import command
-from pacs.wire.command import HAS_DATA_SET, NO_DATA_SET, CommandValue
 
 _LONGEST_INFLATED_BYTES = 64 << 20
 _RESPONSE_BIT = 0x8000
@@ -44,20 +49,22 @@ class CommandField(IntEnum):
 
 
 class MalformedMessage(ValueError):
-    """A command set, or a data set, cannot be decoded."""
+    """A command set cannot be encoded, or it or a data set cannot be decoded."""
 
 
 @dataclass(frozen=True)
 class Message:
     """One DIMSE message on a presentation context; ``data`` is the encoded data set, None without one.
 
-    ``raw_command`` replaces the encoded command set, for what no command set can say.
+    ``raw_command`` replaces the encoded command set, for what no command set can say. ``irregularities`` is what the
+    Standard does not allow in the command set that came (``command.DecodedCommand``).
     """
 
     context_id: int
     command: Mapping[str, CommandValue]
     data: bytes | None = field(default=None, repr=False)
     raw_command: bytes | None = field(default=None, repr=False)
+    irregularities: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -103,8 +110,17 @@ class Message:
         return decode_data_set(self.data or b"", transfer_syntax)
 
     def encoded_command(self) -> bytes:
-        """The command set as it goes onto the wire."""
-        return command.encode(self.command) if self.raw_command is None else self.raw_command
+        """The command set as it goes onto the wire.
+
+        Raises:
+            MalformedMessage: an element has a value that it cannot have.
+        """
+        if self.raw_command is not None:
+            return self.raw_command
+        try:
+            return command.encode(self.command)
+        except command.InvalidCommand as error:
+            raise MalformedMessage(str(error)) from error
 
 
 def field_name(value: object) -> str:
@@ -185,19 +201,20 @@ def fragments(message: Message, maximum_pdu_bytes: int) -> Iterator[PDV]:
             yield PDV(message.context_id, control | is_last, content[begin : begin + size])
 
 
-def decode_command(encoded: bytes) -> dict[str, CommandValue]:
+def decode_command(encoded: bytes) -> DecodedCommand:
     """Decode a command set (PS3.7 6.3.1).
 
     Raises:
         MalformedMessage: it is none, or the value of an element has not the type that PS3.7 E.1 gives it.
     """
     try:
-        values, ill_typed = command.decode(encoded)
+        decoded = command.decode(encoded)
     except command.InvalidCommand as error:
         raise MalformedMessage(str(error)) from error
-    if ill_typed:
-        raise MalformedMessage(f"ill-typed elements in the command set: {', '.join(ill_typed)}")
-    return values
+    if decoded.unreadable:
+        wrong = ", ".join(decoded.unreadable)
+        raise MalformedMessage(f"ill-typed elements in the command set: {wrong}")
+    return decoded
 
 
 def encode_data_set(data_set: Dataset, transfer_syntax: str) -> bytes:

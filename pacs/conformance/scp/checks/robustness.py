@@ -23,8 +23,8 @@ from pacs.conformance.wire.association import (
     Released,
     UnexpectedPDU,
 )
+from pacs.conformance.wire.command import NO_DATA_SET, CommandValue
 from pacs.conformance.wire.message import CommandField, Message, request
-from pacs.wire.command import NO_DATA_SET, CommandValue
 
 _UNKNOWN_PDU_TYPE = 0x99
 _UNKNOWN_COMMAND_FIELD = 0x0777

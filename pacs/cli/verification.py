@@ -1,4 +1,4 @@
-"""C-ECHO as SCU (PS3.4 Annex A), on the PDUs of this package alone.
+"""C-ECHO as SCU (PS3.4 Annex A), on PDUs and command sets that need no library.
 
 ``pacs echo`` is what people and scripts call again and again, and pynetdicom takes half a second to import.
 """
@@ -11,11 +11,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pacs.conformance.wire import command
 from pacs.conformance.wire import pdu as pdus
 from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dimse.peer import Peer
 from pacs.errors import DestinationUnreachable, PacsError, PeerAborted
-from pacs.wire import command, tls
+from pacs.wire import tls
 
 _VERIFICATION = "1.2.840.10008.1.1"
 _IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -135,7 +136,7 @@ class _Connection:
         value = pdus.PDV(_CONTEXT_ID, pdus.COMMAND_BIT | pdus.LAST_BIT, asked)
         try:
             self._send(pdus.PData((value,)))
-            answer, _ = command.decode(self._command_set())
+            answer = command.decode(self._command_set()).values
         except (OSError, pdus.MalformedPDU, command.InvalidCommand) as error:
             raise PeerAborted(f"{self._peer} ended the association without a response") from error
         if answer.get("Status") != 0x0000:

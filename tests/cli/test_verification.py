@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from pacs.cli.verification import Calling, echo
 from pacs.conformance.wire import pdu as pdus
 from pacs.conformance.wire.association import Association, Unreachable
 from pacs.conformance.wire.trace import Trace
-from pacs.conformance.wire.verification import Calling, echo
 from pacs.dimse.peer import Peer
 from pacs.errors import DestinationUnreachable, PeerAborted
 from pacs.wire.tls import TLSOptions
