@@ -12,20 +12,24 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from pacs.archive.archive import Archive
-from pacs.archive.find import Found, find
+from pacs.archive.find import Found, find, is_answered_by_index
+from pacs.dicom.encoding.element_encoding import IMPLICIT_LITTLE, Encoding, declared_encoding
 from pacs.dicom.information_model import model_of
 from pacs.dicom.query.identifier import Query, parse_find
 from pacs.dicom.query.response import encode_response
+from pacs.dicom.query.response_writer import ResponseWriter
 from pacs.dimse.extended_negotiation import options_of_request
+from pacs.dimse.find_responses import EncodedIdentifier
 from pacs.dimse.negotiation import rights_of
 from pacs.dimse.request_identifier import identifier_of, level_named
 from pacs.dimse.status import DimseService, Status, status_dataset, status_of
 from pacs.errors import PacsError
 from pacs.model.remote_ae import Service
+from pacs.wire.association import EngineAssociation
 
 LOGGER = logging.getLogger(__name__)
 
-_Response = tuple[int | Dataset, Dataset | None]
+_Response = tuple[int | Dataset, Dataset | EncodedIdentifier | None]
 
 
 def handle_find(
@@ -41,7 +45,7 @@ def handle_find(
 
     With a ``limit``, a query with more matches ends with 0xA700 after that many, never silently; so does one that
     needs more stored headers than ``header_limit`` to know its matches. ``timezone`` is that of instances that do
-    not say theirs.
+    not say theirs. To our own engine an Identifier may be yielded as it goes on the wire.
     """
     started = time.monotonic()
     rights = rights_of(event)
@@ -57,10 +61,13 @@ def handle_find(
             identifier, model, options_of_request(event), match_unknown=match_unknown
         )
         level = query.level.name
-        found = find(
-            archive, query, header_limit, partial(_check_cancelled, event), timezone, limit=limit
-        )
-        for response in _responses(event, found, ae_title, query):
+        if is_answered_by_index(query) and (syntax := _written_syntax(event)) is not None:
+            responses = _encoded_responses(event, archive, ae_title, query, limit, syntax)
+        else:
+            check = partial(_check_cancelled, event)
+            found = find(archive, query, header_limit, check, timezone, limit=limit)
+            responses = _responses(event, found, ae_title, query)
+        for response in responses:
             if limit and count == limit:
                 final = status_dataset(
                     Status.OUT_OF_RESOURCES, f"Limit of {limit} matches reached: narrow the query"
@@ -96,15 +103,49 @@ def _check_cancelled(event: Any) -> None:
         raise _Cancelled
 
 
+def _status(query: Query, *, is_complete: bool = True) -> Status:
+    """That of a match (PS3.4 C.4.1.1.4): 0xFF01 says that an optional key is not supported, 0xFF00 that all are."""
+    is_supported = is_complete and not query.unsupported
+    return Status.PENDING if is_supported else Status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED
+
+
 def _responses(
     event: Any, matches: Iterator[Found], ae_title: str, query: Query
 ) -> Iterator[_Response]:
     for found in matches:
         _check_cancelled(event)
-        # PS3.4 C.4.1.1.4: 0xFF01 says that an optional key asked for is not supported, FF00 that all are.
-        is_supported = found.is_complete and not query.unsupported
-        pending = Status.PENDING if is_supported else Status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED
         yield (
-            pending,
+            _status(query, is_complete=found.is_complete),
             encode_response(query, found.record, retrieve_ae_title=ae_title, header=found.header),
         )
+
+
+def _written_syntax(event: Any) -> Encoding | None:
+    """What an Identifier may be written in here; None where a data set has to be yielded.
+
+    So it has on a stock ``pynetdicom.AE``, which encodes it itself, and what is deflated is left to the library.
+    """
+    syntax = event.context.transfer_syntax
+    if not isinstance(event.assoc, EngineAssociation) or syntax.is_deflated:
+        return None
+    return IMPLICIT_LITTLE if syntax.is_implicit_VR else declared_encoding(str(syntax))
+
+
+def _encoded_responses(
+    event: Any, archive: Archive, ae_title: str, query: Query, limit: int, encoding: Encoding
+) -> Iterator[_Response]:
+    """The responses to a query that the index answers."""
+    status = _status(query)
+    matches = archive.index.matches(query, limit)
+    writer = ResponseWriter(query, matches.keywords, encoding, retrieve_ae_title=ae_title)
+    for rows in matches.pages:
+        last = len(rows) - 1
+        for number, row in enumerate(rows):
+            _check_cancelled(event)
+            data = writer.write(row)
+            if data is not None:
+                yield status, EncodedIdentifier(data, more_at_hand=number < last)
+                continue
+            record = dict(zip(matches.keywords, row, strict=False))
+            yield status, encode_response(query, record, retrieve_ae_title=ae_title)
+        del rows  # before there are two
