@@ -9,6 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,6 +28,8 @@ from pacs.model.retrieves import RetrievePlan
 #: Rows fetched at a time: what one result holds in memory, beside eight bytes for each match.
 _ROWS_IN_MEMORY = 500
 _KEYS_IN_STATEMENT = 1000
+#: The parameter of a page's statement.
+_KEYS = "keys"
 
 
 def _chain(highest: Level, lowest: Level) -> sa.FromClause:
@@ -69,7 +72,7 @@ class Search:
             IndexUnavailable: while iterating.
             LimitExceeded: likewise; there are, or were, more than ``at_most``, if that is not zero.
         """
-        page = _Page(query, ())
+        page = _Page(query, self._conditions, with_file=False)
         return Matches(page.keywords, map(page.texts, self._pages(query, page, at_most)))
 
     def search(self, query: Query, at_most: int = 0) -> Iterator[Mapping[str, str | None]]:
@@ -92,41 +95,49 @@ class Search:
         Raises:
             IndexUnavailable, LimitExceeded: as for ``matches``.
         """
-        page = _Page(query, representative.columns(query.level))
+        page = _Page(query, self._conditions, with_file=True)
         for rows in self._pages(query, page, at_most):
             for row, texts in zip(rows, page.texts(rows), strict=True):
                 yield dict(zip(page.keywords, texts, strict=False)), HeaderFile(*page.file(row))
 
     def _pages(self, query: Query, page: _Page, at_most: int) -> Iterator[list[sa.Row[Any]]]:
         """The rows of the matches, in the order to answer them."""
-        keys, are_all = self._keys(query, at_most)
-        for first in range(0, len(keys), _ROWS_IN_MEMORY):
-            wanted = list(keys[first : first + _ROWS_IN_MEMORY])
-            condition = self._conditions.any_of(page.key, wanted)
-            with self._engine.read() as connection, limited(connection):
-                rows = {row[-1]: row for row in connection.execute(page.statement.where(condition))}
-            in_order = [rows[key] for key in wanted if key in rows]
-            del rows
-            yield page.still_matching(in_order)
-            del in_order  # before there are two
+        with self._engine.read() as connection:
+            keys, are_all = self._keys(connection, query, at_most)
+            rows = self._rows(connection, page, keys[:_ROWS_IN_MEMORY])
+        for first in range(_ROWS_IN_MEMORY, len(keys), _ROWS_IN_MEMORY):
+            yield rows
+            del rows  # before there are two
+            with self._engine.read() as connection:
+                rows = self._rows(connection, page, keys[first : first + _ROWS_IN_MEMORY])
+        yield rows
         if not are_all:
             raise LimitExceeded(f"Limit of {at_most} matches reached: narrow the query")
 
-    def _keys(self, query: Query, at_most: int) -> tuple[array[int], bool]:
+    def _rows(self, connection: sa.Connection, page: _Page, keys: array[int]) -> list[sa.Row[Any]]:
+        """The rows with these keys that still match, in that order."""
+        if not keys:
+            return []
+        with limited(connection):
+            found = connection.execute(page.statement, {_KEYS: self._conditions.values(keys)})
+            rows = {row[-1]: row for row in found}
+        return page.still_matching([rows[key] for key in keys if key in rows])
+
+    def _keys(
+        self, connection: sa.Connection, query: Query, at_most: int
+    ) -> tuple[array[int], bool]:
         """The keys of the matches, in the order to answer them, and whether there are no more than these."""
-        statement = self._select(query)
         rechecked = _rechecked(query)
         keys = array("q")
-        with self._engine.read() as connection:
-            for row in _streamed(connection, statement):
-                # Joined with what is below it, an entity comes once for each row there.
-                if keys and row[-1] == keys[-1]:
-                    continue
-                if rechecked and not _is_match(rechecked, row[:-1]):
-                    continue
-                if at_most and len(keys) == at_most:
-                    return keys, False
-                keys.append(row[-1])
+        for row in _streamed(connection, self._select(query)):
+            # Joined with what is below it, an entity comes once for each row there.
+            if keys and row[-1] == keys[-1]:
+                continue
+            if rechecked and not _is_match(rechecked, row[:-1]):
+                continue
+            if at_most and len(keys) == at_most:
+                return keys, False
+            keys.append(row[-1])
         return keys, True
 
     def plan(self, query: Query, limit: int = 0) -> RetrievePlan:
@@ -224,7 +235,7 @@ class Search:
 class _Page:
     """How the rows of some matches are read: values of the file, the Attributes to return, those asked for, the key."""
 
-    def __init__(self, query: Query, file: Sequence[sa.ColumnElement[Any]]) -> None:
+    def __init__(self, query: Query, conditions: ConditionCompiler, *, with_file: bool) -> None:
         attributes = _returned(query)
         # Of what is below the level, and of what is put together from there, one row cannot tell.
         self._checked = [
@@ -232,14 +243,9 @@ class _Page:
             for condition in query.conditions
             if condition.attribute.is_stored and condition.attribute.level <= query.level
         ]
-        checked = [condition.attribute for condition in self._checked]
-        self.key = tables.ENTITIES[query.level].c.id
-        columns = [*file, *(_column(one, query.level) for one in (*attributes, *checked)), self.key]
-        source = _JOINED[query.level]
-        self.statement = sa.select(*_numbered(columns)).select_from(
-            representative.joined(query.level, source) if file else source
-        )
-        self._files = len(file)
+        columns = (*attributes, *(condition.attribute for condition in self._checked))
+        self.statement = _page_statement(conditions, query.level, columns, with_file=with_file)
+        self._files = len(representative.columns(query.level)) if with_file else 0
         #: Of the texts of each row, in order.
         self.keywords = tuple(one.keyword for one in attributes)
         self._first_checked = len(attributes) + self._files
@@ -272,6 +278,29 @@ class _Page:
     def file(self, row: sa.Row[Any]) -> Sequence[Any]:
         """The values of the file."""
         return row[: self._files]
+
+
+@lru_cache(maxsize=64)
+def _page_statement(
+    conditions: ConditionCompiler,
+    level: Level,
+    attributes: tuple[Attribute, ...],
+    *,
+    with_file: bool,
+) -> sa.Select[Any]:
+    """The rows with the keys that are given as the parameter ``_KEYS``.
+
+    Most requests ask for what others asked for: to make the statement takes longer than to find one entity with it.
+    """
+    file = representative.columns(level) if with_file else ()
+    key = tables.ENTITIES[level].c.id
+    columns = [*file, *(_column(one, level) for one in attributes), key]
+    source = _JOINED[level]
+    return (
+        sa.select(*_numbered(columns))
+        .select_from(representative.joined(level, source) if with_file else source)
+        .where(conditions.any_of_later(key, _KEYS))
+    )
 
 
 def _joined_level(query: Query) -> Level:
@@ -330,9 +359,8 @@ def _streamed(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[
     # A server-side cursor in PostgreSQL, to be closed before its connection is given back; SQLite steps
     # through its rows anyway. The time limit is for each batch of rows: what the peer does with them in
     # between is not the database's time.
-    streaming = connection.execution_options(yield_per=_ROWS_IN_MEMORY)
     with limited(connection):
-        rows = streaming.execute(statement)
+        rows = connection.execute(statement, execution_options={"yield_per": _ROWS_IN_MEMORY})
     with rows:
         while True:
             with limited(connection):
