@@ -15,7 +15,7 @@ _BLOCK_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class EncodedIdentifier:
-    """An Identifier as it goes on the wire: what a handler may yield to our engine in place of a data set."""
+    """An Identifier as it goes on the wire: what a handler may yield in place of a data set, to our engine only."""
 
     #: In the transfer syntax of the presentation context.
     data: bytes

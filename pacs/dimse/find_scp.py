@@ -25,7 +25,6 @@ from pacs.dimse.request_identifier import identifier_of, level_named
 from pacs.dimse.status import DimseService, Status, status_dataset, status_of
 from pacs.errors import PacsError
 from pacs.model.remote_ae import Service
-from pacs.wire.association import EngineAssociation
 
 LOGGER = logging.getLogger(__name__)
 
@@ -40,12 +39,14 @@ def handle_find(
     match_unknown: bool = False,
     header_limit: int = 0,
     timezone: tzinfo = UTC,
+    *,
+    as_data_sets: bool = False,
 ) -> Iterator[_Response]:
     """Handle ``evt.EVT_C_FIND``: yield (status, Identifier) for each match.
 
     With a ``limit``, a query with more matches ends with 0xA700 after that many, never silently; so does one that
     needs more stored headers than ``header_limit`` to know its matches. ``timezone`` is that of instances that do
-    not say theirs. To our own engine an Identifier may be yielded as it goes on the wire.
+    not say theirs. An Identifier may be yielded as it goes on the wire, unless ``as_data_sets``.
     """
     started = time.monotonic()
     rights = rights_of(event)
@@ -61,8 +62,9 @@ def handle_find(
             identifier, model, options_of_request(event), match_unknown=match_unknown
         )
         level = query.level.name
-        if is_answered_by_index(query) and (syntax := _written_syntax(event)) is not None:
-            responses = _encoded_responses(event, archive, ae_title, query, limit, syntax)
+        encoding = None if as_data_sets else _encoding_of(event)
+        if encoding is not None and is_answered_by_index(query):
+            responses = _encoded_responses(event, archive, ae_title, query, limit, encoding)
         else:
             check = partial(_check_cancelled, event)
             found = find(archive, query, header_limit, check, timezone, limit=limit)
@@ -120,13 +122,10 @@ def _responses(
         )
 
 
-def _written_syntax(event: Any) -> Encoding | None:
-    """What an Identifier may be written in here; None where a data set has to be yielded.
-
-    So it has on a stock ``pynetdicom.AE``, which encodes it itself, and what is deflated is left to the library.
-    """
+def _encoding_of(event: Any) -> Encoding | None:
+    """What an Identifier is to be written in; None for what is deflated, which is left to the library."""
     syntax = event.context.transfer_syntax
-    if not isinstance(event.assoc, EngineAssociation) or syntax.is_deflated:
+    if syntax.is_deflated:
         return None
     return IMPLICIT_LITTLE if syntax.is_implicit_VR else declared_encoding(str(syntax))
 

@@ -28,6 +28,7 @@ from pacs.dimse.ae import Options, find_arguments, shares_of
 from pacs.dimse.commitment_delivery import CommitmentDelivery
 from pacs.dimse.commitment_scp import record_request
 from pacs.dimse.extended_negotiation import on_sop_class_extended
+from pacs.dimse.find_responses import EncodedIdentifier
 from pacs.dimse.find_scp import handle_find
 from pacs.dimse.negotiation import VERIFICATION, admit
 from pacs.dimse.remote import RemoteAEs
@@ -89,7 +90,9 @@ def _handle_store(event: Any, archive: Archive) -> int | Dataset:
 
 def _handle_find(event: Any, *arguments: Any) -> Iterator[_Pair]:
     _is_whole(event)
-    return handle_find(event, *arguments)
+    for status, identifier in handle_find(event, *arguments, as_data_sets=True):
+        assert not isinstance(identifier, EncodedIdentifier)
+        yield status, identifier
 
 
 def _handle_action(
