@@ -21,6 +21,8 @@ _HUGE_SIDE, _HUGE_FRAMES = 1024, 1023
 #: Each real file is sent so many times, under SOP Instance UIDs of its own.
 _COPIES_OF_REAL_FILES = 8
 _READ_BYTES = 1024 * 1024
+#: Studies of one small instance, and how many of them a day has.
+STUDIES, STUDIES_OF_A_DAY = 3000, 250
 
 
 @dataclass(slots=True)
@@ -64,8 +66,9 @@ class Data:
             "ct": lambda made: _one_series(made, _scaled(1000, scale), 512),
             "small": lambda made: _one_series(made, _scaled(2000, scale), 32),
             "small-few": lambda made: _one_series(made, _scaled(100, scale), 32),
-            "small-studies": lambda made: _studies(made, _scaled(500, scale), 1),
-            "small-series": lambda made: _studies(made, _scaled(40, scale), 50),
+            "studies": lambda made: _studies(made, _scaled(STUDIES, scale)),
+            "new-studies": lambda made: _studies(made, _scaled(500, scale)),
+            "small-series": lambda made: _many_series(made, _scaled(40, scale), 50),
             "move": lambda made: _one_series(made, _scaled(250, scale), 512),
             "mix": lambda made: _real_files(made, _COPIES_OF_REAL_FILES if scale >= 1 else 1),
             "huge": lambda made: _huge(made, _scaled(_HUGE_FRAMES, scale)),
@@ -96,24 +99,37 @@ def _scaled(count: int, scale: float) -> int:
     return max(8, round(count * scale))
 
 
-def _studies(made: Instances, count: int, size: int) -> None:
-    """So many studies of one series each, as radiography (one image) and small scans send them all day."""
+def _many_series(made: Instances, count: int, size: int) -> None:
     for number in range(count):
-        _one_series(made, size, 32, f"{number:05d}-")
+        _one_series(made, size, 32, number * size)
 
 
-def _one_series(made: Instances, count: int, side: int, prefix: str = "") -> None:
+def _one_series(made: Instances, count: int, side: int, first: int = 0) -> None:
     study, series = generate_uid(), generate_uid()
     for number in range(count):
-        dataset = _image(study, series, number)
-        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-        dataset.Rows = dataset.Columns = side
-        dataset.BitsAllocated = dataset.BitsStored = 16
-        dataset.HighBit, dataset.PixelRepresentation = 15, 0
-        dataset.PixelData = os.urandom(side * side * 2)
-        path = made.folder / f"{prefix}{number:05d}.dcm"
-        dataset.save_as(path, enforce_file_format=True)
-        made.add(dataset, path)
+        _save(made, _image(study, series, number), first + number, side)
+
+
+def _studies(made: Instances, count: int) -> None:
+    """A study of one instance for each number, of a patient of its own."""
+    for number in range(count):
+        dataset = _image(generate_uid(), generate_uid(), number)
+        dataset.PatientName, dataset.PatientID = f"Bench^Mark {number}", f"B-{number:06d}"
+        dataset.AccessionNumber = f"A-{number:06d}"
+        dataset.StudyDate = f"2026{number // STUDIES_OF_A_DAY + 1:02d}02"
+        _save(made, dataset, number, 16)
+
+
+def _save(made: Instances, dataset: Dataset, number: int, side: int) -> None:
+    """Write an instance with pixels."""
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows = dataset.Columns = side
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    dataset.PixelData = os.urandom(side * side * 2)
+    path = made.folder / f"{number:05d}.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    made.add(dataset, path)
 
 
 def _image(study: str, series: str, number: int) -> Dataset:

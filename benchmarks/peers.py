@@ -236,3 +236,10 @@ def getscu(running: Running, study: str, repeat: int, *options: str) -> str:
     command = [dcmtk("getscu"), *options, "--ignore", "--max-pdu", "131072"]
     command += ["--repeat", str(repeat), *_STUDY, f"StudyInstanceUID={study}"]
     return run_tool(*command, "-aec", running.title, "127.0.0.1", str(running.port))
+
+
+def findscu(running: Running, keys: Sequence[str], repeat: int, *options: str) -> str:
+    """C-FIND studies over and over on one association; what findscu printed."""
+    command = [dcmtk("findscu"), *options, "--max-pdu", "131072", "--repeat", str(repeat), "-S"]
+    command += [part for key in ("QueryRetrieveLevel=STUDY", *keys) for part in ("-k", key)]
+    return run_tool(*command, "-aec", running.title, "127.0.0.1", str(running.port))

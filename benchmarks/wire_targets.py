@@ -62,7 +62,7 @@ WORKS: dict[str, Work] = {
     "store-small": Work("store 2,000 of 3 KB, one association", work.store("small"), _orthanc(2.5)),
     "store-studies": Work(
         "store 500 new studies of one 3 KB instance, one association",
-        work.store("small-studies"),
+        work.store("new-studies"),
         _orthanc(1.5),
     ),
     "store-series": Work(
@@ -114,6 +114,31 @@ WORKS: dict[str, Work] = {
         (Faster("storescp --ignore", 0.8),),
         ("storescp --ignore",),
         "pacs engine",
+    ),
+    # dcmqrscp cannot be told of more than 500 studies.
+    "find-studies": Work(
+        "C-FIND 3,000 studies, 8 return keys",
+        work.find(5),
+        (Faster("Orthanc", 2.0),),
+        ("Orthanc",),
+    ),
+    "find-day": Work(
+        "C-FIND 250 of 3,000 studies by date",
+        work.find(20, day="20260202"),
+        (Faster("Orthanc", 2.0),),
+        ("Orthanc",),
+    ),
+    "find-computed": Work(
+        "C-FIND 3,000 studies with computed keys",
+        work.find(5, *work.COMPUTED_KEYS),
+        (Faster("Orthanc", 1.5),),
+        ("Orthanc",),
+    ),
+    "find-one": Work(
+        "C-FIND one study by UID",
+        work.find(100, one=True),
+        (Faster("Orthanc", 1.2),),
+        ("Orthanc",),
     ),
     "echo": Work("associate, C-ECHO, release", work.echo, (Faster("Orthanc", 1.0),)),
     "parallel-100": Work(

@@ -15,7 +15,7 @@ import click
 
 from benchmarks.archives import Pacs
 from benchmarks.client import count_instances
-from benchmarks.instances import Data, Instances
+from benchmarks.instances import STUDIES_OF_A_DAY, Data, Instances
 from benchmarks.peers import (
     NAGLE,
     NODELAY,
@@ -24,6 +24,7 @@ from benchmarks.peers import (
     Running,
     WorkFailed,
     destination,
+    findscu,
     getscu,
     last_words,
     movescu,
@@ -216,6 +217,54 @@ def get(archive: Archive, bench: Bench) -> Reading:
         watch = Watch(running)
         getscu(running, instances.study, _REPEAT)
         return watch.stop(_REPEAT)
+
+
+# Finding
+
+_STUDY_KEYS = (
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDescription",
+    "PatientName",
+    "PatientID",
+)
+COMPUTED_KEYS = (
+    "ModalitiesInStudy",
+    "NumberOfStudyRelatedSeries",
+    "NumberOfStudyRelatedInstances",
+)
+
+
+def find(repeat: int, *more: str, day: str = "", one: bool = False) -> Measure:
+    """C-FIND studies with eight return keys and ``more``: all, those of a ``day``, or ``one``.
+
+    The seconds are those of one of ``repeat`` queries on one association.
+    """
+
+    def measure(archive: Archive, bench: Bench) -> Reading:
+        instances = bench.data["studies"]
+        keys = [*_STUDY_KEYS, *more]
+        matches = instances.count
+        if day:
+            keys[1] = f"StudyDate={day}"
+            matches = min(STUDIES_OF_A_DAY, matches - STUDIES_OF_A_DAY)  # it is the second day
+        elif one:
+            keys[0] = f"StudyInstanceUID={next(iter(instances.series))[0]}"
+            matches = 1
+        with archive.run(bench.scratch.directory(archive.name)) as running:
+            storescu(running, instances.files, 1, NODELAY)
+            # The first one, which is not timed, warms up and proves that all is found.
+            found = findscu(running, keys, 1, "-v").count("Find Response:")
+            if found != matches:
+                raise WorkFailed(f"{found} matches instead of {matches}")
+            watch = Watch(running)
+            findscu(running, keys, repeat, "--hide-responses")
+            return watch.stop(repeat)
+
+    return measure
 
 
 # Associations

@@ -69,7 +69,9 @@ class Scp:
     """The DIMSE edge over an open archive, ready for connections."""
 
     ae: EngineAE
+    options: Options
     remotes: RemoteAEs
+    access: AccessPolicy
     handlers: list[tuple[Any, Any, list[Any]]]
     open_sink: Any
     #: Not started.
@@ -120,7 +122,9 @@ def make_scp(settings: Settings, archive: Archive) -> Scp:
     leases = LeaseKeeper(
         archive.index, settings.lease_seconds, on_swept=lambda _: commitments.look_now()
     )
-    return Scp(ae, remotes, bound, sink_opener(archive), commitments, recorder, leases)
+    return Scp(
+        ae, options, remotes, access, bound, sink_opener(archive), commitments, recorder, leases
+    )
 
 
 def _recorder(settings: Settings, archive: Archive) -> AssociationRecorder | None:

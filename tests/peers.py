@@ -1,7 +1,7 @@
 """The archive as a running SCP, and the peers that talk to it: stock pynetdicom on both sides.
 
-``StockServer`` binds the archive's own handlers to a plain ``pynetdicom.AE``, the reference that the engine is
-compared with. ``Destination`` is a storage SCP that does what the test tells it to.
+``StockServer`` binds the archive to a plain ``pynetdicom.AE`` (``pacs.dimse.stock``), the reference that the engine
+is compared with. ``Destination`` is a storage SCP that does what the test tells it to.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from pacs.config import Settings
 from pacs.dicom.encoding.part10 import file_meta
 from pacs.dicom.instance import InstanceHeader
 from pacs.dimse.access import AccessPolicy
-from pacs.dimse.ae import handlers, make_ae
+from pacs.dimse.ae import make_ae
 from pacs.dimse.commitment_delivery import CommitmentDelivery
 from pacs.dimse.negotiation import message_contexts
 from pacs.dimse.remote import RemoteAEs
+from pacs.dimse.stock import handlers
 from pacs.model.instances import InstanceRecord, Origin
 from pacs.model.remote_ae import RemoteAE, Service
 from pacs.remotes import configured_remotes
@@ -88,7 +89,7 @@ class RunningArchive(Protocol):
 
 
 class StockServer:
-    """The archive's handlers on a stock ``pynetdicom.AE``; starts and stops like ``pacs.server.Server``."""
+    """The archive bound to a stock ``pynetdicom.AE``; starts and stops like ``pacs.server.Server``."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

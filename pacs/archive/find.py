@@ -35,6 +35,11 @@ class Found:
     is_complete: bool = True
 
 
+def is_answered_by_index(query: Query) -> bool:
+    """Whether no stored header is needed, so that ``archive.index.matches`` has all that ``find`` would."""
+    return not query.header_keys and not query.timezone_offset
+
+
 def _nothing() -> None:
     """Do nothing."""
 

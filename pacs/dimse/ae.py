@@ -94,31 +94,33 @@ def handlers(
     options: Options,
     commitments: CommitmentDelivery,
 ) -> list[tuple[Any, Any, list[Any]]]:
-    """The event handlers of the SCP; they also work bound to a stock ``pynetdicom.AE``."""
+    """The event handlers of the SCP on our engine; ``pacs.dimse.stock`` has those for an AE of pynetdicom's."""
     return [
-        (evt.EVT_REQUESTED, on_requested, [access, _shares(options)]),
+        (evt.EVT_REQUESTED, on_requested, [access, shares_of(options)]),
         (evt.EVT_SOP_EXTENDED, on_sop_class_extended, [options.extended_negotiation]),
         (evt.EVT_C_ECHO, handle_echo, []),
-        (evt.EVT_C_STORE, handle_store, [archive]),
-        (
-            evt.EVT_C_FIND,
-            handle_find,
-            [
-                archive,
-                options.ae_title,
-                options.find_limit,
-                options.match_unknown,
-                options.find_header_limit,
-                zone_named(options.timezone),
-            ],
-        ),
+        (evt.EVT_C_STORE, handle_store, []),
+        (evt.EVT_C_FIND, handle_find, find_arguments(archive, options)),
         (evt.EVT_C_MOVE, handle_move, [archive, remotes, options.retrieve_limit]),
         (evt.EVT_C_GET, handle_get, [archive, options.retrieve_limit]),
         (evt.EVT_N_ACTION, handle_action, [archive, commitments, options.ae_title]),
     ]
 
 
-def _shares(options: Options) -> Shares:
+def find_arguments(archive: Archive, options: Options) -> list[Any]:
+    """What ``handle_find`` takes beside its event."""
+    return [
+        archive,
+        options.ae_title,
+        options.find_limit,
+        options.match_unknown,
+        options.find_header_limit,
+        zone_named(options.timezone),
+    ]
+
+
+def shares_of(options: Options) -> Shares:
+    """How the associations are shared out."""
     return Shares(
         options.maximum_associations,
         options.maximum_associations_per_host,

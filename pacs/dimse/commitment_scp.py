@@ -43,12 +43,26 @@ def handle_action(
     event: Any, archive: Archive, delivery: CommitmentDelivery, ae_title: str
 ) -> _Response:
     """Handle ``evt.EVT_N_ACTION``: Success means that the request is recorded and will be reported on."""
+    requested = record_request(event, archive)
+    if isinstance(requested, Dataset):
+        return requested, None
+    syntax = transfer_syntax(event.context.transfer_syntax)
+    errand = _report_here(archive, delivery, ae_title, requested, syntax)
+    # A generator that never began ends without a word, and the association may end before its turn.
+    next(errand)
+    if not event.assoc.services.errands.add(errand, event.context.context_id):
+        errand.close()
+    return Status.SUCCESS, None
+
+
+def record_request(event: Any, archive: Archive) -> int | Dataset:
+    """Record the request of an N-ACTION and return the number of its record; the status if it is refused."""
     rights = rights_of(event)
     syntax = transfer_syntax(event.context.transfer_syntax)
     refusal = _refusal(event.request)
     if refusal is not None:
         LOGGER.warning("%s: N-ACTION refused: %s", rights, refusal.ErrorComment)
-        return refusal, None
+        return refusal
     try:
         rights.require(Service.COMMIT)
         information = read_action_information(_data_of(event), syntax)
@@ -63,21 +77,14 @@ def handle_action(
         )
     except PacsError as error:
         LOGGER.log(error.log_level, "%s: N-ACTION refused: %s", rights, error.message)
-        return status_of(error, DimseService.COMMIT), None
+        return status_of(error, DimseService.COMMIT)
     LOGGER.info(
         "%s: storage commitment %d of %d instances requested",
         rights,
         key,
         len(information.references),
     )
-    errand = _report_here(archive, delivery, ae_title, key, syntax)
-    # A generator that never began ends without a word, and the association may end before its turn.
-    next(errand)
-    # A stock AE has no errands: there the report comes on another association.
-    services = getattr(event.assoc, "services", None)
-    if services is None or not services.errands.add(errand, event.context.context_id):
-        errand.close()
-    return Status.SUCCESS, None
+    return key
 
 
 def _refusal(request: Any) -> Dataset | None:

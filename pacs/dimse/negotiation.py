@@ -49,7 +49,11 @@ def message_contexts() -> tuple[PresentationContext, ...]:
 
 def on_requested(event: Any, access: AccessPolicy, shares: Shares) -> None:
     """Handle ``evt.EVT_REQUESTED``: reject a stranger, else support what is proposed for storage."""
-    assoc = event.assoc
+    admit(event.assoc, access, shares, event.assoc.ae.processes)
+
+
+def admit(assoc: Any, access: AccessPolicy, shares: Shares, processes: int) -> None:
+    """Reject the association that a stranger asks for; give another one its rights, and contexts for storage."""
     calling_ae = str(assoc.requestor.primitive.calling_ae_title)
     host = str(assoc.requestor.address_info.address)
     with_tls = isinstance(assoc.dul.socket.socket, ssl.SSLSocket)
@@ -72,7 +76,7 @@ def on_requested(event: Any, access: AccessPolicy, shares: Shares) -> None:
     refusal = shares.refusal(
         rights,
         filter(None, (getattr(one, "rights", None) for one in others)),
-        getattr(assoc.ae, "processes", 1),
+        processes,
     )
     if refusal is not None:
         LOGGER.warning("association rejected: %s: %s of the associations", rights, refusal)

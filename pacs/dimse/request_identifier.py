@@ -88,7 +88,7 @@ def require_whole(request: Any, name: str) -> None:
     Raises:
         LimitExceeded: it was.
     """
-    if getattr(request, "is_oversized", False):  # a stock AE keeps what comes
+    if request.is_oversized:
         raise LimitExceeded(f"{name} is longer than {MAX_IDENTIFIER_BYTES >> 20} MiB")
 
 

@@ -1,10 +1,9 @@
 """Query/Retrieve MOVE and GET SCP (PS3.4 C.4.2 and C.4.3): one generator for both.
 
 The handlers follow the contract that pynetdicom documents for ``evt.EVT_C_MOVE`` and ``evt.EVT_C_GET``: yield
-the destination (MOVE only), the number of sub-operations, then (status, data set) pairs. On our engine the
-data set is an :class:`OutgoingInstance`, streamed from storage, and ``yield`` evaluates to the sub-operations
-that were completed meanwhile. On a stock ``pynetdicom.AE`` it is a decoded data set, and the outcome is read
-from the C-STORE response that passes by on the destination association.
+the destination (MOVE only), the number of sub-operations, then (status, data set) pairs. The data set is an
+:class:`OutgoingInstance`, streamed from storage, and ``yield`` evaluates to the sub-operations that were completed
+meanwhile; ``pacs.dimse.stock`` has the handlers for an AE of pynetdicom's.
 """
 
 from __future__ import annotations
@@ -13,17 +12,13 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pynetdicom import evt
-from pynetdicom.presentation import build_context
 
 from pacs.archive.archive import Archive
 from pacs.archive.derive import Prepared, prepare
@@ -33,7 +28,7 @@ from pacs.dicom.query.identifier import Query
 from pacs.dicom.query.instance_retrieve import parse_instance_retrieve
 from pacs.dicom.uids import shown_uid
 from pacs.dimse.extended_negotiation import options_of_request
-from pacs.dimse.negotiation import VERIFICATION, rights_of
+from pacs.dimse.negotiation import rights_of
 from pacs.dimse.remote import RemoteAEs
 from pacs.dimse.request_identifier import identifier_of, level_named, unlogged_identifier_of
 from pacs.dimse.status import (
@@ -44,18 +39,17 @@ from pacs.dimse.status import (
     status_dataset,
     status_of,
 )
-from pacs.dimse.storage_scu import contexts_for, outcome_of_status
+from pacs.dimse.storage_scu import contexts_for
 from pacs.errors import DestinationUnreachable, PacsError
 from pacs.model.remote_ae import RemoteAE, Service
 from pacs.model.retrieves import RetrievePlan, RetrieveRequest
 from pacs.model.sub_operations import Outcome
-from pacs.wire.association import EngineAssociation
 
 LOGGER = logging.getLogger(__name__)
 
 _Pair = tuple[int | Dataset, Any]
 #: What a refused request yields where the contract wants an address; nobody connects to it.
-_NOWHERE = ("0.0.0.0", 0)  # noqa: S104 - not a bind address
+NOWHERE = ("0.0.0.0", 0)  # noqa: S104 - not a bind address
 _UNKNOWN = (None, None)
 _Address = tuple[str, int, dict[str, Any]]
 
@@ -89,7 +83,6 @@ def handle_move(
     """Handle ``evt.EVT_C_MOVE``; with a ``limit``, one of more instances is refused as a whole."""
     title = str(event.request.MoveDestination or "").strip()
     remote = remotes.get(title)
-    stock = None if isinstance(event.assoc, EngineAssociation) else _StockOutcomes()
     address: _Address | None = None
     prepared: Prepared | None = None
     try:
@@ -99,9 +92,9 @@ def handle_move(
         query = _parse(event)
         if remote is not None:
             prepared = prepare(archive, query, limit)
-            address = destination_address(remotes, remote, prepared.plan, stock)
+            address = destination_address(remotes, remote, prepared.plan)
     except PacsError as error:
-        yield _refused_address(remotes, remote)
+        yield NOWHERE
         yield from _refuse(event, archive, Service.MOVE, title, error)
         return
     if prepared is None or address is None:
@@ -119,7 +112,7 @@ def handle_move(
         yield _UNKNOWN
         return
     yield address
-    yield from _carry_out(event, archive, Service.MOVE, title, query, prepared, stock)
+    yield from _carry_out(event, archive, Service.MOVE, title, query, prepared)
 
 
 def handle_get(event: Any, archive: Archive, limit: int = 0) -> Generator[Any, Any, None]:
@@ -131,11 +124,7 @@ def handle_get(event: Any, archive: Archive, limit: int = 0) -> Generator[Any, A
     except PacsError as error:
         yield from _refuse(event, archive, Service.GET, "", error)
         return
-    stock = None
-    if not isinstance(event.assoc, EngineAssociation):
-        stock = _StockOutcomes()
-        event.assoc.bind(evt.EVT_DIMSE_RECV, stock.on_message)
-    yield from _carry_out(event, archive, Service.GET, "", query, prepared, stock)
+    yield from _carry_out(event, archive, Service.GET, "", query, prepared)
 
 
 def _parse(event: Any) -> Query:
@@ -143,21 +132,8 @@ def _parse(event: Any) -> Query:
     return parse_instance_retrieve(identifier_of(event), model, options_of_request(event))
 
 
-def _refused_address(remotes: RemoteAEs, remote: RemoteAE | None) -> _Address:
-    # A stock AE associates before it asks for the status, and cannot without a context. Ours does not.
-    kwargs: dict[str, Any] = {"contexts": [build_context(VERIFICATION)]}
-    if remote is not None:
-        with suppress(PacsError):  # what TLS needs is not there: that may be why
-            kwargs["tls_args"] = remotes.tls_args(remote)
-            return remote.host, remote.port, kwargs
-    return *_NOWHERE, kwargs
-
-
 def destination_address(
-    remotes: RemoteAEs,
-    remote: RemoteAE,
-    retrieve_plan: RetrievePlan,
-    stock: _StockOutcomes | None = None,
+    remotes: RemoteAEs, remote: RemoteAE, retrieve_plan: RetrievePlan
 ) -> _Address:
     """Where a plan is sent, as the contract wants it: host, port, and what ``AE.associate`` takes.
 
@@ -166,15 +142,10 @@ def destination_address(
     """
     kwargs: dict[str, Any] = {"ae_title": remote.title, "tls_args": remotes.tls_args(remote)}
     contexts = contexts_for(retrieve_plan.contexts)
-    if stock is not None:
-        # A stock AE opens one association, which has room for 128 contexts.
-        kwargs["evt_handlers"] = [(evt.EVT_DIMSE_RECV, stock.on_message)]
-        contexts = contexts[:128]
-    else:
-        # What our engine needs beyond the contract: not more associations than there are instances.
-        kwargs["parallel_associations"] = min(
-            remote.parallel_associations, max(1, len(retrieve_plan.keys))
-        )
+    # Beyond the contract: not more associations than there are instances.
+    kwargs["parallel_associations"] = min(
+        remote.parallel_associations, max(1, len(retrieve_plan.keys))
+    )
     if contexts:
         kwargs["contexts"] = contexts
     return remote.host, remote.port, kwargs
@@ -203,17 +174,13 @@ def _carry_out(
     destination: str,
     query: Query,
     prepared: Prepared,
-    stock: _StockOutcomes | None,
 ) -> Generator[Any, Any, None]:
     total = len(prepared.plan.keys)
     journal = _journal(event, archive, service, destination, total, query)
     retrieve = _Retrieve(archive, event, service, destination, journal, time.monotonic())
-    if not total:
-        # A stock AE answers by itself and does not come back for more.
-        retrieve.conclude(Status.SUCCESS, "")
     try:
         yield total
-        yield from _send_all(retrieve, prepared.instances, stock)
+        yield from _send_all(retrieve, prepared.instances)
     except Exception:
         # Of ours, or of the engine, which answers and logs it.
         retrieve.conclude(Status.UNABLE_TO_PROCESS, "Processing failure")
@@ -225,10 +192,10 @@ def _carry_out(
 
 
 def _send_all(
-    retrieve: _Retrieve, instances: Iterator[OutgoingInstance], stock: _StockOutcomes | None
+    retrieve: _Retrieve, instances: Iterator[OutgoingInstance]
 ) -> Generator[_Pair, Any, None]:
     """Yield each instance and record its outcome; conclude the retrieve."""
-    sending = _Sending(retrieve, stock)
+    sending = _Sending(retrieve)
     try:
         final = yield from _hand_over(retrieve, sending, instances)
         yield from sending.drain()
@@ -265,19 +232,14 @@ def _hand_over(
 class _Sending:
     """The instances that were handed to the engine, until their outcomes are known and recorded."""
 
-    def __init__(self, retrieve: _Retrieve, stock: _StockOutcomes | None) -> None:
+    def __init__(self, retrieve: _Retrieve) -> None:
         self._retrieve = retrieve
-        self._stock = stock
         self.under_way: list[OutgoingInstance] = []
 
     def hand_over(self, instance: OutgoingInstance) -> Generator[_Pair, Any, None]:
         """Yield one instance."""
         self.under_way.append(instance)
-        if self._stock is None:
-            completed = yield Status.PENDING, instance
-        else:
-            outcome = yield from _send_decoded(instance, self._stock)
-            completed = [Completed(instance, outcome)]
+        completed = yield Status.PENDING, instance
         self._record(completed)
 
     def drain(self) -> Generator[_Pair, Any, None]:
@@ -300,24 +262,6 @@ class _Sending:
                     outcome.result.value,
                     outcome.comment,
                 )
-
-
-def _send_decoded(
-    instance: OutgoingInstance, stock: _StockOutcomes
-) -> Generator[_Pair, Any, Outcome]:
-    dataset: Dataset
-    try:
-        with instance.open_file() as stream:
-            dataset = dcmread(stream)
-    except Exception as error:  # noqa: BLE001 - pydicom raises anything on what it cannot decode
-        # The contract has no way to fail one sub-operation but a data set that cannot be sent.
-        dataset = Dataset()
-        dataset.SOPInstanceUID = instance.sop_instance_uid
-        yield Status.PENDING, dataset
-        return Outcome.failed(f"Cannot be read: {error}")
-    stock.expect(instance)
-    yield Status.PENDING, dataset
-    return stock.outcome()
 
 
 def _cancelled(retrieve: _Retrieve) -> _Pair:
@@ -401,31 +345,3 @@ def _log_end(retrieve: _Retrieve) -> None:
         retrieve.final,
         retrieve.journal.key,
     )
-
-
-class _StockOutcomes:
-    """Reads the outcomes of sub-operations off the messages of a stock association."""
-
-    def __init__(self) -> None:
-        self._instance: OutgoingInstance | None = None
-        self._status: Dataset | None = None
-
-    def expect(self, instance: OutgoingInstance) -> None:
-        """The next C-STORE response is for this instance."""
-        self._instance, self._status = instance, None
-
-    def on_message(self, event: Any) -> None:
-        """Handle ``evt.EVT_DIMSE_RECV`` of the destination association."""
-        if type(event.message).__name__ == "C_STORE_RSP":
-            self._status = event.message.command_set
-
-    def outcome(self) -> Outcome:
-        """The outcome of the instance last expected."""
-        assert self._instance is not None
-        if self._status is None:
-            return Outcome.failed("No C-STORE response from the destination")
-        return outcome_of_status(
-            int(self._status.Status),
-            str(self._status.get("ErrorComment", "")),
-            size_bytes=self._instance.data_set_size,
-        )

@@ -17,6 +17,7 @@ from pynetdicom import evt
 from pacs.dicom import storage_commitment
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES, Operation
 from pacs.dimse.errands import Errands
+from pacs.dimse.find_responses import EncodedIdentifier, FindResponses
 from pacs.dimse.handlers import close, code_of, respond, response_to, trigger
 from pacs.dimse.negotiation import VERIFICATION
 from pacs.dimse.retrieve_loop import Retrieve, RetrieveOptions
@@ -202,19 +203,26 @@ def _serve_action(assoc: Served, request: Any, context: Any) -> None:
 
 def _serve_find(assoc: Served, request: Any, context: Any) -> None:
     response = response_to(request)
-    results: Iterator[tuple[int | Dataset, Dataset | None]] = iter(())
+    encoded = FindResponses(assoc, request, context)
+    results: Iterator[tuple[int | Dataset, Dataset | EncodedIdentifier | None]] = iter(())
     try:
         # A handler that is no generator may already raise here.
         results = iter(trigger(assoc, evt.EVT_C_FIND, request, context) or ())
         for status, identifier in results:
             if assoc.peer_is_gone:
                 return
+            if isinstance(identifier, EncodedIdentifier):
+                encoded.add(code_of(status), identifier)
+                continue
+            encoded.flush()
             if code_of(status) not in _PENDING:
                 respond(assoc, response, context, status)
                 return
             respond(assoc, response, context, status, identifier)
+        encoded.flush()
     except Exception:
         LOGGER.exception("%s: the C-FIND handler failed", assoc.label)
+        encoded.flush()
         respond(
             assoc,
             response_to(request),

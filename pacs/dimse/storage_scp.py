@@ -93,14 +93,15 @@ def open_sink(archive: Archive, assoc: Any, request: Any, context_id: int) -> St
     return StoreSink(begin)
 
 
-def handle_store(event: Any, archive: Archive) -> int | Dataset:
-    """Handle ``evt.EVT_C_STORE``: Success means that the instance is durable and findable."""
+def handle_store(event: Any) -> int | Dataset:
+    """Handle ``evt.EVT_C_STORE``: Success means that the instance is durable and findable.
+
+    The data set is in the sink that the engine opened for it.
+    """
     started = time.monotonic()
     rights = rights_of(event)
-    request = event.request
-    uid = str(request.AffectedSOPInstanceUID)
-    shown = shown_uid(uid)
-    sink = _received(event, archive)
+    shown = shown_uid(str(event.request.AffectedSOPInstanceUID))
+    sink: StoreSink = event.request.received
     try:
         outcome = sink.commit()
     except PacsError as error:
@@ -116,18 +117,6 @@ def handle_store(event: Any, archive: Archive) -> int | Dataset:
         time.monotonic() - started,
     )
     return _status(outcome)
-
-
-def _received(event: Any, archive: Archive) -> StoreSink:
-    """The data set as the wire took it in; a stock AE collected it in memory."""
-    sink = getattr(event.request, "received", None)
-    if sink is None:
-        sink = open_sink(archive, event.assoc, event.request, event.request._context_id)
-        data = event.request.DataSet  # None if the command set announces none
-        sink.write(b"" if data is None else data.getbuffer())
-        sink.finish()
-    assert isinstance(sink, StoreSink)
-    return sink
 
 
 def _status(outcome: StoreOutcome) -> int | Dataset:

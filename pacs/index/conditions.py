@@ -123,10 +123,18 @@ class ConditionCompiler:
         They travel as one parameter: a UID list may be longer than the number of parameters a statement can
         have (32,766 in SQLite, 65,535 in PostgreSQL), and the text of the statement stays the same.
         """
-        if self._backend == "postgresql":
-            return column == sa.any_(sa.literal(list(values), ARRAY(column.type)))
-        each = sa.func.json_each(json.dumps(list(values))).table_valued("value")
-        return column.in_(sa.select(each.c.value))
+        return _any_of(column, sa.literal(self.values(values), self._type_of_values(column)))
+
+    def any_of_later(self, column: Expression, name: str) -> Expression:
+        """As ``any_of``, with ``values`` to be given as the parameter ``name`` when the statement is executed."""
+        return _any_of(column, sa.bindparam(name, type_=self._type_of_values(column)))
+
+    def values(self, values: Sequence[str] | Sequence[int]) -> object:
+        """Many values as one parameter."""
+        return list(values) if self._backend == "postgresql" else json.dumps(list(values))
+
+    def _type_of_values(self, column: Expression) -> sa.types.TypeEngine[Any]:
+        return ARRAY(column.type) if self._backend == "postgresql" else sa.Text()
 
     def number(self, column: Expression) -> Expression:
         """The integer that a text stands for, 0 if it is none."""
@@ -297,3 +305,10 @@ def _successor(prefix: str) -> str | None:
             return prefix[:-1] + chr(code)
         prefix = prefix[:-1]
     return None
+
+
+def _any_of(column: Expression, values: Expression) -> Expression:
+    if isinstance(values.type, ARRAY):
+        return column == sa.any_(values)
+    each = sa.func.json_each(values).table_valued("value")
+    return column.in_(sa.select(each.c.value))

@@ -26,7 +26,7 @@ from pacs.index.parent_rows import remove_empty
 from pacs.index.redo_rows import RedoRows, delete_redo
 from pacs.index.remote_ae import RemoteAEs
 from pacs.index.rewrite import rewrite
-from pacs.index.search import Search
+from pacs.index.search import Matches, Search
 from pacs.index.statistics import Statistics
 from pacs.model.instances import (
     DuplicatePolicy,
@@ -245,6 +245,10 @@ class Index:
         )
 
     # Query and retrieve
+
+    def matches(self, query: Query, at_most: int = 0) -> Matches:
+        """The matches at the query's level, a page of rows at a time; see ``Search.matches``."""
+        return self._search.matches(query, at_most)
 
     def search(self, query: Query, at_most: int = 0) -> Iterator[Mapping[str, str | None]]:
         """The matches at the query's level, a page at a time; see ``Search.search``."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,6 +28,8 @@ from pacs.model.retrieves import RetrievePlan
 #: Rows fetched at a time: what one result holds in memory, beside eight bytes for each match.
 _ROWS_IN_MEMORY = 500
 _KEYS_IN_STATEMENT = 1000
+#: The parameter of a page's statement.
+_KEYS = "keys"
 
 
 def _chain(highest: Level, lowest: Level) -> sa.FromClause:
@@ -39,6 +43,16 @@ def _chain(highest: Level, lowest: Level) -> sa.FromClause:
 _JOINED = {level: _chain(Level.PATIENT, level) for level in Level}
 
 
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """What a query has found."""
+
+    #: Of the texts of each row, in order; a row may be longer.
+    keywords: tuple[str, ...]
+    #: Of at most so many rows that they may all be in memory; each is read when it is asked for.
+    pages: Iterator[Sequence[Sequence[str | None]]]
+
+
 class Search:
     """Answers queries; safe to call from several threads."""
 
@@ -47,19 +61,31 @@ class Search:
         self._engine = engine
         self._conditions = ConditionCompiler(engine.backend)
 
-    def search(self, query: Query, at_most: int = 0) -> Iterator[Mapping[str, str | None]]:
-        """The matches at the query's level: keyword to index text, None without a value.
+    def matches(self, query: Query, at_most: int = 0) -> Matches:
+        """The matches at the query's level, a page of rows at a time.
 
-        Each record has the Attributes to return and the unique keys of the level and those above. What matches is
-        found at the first one; a match that is removed, or changed into none, before it is its turn is left out. No
-        connection is held between two of them. With ``at_most`` there is an error instead of further ones.
+        Each has the Attributes to return and the unique keys of the level and those above. What matches is found when
+        the first page is asked for; a match that is removed, or changed into none, before its page is read is left
+        out. No connection is held between two pages. With ``at_most`` there is an error instead of further ones.
 
         Raises:
-            IndexUnavailable: also while iterating.
-            LimitExceeded: there are, or were, more than ``at_most``, if that is not zero.
+            IndexUnavailable: while iterating.
+            LimitExceeded: likewise; there are, or were, more than ``at_most``, if that is not zero.
         """
-        for record, _ in self._found(query, (), at_most):
-            yield record
+        page = _Page(query, self._conditions, with_file=False)
+        return Matches(page.keywords, map(page.texts, self._pages(query, page, at_most)))
+
+    def search(self, query: Query, at_most: int = 0) -> Iterator[Mapping[str, str | None]]:
+        """As ``matches``, each as keyword to index text, None without a value.
+
+        Raises:
+            IndexUnavailable, LimitExceeded: as for ``matches``.
+        """
+        found = self.matches(query, at_most)
+        for rows in found.pages:
+            for row in rows:
+                yield dict(zip(found.keywords, row, strict=False))
+            del rows  # before there are two
 
     def search_with_file(
         self, query: Query, at_most: int = 0
@@ -67,44 +93,51 @@ class Search:
         """As ``search``, each match with the file of the instance of it that was received last.
 
         Raises:
-            IndexUnavailable, LimitExceeded: as for ``search``.
+            IndexUnavailable, LimitExceeded: as for ``matches``.
         """
-        for record, file in self._found(query, representative.columns(query.level), at_most):
-            yield record, HeaderFile(*file)
+        page = _Page(query, self._conditions, with_file=True)
+        for rows in self._pages(query, page, at_most):
+            for row, texts in zip(rows, page.texts(rows), strict=True):
+                yield dict(zip(page.keywords, texts, strict=False)), HeaderFile(*page.file(row))
 
-    def _found(
-        self, query: Query, file: Sequence[sa.ColumnElement[Any]], at_most: int
-    ) -> Iterator[tuple[Mapping[str, str | None], Sequence[Any]]]:
-        """The records, each with the values of ``file``."""
-        keys, are_all = self._keys(query, at_most)
-        page = _Page(query, file)
-        for first in range(0, len(keys), _ROWS_IN_MEMORY):
-            wanted = list(keys[first : first + _ROWS_IN_MEMORY])
-            condition = self._conditions.any_of(page.key, wanted)
-            with self._engine.read() as connection, limited(connection):
-                rows = {row[-1]: row for row in connection.execute(page.statement.where(condition))}
-            for key in wanted:
-                row = rows.pop(key, None)
-                if row is not None and page.still_matches(row):
-                    yield page.record(row), page.file(row)
+    def _pages(self, query: Query, page: _Page, at_most: int) -> Iterator[list[sa.Row[Any]]]:
+        """The rows of the matches, in the order to answer them."""
+        with self._engine.read() as connection:
+            keys, are_all = self._keys(connection, query, at_most)
+            rows = self._rows(connection, page, keys[:_ROWS_IN_MEMORY])
+        for first in range(_ROWS_IN_MEMORY, len(keys), _ROWS_IN_MEMORY):
+            yield rows
+            del rows  # before there are two
+            with self._engine.read() as connection:
+                rows = self._rows(connection, page, keys[first : first + _ROWS_IN_MEMORY])
+        yield rows
         if not are_all:
             raise LimitExceeded(f"Limit of {at_most} matches reached: narrow the query")
 
-    def _keys(self, query: Query, at_most: int) -> tuple[array[int], bool]:
+    def _rows(self, connection: sa.Connection, page: _Page, keys: array[int]) -> list[sa.Row[Any]]:
+        """The rows with these keys that still match, in that order."""
+        if not keys:
+            return []
+        with limited(connection):
+            found = connection.execute(page.statement, {_KEYS: self._conditions.values(keys)})
+            rows = {row[-1]: row for row in found}
+        return page.still_matching([rows[key] for key in keys if key in rows])
+
+    def _keys(
+        self, connection: sa.Connection, query: Query, at_most: int
+    ) -> tuple[array[int], bool]:
         """The keys of the matches, in the order to answer them, and whether there are no more than these."""
-        statement = self._select(query)
         rechecked = _rechecked(query)
         keys = array("q")
-        with self._engine.read() as connection:
-            for row in _streamed(connection, statement):
-                # Joined with what is below it, an entity comes once for each row there.
-                if keys and row[-1] == keys[-1]:
-                    continue
-                if rechecked and not _is_match(rechecked, row[:-1]):
-                    continue
-                if at_most and len(keys) == at_most:
-                    return keys, False
-                keys.append(row[-1])
+        for row in _streamed(connection, self._select(query)):
+            # Joined with what is below it, an entity comes once for each row there.
+            if keys and row[-1] == keys[-1]:
+                continue
+            if rechecked and not _is_match(rechecked, row[:-1]):
+                continue
+            if at_most and len(keys) == at_most:
+                return keys, False
+            keys.append(row[-1])
         return keys, True
 
     def plan(self, query: Query, limit: int = 0) -> RetrievePlan:
@@ -202,7 +235,7 @@ class Search:
 class _Page:
     """How the rows of some matches are read: values of the file, the Attributes to return, those asked for, the key."""
 
-    def __init__(self, query: Query, file: Sequence[sa.ColumnElement[Any]]) -> None:
+    def __init__(self, query: Query, conditions: ConditionCompiler, *, with_file: bool) -> None:
         attributes = _returned(query)
         # Of what is below the level, and of what is put together from there, one row cannot tell.
         self._checked = [
@@ -210,34 +243,64 @@ class _Page:
             for condition in query.conditions
             if condition.attribute.is_stored and condition.attribute.level <= query.level
         ]
-        checked = [condition.attribute for condition in self._checked]
-        self.key = tables.ENTITIES[query.level].c.id
-        columns = [*file, *(_column(one, query.level) for one in (*attributes, *checked)), self.key]
-        source = _JOINED[query.level]
-        self.statement = sa.select(*_numbered(columns)).select_from(
-            representative.joined(query.level, source) if file else source
-        )
-        self._first = len(file)
+        columns = (*attributes, *(condition.attribute for condition in self._checked))
+        self.statement = _page_statement(conditions, query.level, columns, with_file=with_file)
+        self._files = len(representative.columns(query.level)) if with_file else 0
+        #: Of the texts of each row, in order.
+        self.keywords = tuple(one.keyword for one in attributes)
+        self._first_checked = len(attributes) + self._files
+        #: What the database does not return as text.
         self._readers = [
-            (one.keyword, _sorted_values if _is_collected(one) else _text) for one in attributes
+            (number, _sorted_values if one.is_multi_valued else _text)
+            for number, one in enumerate(attributes)
+            if not one.is_stored
         ]
 
-    def still_matches(self, row: Sequence[Any]) -> bool:
-        """Whether the row has what was asked for: it may have been changed since its key was found."""
-        first = self._first + len(self._readers)
-        return _is_match(self._checked, row[first:-1])
+    def still_matching(self, rows: list[sa.Row[Any]]) -> list[sa.Row[Any]]:
+        """The rows that have what was asked for: they may have been changed since their keys were found."""
+        if not self._checked:
+            return rows
+        checked = slice(self._first_checked, -1)
+        return [row for row in rows if _is_match(self._checked, row[checked])]
 
-    def record(self, row: Sequence[Any]) -> Mapping[str, str | None]:
-        """Keyword to index text."""
-        values = row[self._first :]
-        return {
-            keyword: read(value)
-            for (keyword, read), value in zip(self._readers, values, strict=False)
-        }
+    def texts(self, rows: list[sa.Row[Any]]) -> Sequence[Sequence[str | None]]:
+        """The index texts of each row; behind them may be what is none of ``keywords``."""
+        if self._readers:
+            return [self._with_texts(row) for row in rows]
+        return [row[self._files :] for row in rows] if self._files else rows
 
-    def file(self, row: Sequence[Any]) -> Sequence[Any]:
+    def _with_texts(self, row: sa.Row[Any]) -> list[str | None]:
+        texts = list(row[self._files : self._first_checked])
+        for number, read in self._readers:
+            texts[number] = read(texts[number])
+        return texts
+
+    def file(self, row: sa.Row[Any]) -> Sequence[Any]:
         """The values of the file."""
-        return row[: self._first]
+        return row[: self._files]
+
+
+@lru_cache(maxsize=64)
+def _page_statement(
+    conditions: ConditionCompiler,
+    level: Level,
+    attributes: tuple[Attribute, ...],
+    *,
+    with_file: bool,
+) -> sa.Select[Any]:
+    """The rows with the keys that are given as the parameter ``_KEYS``.
+
+    Most requests ask for what others asked for: to make the statement takes longer than to find one entity with it.
+    """
+    file = representative.columns(level) if with_file else ()
+    key = tables.ENTITIES[level].c.id
+    columns = [*file, *(_column(one, level) for one in attributes), key]
+    source = _JOINED[level]
+    return (
+        sa.select(*_numbered(columns))
+        .select_from(representative.joined(level, source) if with_file else source)
+        .where(conditions.any_of_later(key, _KEYS))
+    )
 
 
 def _joined_level(query: Query) -> Level:
@@ -296,9 +359,8 @@ def _streamed(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[
     # A server-side cursor in PostgreSQL, to be closed before its connection is given back; SQLite steps
     # through its rows anyway. The time limit is for each batch of rows: what the peer does with them in
     # between is not the database's time.
-    streaming = connection.execution_options(yield_per=_ROWS_IN_MEMORY)
     with limited(connection):
-        rows = streaming.execute(statement)
+        rows = connection.execute(statement, execution_options={"yield_per": _ROWS_IN_MEMORY})
     with rows:
         while True:
             with limited(connection):
@@ -315,10 +377,6 @@ def _rechecked(query: Query) -> list[Condition]:
 
 def _is_match(conditions: Sequence[Condition], texts: Sequence[str | None]) -> bool:
     return all(condition.holds_for(text) for condition, text in zip(conditions, texts, strict=True))
-
-
-def _is_collected(attribute: Attribute) -> bool:
-    return not attribute.is_stored and attribute.is_multi_valued
 
 
 def _text(value: object) -> str | None:

@@ -46,6 +46,7 @@ NO_DATA_SET = 0x0101
 #: Any other value says that one does.
 HAS_DATA_SET = 0x0001
 _C_STORE_RQ = 0x0001
+_C_FIND_RSP = 0x8020
 
 _HEADER = struct.Struct("<HHI")
 _GROUP_LENGTH = struct.Struct("<HHII")
@@ -118,6 +119,19 @@ def encode(values: Mapping[str, CommandValue | None]) -> bytes:
     ]
     body = b"".join([encoded for _, encoded in sorted(parts)])
     return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
+
+
+def encode_match(sop_class_uid: str, message_id: int, status: int) -> bytes:
+    """The command set of a C-FIND response with an Identifier (PS3.7 9.3.2.2); all of one status are the same."""
+    return encode(
+        {
+            "AffectedSOPClassUID": sop_class_uid,
+            "CommandField": _C_FIND_RSP,
+            "MessageIDBeingRespondedTo": message_id,
+            "CommandDataSetType": HAS_DATA_SET,
+            "Status": status,
+        }
+    )
 
 
 class StoreRequests:

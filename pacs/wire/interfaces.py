@@ -79,6 +79,15 @@ class Messages(Protocol):
         """Send a message whose data set, if any, is in memory."""
         ...
 
+    @property
+    def max_fragment_bytes(self) -> int:
+        """The longest fragment that the peer takes, in bytes."""
+        ...
+
+    def send_block(self, block: memoryview) -> None:
+        """Send whole P-DATA PDUs, laid out in order."""
+        ...
+
     def confirm_store(self, request: Any, context_id: int) -> None:
         """Send the response with status Success to a C-STORE request (PS3.7 9.3.1.2)."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.presentation import build_context
 
+from pacs.dicom.query.response_writer import ResponseWriter
 from pacs.dimse import find_scp
 from pacs.model.remote_ae import Service
 from tests.factories import make_instance
@@ -525,18 +526,20 @@ def test_find_cancelled_between_responses_ends_with_fe00(
     fill_index(service.archive, 30)
     statuses: list[int] = []
     is_cancelled = threading.Event()
-    encode = find_scp.encode_response
-
     encoded = itertools.count()
 
-    def encode_after_the_cancel(*arguments: Any, **options: Any) -> Dataset:
-        if next(encoded):
-            assert is_cancelled.wait(5)
-            # A stock AE takes the C-CANCEL in with another thread.
-            time.sleep(0.1 if is_stock(service) else 0)
-        return encode(*arguments, **options)
+    def after_the_cancel(encode: Callable[..., Any]) -> Callable[..., Any]:
+        def wait_and_encode(*arguments: Any, **options: Any) -> Any:
+            if next(encoded):
+                assert is_cancelled.wait(5)
+                # A stock AE takes the C-CANCEL in with another thread.
+                time.sleep(0.1 if is_stock(service) else 0)
+            return encode(*arguments, **options)
 
-    monkeypatch.setattr(find_scp, "encode_response", encode_after_the_cancel)
+        return wait_and_encode
+
+    monkeypatch.setattr(find_scp, "encode_response", after_the_cancel(find_scp.encode_response))
+    monkeypatch.setattr(ResponseWriter, "write", after_the_cancel(ResponseWriter.write))
 
     with association(service, STUDY_ROOT_FIND) as assoc:
         answers = assoc.send_c_find(identifier("STUDY"), STUDY_ROOT_FIND, msg_id=7)

@@ -12,9 +12,8 @@ from pacs.dicom.levels import Level
 from pacs.dicom.query.identifier import Query
 from pacs.dicom.query.matching import Match, SingleValue, UidList, WildCard
 from pacs.dicom.query.ranges import Range
-from pacs.index import representative
 from pacs.index.index import Index
-from pacs.index.search import _Page
+from pacs.index.search import _KEYS, _Page
 
 
 def explain(index: Index, statement: sa.Select) -> str:
@@ -38,8 +37,9 @@ def explain(index: Index, statement: sa.Select) -> str:
 
 def page_statement(index: Index, query: Query, *, with_file: bool = False) -> sa.Select:
     """How a page of three matches is read."""
-    page = _Page(query, representative.columns(query.level) if with_file else ())
-    return page.statement.where(index._search._conditions.any_of(page.key, [1, 2, 3]))
+    conditions = index._search._conditions
+    page = _Page(query, conditions, with_file=with_file)
+    return page.statement.params({_KEYS: conditions.values([1, 2, 3])})
 
 
 def escape(text: str) -> str:

@@ -35,6 +35,10 @@ from pacs.dicom.text.character_sets import encode, has_code_extensions, response
 from pacs.dicom.text.timezones import TIMEZONE_OFFSET_FROM_UTC
 from pacs.dicom.text.values import split_values
 
+_JAPANESE_ALONE = frozenset(
+    {("ISO_IR 13",), ("ISO 2022 IR 13",), ("ISO 2022 IR 87",), ("ISO 2022 IR 159",)}
+)
+
 
 def encode_response(
     query: Query,
@@ -61,33 +65,41 @@ def encode_response(
         else:
             element = text_element(attribute.tag, attribute.vr, text)
         response[element.tag] = element
-    response[QUERY_RETRIEVE_LEVEL] = text_element(QUERY_RETRIEVE_LEVEL, "CS", query.level.name)
-    response[RETRIEVE_AE_TITLE] = text_element(RETRIEVE_AE_TITLE, "AE", retrieve_ae_title)
-    if "InstanceAvailability" in query.retrieval_keys:
-        response[INSTANCE_AVAILABILITY] = text_element(INSTANCE_AVAILABILITY, "CS", "ONLINE")
-    if query.timezone_offset:
-        response[TIMEZONE_OFFSET_FROM_UTC] = text_element(
-            TIMEZONE_OFFSET_FROM_UTC, "SH", query.timezone_offset
-        )
+    for tag, vr, text in constant_texts(query, retrieve_ae_title):
+        response[tag] = text_element(tag, vr, text)
     terms = response_terms(_texts(response), query.character_sets)
     if terms:
         response[SPECIFIC_CHARACTER_SET] = text_element(
             SPECIFIC_CHARACTER_SET, "CS", "\\".join(terms)
         )
-        if has_code_extensions(terms):
+        if has_code_extensions(terms) or terms in _JAPANESE_ALONE:
             _encode_texts(response, terms)
     return response
 
 
+def constant_texts(query: Query, retrieve_ae_title: str) -> Iterator[tuple[int, str, str]]:
+    """Tag, VR and text of what all responses to a query have in common; ASCII."""
+    yield QUERY_RETRIEVE_LEVEL, "CS", query.level.name
+    yield RETRIEVE_AE_TITLE, "AE", retrieve_ae_title
+    if "InstanceAvailability" in query.retrieval_keys:
+        yield INSTANCE_AVAILABILITY, "CS", "ONLINE"
+    if query.timezone_offset:
+        yield TIMEZONE_OFFSET_FROM_UTC, "SH", query.timezone_offset
+
+
 def _encode_texts(data_set: Dataset, terms: tuple[str, ...]) -> None:
-    """Replace texts by their bytes: pydicom's code extensions do not end where a line or value does."""
+    """Replace texts by their bytes.
+
+    pydicom's code extensions do not end where a line or value does, and in a Japanese set alone it writes Latin letters
+    as question marks.
+    """
     for element in list(data_set):
         if element.VR == "SQ":
             for item in element.value:
                 _encode_texts(item, terms)
         elif element.VR in CHARACTER_SET_VRS:
             text = "\\".join(_values(element))
-            if not text.isascii():
+            if not text.isascii() or (text and terms in _JAPANESE_ALONE):
                 value = _encoded(element.VR, text, terms)
                 data_set[element.tag] = DataElement(
                     element.tag, element.VR, value, already_converted=True
