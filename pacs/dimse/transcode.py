@@ -129,7 +129,8 @@ class _Scratch:
     """What a conversion makes: in memory while it is small, then in a file without a name."""
 
     def __init__(self, limits: Conversions) -> None:
-        self._directory, self._take_room = limits.scratch_directory, limits.take_room
+        self._directory = limits.scratch_directory
+        self._take_room = limits.take_room
         self._file: IO[bytes] = BytesIO()
         self._size = 0
 
