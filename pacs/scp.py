@@ -14,7 +14,7 @@ from pacs.dimse.ae import Options, handlers, make_ae, sink_opener
 from pacs.dimse.association_recorder import AssociationRecorder
 from pacs.dimse.commitment_delivery import CommitmentDelivery, RetryPolicy
 from pacs.dimse.remote import RemoteAEs
-from pacs.dimse.retrieve_loop import PendingCadence
+from pacs.dimse.retrieve_responses import PendingCadence
 from pacs.dimse.transcode import Conversions
 from pacs.reloading import Reloading, Running, tls_options_of
 from pacs.remotes import configured_remotes

@@ -1,9 +1,8 @@
-"""Plan a retrieve, hand out its instances, and record what became of each."""
+"""What a retrieve sends: the planned instances, looked up when it is their turn (``pacs.archive.retrieving``)."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Protocol
@@ -14,8 +13,8 @@ from pacs.archive.known_whole import KnownWhole
 from pacs.dicom.query.identifier import Query
 from pacs.errors import PacsError, StorageUnavailable
 from pacs.model.instances import StoredInstance
-from pacs.model.retrieves import RetrieveOutcome, RetrievePlan, RetrieveRequest, SubOperationRecord
-from pacs.model.sub_operations import Outcome, SubOperations
+from pacs.model.retrieves import RetrievePlan
+from pacs.model.sub_operations import Outcome
 from pacs.storage.faults import is_missing
 
 LOGGER = logging.getLogger(__name__)
@@ -23,9 +22,6 @@ LOGGER = logging.getLogger(__name__)
 #: Instances looked up in the index at a time: few at first, for the first to be on its way at once.
 _FIRST_BATCH_INSTANCES = 32
 _BATCH_INSTANCES = 256
-#: Outcomes are written to the index in batches of this many, or after this long, and at the end.
-_JOURNAL_BATCH = 256
-_JOURNAL_SECONDS = 2.0
 
 
 class Source(Protocol):
@@ -171,63 +167,3 @@ def _outgoing(archive: Archive, stored: StoredInstance) -> OutgoingInstance:
         return _outgoing(archive, found[0]) if found else None
 
     return OutgoingInstance(stored, archive.storage, look_up, archive.whole)
-
-
-class Journal:
-    """The record of one retrieve in the index.
-
-    Losing a record must not lose a transfer, nor hold it up: if the index cannot be written, the retrieve goes on, and
-    the record is written later (``pacs.index.journal_writer``).
-    """
-
-    def __init__(self, archive: Archive, request: RetrieveRequest, total: int) -> None:
-        self._writer = archive.index.journal_writer
-        self.operations = SubOperations(total)
-        self._pending: list[SubOperationRecord] = []
-        self._number = 0
-        self._written_at = time.monotonic()
-        self._is_finished = False
-        self._entry = self._writer.begin(request)
-
-    @property
-    def key(self) -> int | None:
-        """The number of the record, for ``pacs retrieve show``; None while it is not written."""
-        return self._entry.key
-
-    def add(self, instance: OutgoingInstance, outcome: Outcome) -> None:
-        """Record the outcome of one sub-operation."""
-        self.operations.add(instance.sop_instance_uid, outcome)
-        self._number += 1
-        self._pending.append(
-            SubOperationRecord(
-                number=self._number,
-                sop_class_uid=instance.sop_class_uid,
-                sop_instance_uid=instance.sop_instance_uid,
-                outcome=outcome.result,
-                status=outcome.status,
-                error_comment=outcome.comment,
-                size_bytes=outcome.size_bytes,
-                duration_seconds=outcome.duration_seconds,
-            )
-        )
-        waited = time.monotonic() - self._written_at
-        if len(self._pending) >= _JOURNAL_BATCH or waited >= _JOURNAL_SECONDS:
-            batch, self._pending = self._pending, []
-            self._written_at = time.monotonic()
-            self._writer.add(self._entry, batch)
-
-    def finish(self, status: int, comment: str = "") -> None:
-        """Record the final status; further calls are ignored."""
-        if self._is_finished:
-            return
-        self._is_finished = True
-        operations = self.operations
-        outcome = RetrieveOutcome(
-            status=status,
-            completed=operations.completed,
-            failed=operations.failed,
-            warning=operations.warning,
-            remaining=operations.remaining,
-            error_comment=comment,
-        )
-        self._writer.finish(self._entry, outcome, self._pending)

@@ -12,6 +12,7 @@ from pynetdicom import evt
 from pynetdicom.presentation import PresentationContext
 
 from pacs.archive.archive import Archive
+from pacs.archive.retrieving import Destination
 from pacs.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dicom.query.query_options import SUPPORTED, QueryOptions
 from pacs.dicom.text.timezones import LOCAL, zone_named
@@ -24,7 +25,7 @@ from pacs.dimse.find_scp import handle_find
 from pacs.dimse.negotiation import message_contexts, on_requested
 from pacs.dimse.parallel import ParallelDestination
 from pacs.dimse.remote import RemoteAEs
-from pacs.dimse.retrieve_loop import Destination, PendingCadence, RetrieveOptions
+from pacs.dimse.retrieve_responses import PendingCadence, RetrieveOptions
 from pacs.dimse.retrieve_scp import handle_get, handle_move
 from pacs.dimse.services import AcceptorServices
 from pacs.dimse.shares import Shares
@@ -169,7 +170,7 @@ def move_destination(
     is_cancelled: Callable[[], bool],
     conversions: Conversions,
 ) -> Destination:
-    """The Move Destination at an address as a C-MOVE handler yields it; see ``MoveDestination`` for the others."""
+    """The Move Destination at a ``retrieve_scp.destination_address``; see ``MoveDestination`` for the others."""
     host, port, given = address
     kwargs = dict(given)
     contexts: list[PresentationContext] = kwargs.pop("contexts", [])

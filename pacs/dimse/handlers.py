@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -15,24 +15,20 @@ from pacs.wire.interfaces import Served
 _PENDING = (0xFF00, 0xFF01)
 
 
-def trigger(
-    assoc: Served,
-    event: Any,
-    request: Any,
-    context: Any,
-    on_cancel: Callable[[], None] = lambda: None,
-) -> Any:
-    """Call the handler of a request that can be cancelled; ``on_cancel`` is called when it learns of that."""
-
-    def is_cancelled(message_id: int) -> bool:
-        assoc.poll_peer()
-        if assoc.dimse.cancel_req.pop(message_id, None) is None:
-            return False
-        on_cancel()
-        return True
-
-    attributes = {"request": request, "context": context.as_tuple, "_is_cancelled": is_cancelled}
+def trigger(assoc: Served, event: Any, request: Any, context: Any) -> Any:
+    """Call the handler of a request that can be cancelled."""
+    attributes = {
+        "request": request,
+        "context": context.as_tuple,
+        "_is_cancelled": partial(is_cancelled, assoc),
+    }
     return assoc.trigger(event, attributes)
+
+
+def is_cancelled(assoc: Served, message_id: int) -> bool:
+    """Whether the peer has cancelled an operation; true once."""
+    assoc.poll_peer()
+    return assoc.dimse.cancel_req.pop(message_id, None) is not None
 
 
 def response_to(request: Any) -> Any:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from contextlib import closing
 
 from pacs.archive.archive import Archive
-from pacs.archive.retrieve import Completed, Journal, OutgoingInstance, outgoing
+from pacs.archive.retrieve import Completed, outgoing
+from pacs.archive.retrieving import Destination, Ending, How, Journal, Retrieving
 from pacs.archive.retry import Retry
 from pacs.dimse.ae import Options, make_ae, move_destination
 from pacs.dimse.remote import RemoteAEs
-from pacs.dimse.retrieve_loop import Destination
 from pacs.dimse.retrieve_scp import destination_address
-from pacs.dimse.status import Status, concluding_status
-from pacs.errors import DestinationUnreachable, InvalidSetting
-from pacs.model.sub_operations import Outcome
+from pacs.dimse.status import Status, conclusion_of
+from pacs.errors import InvalidSetting
+from pacs.model.sub_operations import SubOperations
 
 #: Priority (0000,0700): there is no request that says another.
 _MEDIUM = 0x0000
@@ -37,8 +37,6 @@ class RetrySCU:
             raise InvalidSetting(
                 f"Move Destination {title} is not known any more; see: pacs ae add"
             )
-        self._archive = archive
-        self._plan = retry.plan
         self._destination: Destination = move_destination(
             make_ae(options),
             destination_address(remotes, remote, retry.plan),
@@ -49,12 +47,25 @@ class RetrySCU:
             is_cancelled=lambda: False,
             conversions=options.conversions,
         )
-        self.journal = Journal(archive, retry.request(options.ae_title), len(retry.plan.keys))
-        self.status: int = Status.CANCEL
-        self.comment = "Interrupted"
+        self._retrieving = Retrieving(
+            Journal(archive, retry.request(options.ae_title), len(retry.plan.keys)),
+            outgoing(archive, retry.plan),
+            self._destination,
+            _conclusion_of,
+        )
+        #: SOP Instance UID and reason.
         self.failures: list[tuple[str, str]] = []
         self.size_bytes = 0
-        self._under_way: list[OutgoingInstance] = []
+
+    @property
+    def journal(self) -> Journal:
+        """Its record."""
+        return self._retrieving.journal
+
+    @property
+    def status(self) -> int:
+        """The status that is recorded."""
+        return self._retrieving.status
 
     def run(self) -> Iterator[int]:
         """Send, and yield how many sub-operations are done.
@@ -62,32 +73,26 @@ class RetrySCU:
         Raises:
             IndexUnavailable: the instances cannot be looked up; what was sent is recorded.
         """
-        instances = outgoing(self._archive, self._plan)
+        operations = self._retrieving.operations
         try:
-            try:
-                for instance in instances:
-                    self._under_way.append(instance)
-                    yield self._add(self._destination.submit(instance))
-                while self._under_way and (completed := self._destination.drain()):
-                    yield self._add(completed)
-            except DestinationUnreachable as error:
-                lost = Outcome.failed(error.message)
-                rest = chain(list(self._under_way), instances)
-                self._add([Completed(one, lost) for one in rest])
-            self.journal.operations.fail_remaining()
-            status, self.comment = concluding_status(self.journal.operations)
-            self.status = int(status)
+            with closing(self._retrieving.run()) as steps:
+                for completed in steps:
+                    self._note(completed)
+                    yield operations.total - operations.remaining
         finally:
             self._destination.close()
-            self.journal.finish(self.status, self.comment)
+        ending = self._retrieving.ending
+        if ending is not None and ending.how is How.CUT_SHORT and ending.error is not None:
+            raise ending.error
 
-    def _add(self, completed: Sequence[Completed]) -> int:
+    def _note(self, completed: Sequence[Completed]) -> None:
         for instance, outcome in completed:
-            if instance in self._under_way:
-                self._under_way.remove(instance)
-            self.journal.add(instance, outcome)
             self.size_bytes += outcome.size_bytes
             if outcome.comment:
                 self.failures.append((instance.sop_instance_uid, outcome.comment))
-        operations = self.journal.operations
-        return operations.total - operations.remaining
+
+
+def _conclusion_of(ending: Ending, operations: SubOperations) -> tuple[int, str]:
+    if ending.how is How.ABANDONED:
+        return Status.CANCEL, "Interrupted"
+    return conclusion_of(ending, operations)

@@ -1,6 +1,6 @@
 """The service loops: a request, the handler bound to its event, the responses (PS3.7 9.1, 10.1).
 
-Handlers follow pynetdicom's documented contract; ``retrieve`` says how those of C-MOVE and C-GET differ.
+Handlers follow pynetdicom's documented contract; ``retrieve_responses`` says how those of C-MOVE and C-GET differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pacs.dimse.errands import Errands
 from pacs.dimse.find_responses import EncodedIdentifier, FindResponses
 from pacs.dimse.handlers import close, code_of, respond, response_to, trigger
 from pacs.dimse.negotiation import VERIFICATION
-from pacs.dimse.retrieve_loop import Retrieve, RetrieveOptions
+from pacs.dimse.retrieve_responses import Retrieve, RetrieveOptions
 from pacs.dimse.status import Status, status_dataset
 from pacs.model.associations import AssociationEnding
 from pacs.wire.dimse import UnknownOperation
@@ -87,9 +87,7 @@ class AcceptorServices:
         if event is None:
             _LOOPS[type(request)](self._assoc, request, context)
         else:
-            Retrieve(self._assoc, request, context, event, self._retrieving).run(
-                with_destination=event is evt.EVT_C_MOVE
-            )
+            Retrieve(self._assoc, request, context, event, self._retrieving).run()
 
     def step(self) -> bool:
         """Do a piece of an errand; False if there is nothing to do now."""

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from pacs import errors
+from pacs.archive.retrieving import Ending, How
 from pacs.dicom.error_comment import MAX_COMMENT_CHARACTERS
 from pacs.foreign_text import visible
 from pacs.model.sub_operations import SubOperations
@@ -57,6 +58,16 @@ class Status(IntEnum):
     DUPLICATE_SOP_INSTANCE = 0xC011
     #: Warning, PS3.4 B.2.3: what was sent is not what is stored.
     ELEMENTS_DISCARDED = 0xB006
+
+
+#: The one sub-operation has failed: there is no SOP Instance to send (PS3.4 Y.4.1.3).
+NOT_CREATED = (
+    Status.FRAMES_NOT_FOUND,
+    Status.UNABLE_TO_CREATE_INSTANCE,
+    Status.UNABLE_TO_EXTRACT_FRAMES,
+    Status.NOT_TIME_BASED,
+    Status.INVALID_REQUEST,
+)
 
 
 class DimseService(Enum):
@@ -148,6 +159,36 @@ def concluding_status(operations: SubOperations) -> tuple[Status, str]:
     if failed or warning:
         return Status.WARNING_SUB_OPERATIONS, f"{failed} failed, {warning} warned, of {total}"
     return Status.SUCCESS, ""
+
+
+def conclusion_of(ending: Ending, operations: SubOperations) -> tuple[Status, str]:
+    """Status and comment to record for a retrieve that ended so."""
+    error = ending.error
+    message = error.message if isinstance(error, errors.PacsError) else ""
+    match ending.how:
+        case How.COMPLETE:
+            return concluding_status(operations)
+        case How.CANCELLED:
+            return Status.CANCEL, "Cancelled by the requester"
+        case How.CUT_SHORT:
+            # Not 0xA701: the matches were calculated. Those that are left have failed, with UIDs nobody learned.
+            return concluding_status(operations)[0], message
+        case How.UNREACHABLE:
+            return Status.UNABLE_TO_PERFORM_SUB_OPERATIONS, message
+        case How.ABANDONED:
+            return Status.UNABLE_TO_PROCESS, "The requester went away"
+        case How.BROKEN:
+            return Status.UNABLE_TO_PROCESS, message or "Processing failure"
+
+
+def concluding_elements(ending: Ending, operations: SubOperations) -> Dataset:
+    """The status elements of the final response to it."""
+    status, comment = conclusion_of(ending, operations)
+    if ending.how is How.CANCELLED:
+        return status_dataset(status)
+    if isinstance(ending.error, errors.PacsError):
+        comment = ending.error.comment
+    return status_dataset(status, comment)
 
 
 def failed_list(uids: Sequence[str]) -> Dataset | None:

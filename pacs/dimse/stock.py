@@ -13,7 +13,7 @@ engine (``pacs.wire``, ``pacs.dimse.ae``) does each of these otherwise.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from pydicom import dcmread
@@ -23,6 +23,7 @@ from pynetdicom.presentation import build_context
 
 from pacs.archive.archive import Archive
 from pacs.archive.retrieve import Completed, OutgoingInstance
+from pacs.archive.retrieving import How
 from pacs.dimse.access import AccessPolicy
 from pacs.dimse.ae import Options, find_arguments, shares_of
 from pacs.dimse.commitment_delivery import CommitmentDelivery
@@ -32,9 +33,9 @@ from pacs.dimse.find_responses import EncodedIdentifier
 from pacs.dimse.find_scp import handle_find
 from pacs.dimse.negotiation import VERIFICATION, admit
 from pacs.dimse.remote import RemoteAEs
-from pacs.dimse.retrieve_scp import NOWHERE, handle_get, handle_move
+from pacs.dimse.retrieve_scp import Accepted, Address, Refused, handle_get, handle_move
 from pacs.dimse.shares import Shares
-from pacs.dimse.status import Status
+from pacs.dimse.status import Status, concluding_elements, failed_list
 from pacs.dimse.storage_scp import handle_store, open_sink
 from pacs.dimse.storage_scu import MAX_CONTEXTS, outcome_of_status
 from pacs.dimse.verification_scp import handle_echo
@@ -119,38 +120,52 @@ def _handle_move(
     event: Any, archive: Archive, remotes: RemoteAEs, limit: int
 ) -> Generator[Any, None, None]:
     _is_whole(event)
-    outcomes = _Outcomes()
-    handler = handle_move(event, archive, remotes, limit)
-    address = next(handler)
-    if None in address:
-        yield address
+    asked = handle_move(event, archive, remotes, limit)
+    if isinstance(asked, Refused):
+        if asked.status.Status == Status.MOVE_DESTINATION_UNKNOWN:
+            yield None, None
+            return
+        yield _refused_address(event, remotes)
+        yield from _refuse(asked)
         return
-    yield (_refused_address(event, remotes) if address == NOWHERE else _one(address, outcomes))
-    yield from _carry_out(handler, outcomes)
+    destination = _HandedOver()
+    yield _one_association(asked.address, destination)
+    yield from _carry_out(event, asked, destination)
 
 
 def _handle_get(event: Any, archive: Archive, limit: int) -> Generator[Any, None, None]:
     _is_whole(event)
-    outcomes = _Outcomes()
-    event.assoc.bind(evt.EVT_DIMSE_RECV, outcomes.on_message)
+    asked = handle_get(event, archive, limit)
+    if isinstance(asked, Refused):
+        yield from _refuse(asked)
+        return
+    destination = _HandedOver()
+    event.assoc.bind(evt.EVT_DIMSE_RECV, destination.on_message)
     try:
-        yield from _carry_out(handle_get(event, archive, limit), outcomes)
+        yield from _carry_out(event, asked, destination)
     finally:
-        event.assoc.unbind(evt.EVT_DIMSE_RECV, outcomes.on_message)
+        event.assoc.unbind(evt.EVT_DIMSE_RECV, destination.on_message)
 
 
-def _one(address: Any, outcomes: _Outcomes) -> Any:
+def _refuse(refused: Refused) -> Iterator[Any]:
+    # There is no final response without a sub-operation that was announced.
+    yield 1
+    yield refused.status, failed_list(refused.failed_uids)
+
+
+def _one_association(address: Address | None, destination: _HandedOver) -> Address:
     """The address for the one association that pynetdicom opens, which has room for 128 contexts."""
+    assert address is not None
     host, port, given = address
     kwargs = dict(given)
     del kwargs["parallel_associations"]
-    kwargs["evt_handlers"] = [(evt.EVT_DIMSE_RECV, outcomes.on_message)]
+    kwargs["evt_handlers"] = [(evt.EVT_DIMSE_RECV, destination.on_message)]
     if "contexts" in kwargs:
         kwargs["contexts"] = kwargs["contexts"][:MAX_CONTEXTS]
     return host, port, kwargs
 
 
-def _refused_address(event: Any, remotes: RemoteAEs) -> Any:
+def _refused_address(event: Any, remotes: RemoteAEs) -> Address:
     # pynetdicom associates before it asks for the status, and cannot without a context.
     kwargs: dict[str, Any] = {"contexts": [build_context(VERIFICATION)]}
     remote = remotes.get(str(event.request.MoveDestination or "").strip())
@@ -158,74 +173,99 @@ def _refused_address(event: Any, remotes: RemoteAEs) -> Any:
         with suppress(PacsError):  # what TLS needs is not there: that may be why
             kwargs["tls_args"] = remotes.tls_args(remote)
             return remote.host, remote.port, kwargs
-    return *NOWHERE, kwargs
+    return "0.0.0.0", 0, kwargs  # noqa: S104 - nobody connects to it
 
 
 def _carry_out(
-    handler: Generator[Any, Any, None], outcomes: _Outcomes
+    event: Any, accepted: Accepted, destination: _HandedOver
 ) -> Generator[Any, None, None]:
+    total = accepted.journal.operations.total
+    # When the requester has gone, pynetdicom does not come back.
+    retrieving = accepted.retrieving(
+        destination, is_cancelled=lambda: event.is_cancelled, is_abandoned=lambda: False
+    )
     try:
-        total = next(handler)
         if not total:
             # pynetdicom answers by itself and does not come back for more.
-            for _ in handler:
+            for _ in retrieving.run():
                 pass
+            yield 0
+            return
         yield total
-        completed: list[Completed] = []
-        while True:
-            try:
-                status, payload = handler.send(completed or None)
-            except StopIteration:
-                return
-            if not isinstance(payload, OutgoingInstance):
-                yield status, payload
-                continue
-            outcome = yield from _send(payload, outcomes)
-            completed = [Completed(payload, outcome)]
+        with closing(retrieving.run()) as steps:
+            for completed in steps:
+                accepted.log_step(retrieving, completed)
+                yield from destination.send()
     finally:
-        handler.close()
+        retrieving.finish()
+        accepted.log_end(retrieving)
+    assert retrieving.ending is not None
+    if retrieving.ending.how is not How.COMPLETE or destination.count < total:
+        # pynetdicom counts what it has sent: without this, what it never saw would not have failed.
+        operations = retrieving.operations
+        status = concluding_elements(retrieving.ending, operations)
+        yield status, failed_list(operations.failed_uids)
 
 
-def _send(instance: OutgoingInstance, outcomes: _Outcomes) -> Generator[_Pair, None, Outcome]:
-    """Have pynetdicom send one instance."""
-    dataset: Dataset
-    try:
-        with instance.open_file() as stream:
-            dataset = dcmread(stream)
-    except Exception as error:  # noqa: BLE001 - pydicom raises anything on what it cannot decode
-        # The contract has no way to fail one sub-operation but a data set that cannot be sent.
-        dataset = Dataset()
-        dataset.SOPInstanceUID = instance.sop_instance_uid
-        yield Status.PENDING, dataset
-        return Outcome.failed(f"Cannot be read: {error}")
-    outcomes.expect(instance)
-    yield Status.PENDING, dataset
-    return outcomes.outcome()
-
-
-class _Outcomes:
-    """Reads the outcomes of sub-operations off the messages that pass by on the destination association."""
+class _HandedOver:
+    """A destination whose instances pynetdicom sends, one after the other; it reads what became of them."""
 
     def __init__(self) -> None:
+        #: How many were handed over.
+        self.count = 0
         self._instance: OutgoingInstance | None = None
         self._status: Dataset | None = None
+        self._completed: list[Completed] = []
 
-    def expect(self, instance: OutgoingInstance) -> None:
-        """The next C-STORE response is for this instance."""
-        self._instance, self._status = instance, None
+    def submit(self, instance: OutgoingInstance) -> list[Completed]:
+        """Take the instance for the next ``send``; return the one before."""
+        completed = self.drain()
+        self._instance = instance
+        self.count += 1
+        return completed
+
+    def drain(self) -> list[Completed]:
+        """What was sent."""
+        completed, self._completed = self._completed, []
+        return completed
+
+    def withdraw(self) -> None:
+        """What was taken is sent."""
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+    def send(self) -> Generator[_Pair, None, None]:
+        """Have pynetdicom send what was taken, if there is any."""
+        instance, self._instance = self._instance, None
+        if instance is None:
+            return
+        dataset: Dataset
+        try:
+            with instance.open_file() as stream:
+                dataset = dcmread(stream)
+        except Exception as error:  # noqa: BLE001 - pydicom raises anything on what it cannot decode
+            # The contract has no way to fail one sub-operation but a data set that cannot be sent.
+            dataset = Dataset()
+            dataset.SOPInstanceUID = instance.sop_instance_uid
+            yield Status.PENDING, dataset
+            outcome = Outcome.failed(f"Cannot be read: {error}")
+        else:
+            self._status = None
+            yield Status.PENDING, dataset
+            outcome = self._outcome(instance)
+        self._completed.append(Completed(instance, outcome))
 
     def on_message(self, event: Any) -> None:
         """Handle ``evt.EVT_DIMSE_RECV`` of the destination association."""
         if type(event.message).__name__ == "C_STORE_RSP":
             self._status = event.message.command_set
 
-    def outcome(self) -> Outcome:
-        """The outcome of the instance last expected."""
-        assert self._instance is not None
+    def _outcome(self, instance: OutgoingInstance) -> Outcome:
         if self._status is None:
             return Outcome.failed("No C-STORE response from the destination")
         return outcome_of_status(
             int(self._status.Status),
             str(self._status.get("ErrorComment", "")),
-            size_bytes=self._instance.data_set_size,
+            size_bytes=instance.data_set_size,
         )

@@ -7,7 +7,7 @@ import logging
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
-from pacs.archive.retrieve import Journal
+from pacs.archive.retrieving import Journal
 from pacs.conformance.wire import pdu as pdus
 from pacs.conformance.wire.association import Association, proposed_contexts
 from pacs.conformance.wire.message import CommandField, request

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 
-from pacs.archive.retrieve import Completed
+from pacs.archive.retrieving import Journal
+from pacs.dimse.access import Rights
 from pacs.dimse.ae import Options, make_ae
+from pacs.dimse.retrieve_scp import Accepted, Refused
+from pacs.dimse.status import DimseService, status_dataset
 from pacs.errors import StorageUnavailable
+from pacs.model.retrieves import RetrieveOutcome, SubOperationRecord
+from pacs.model.sub_operations import SubOperations
 from pacs.wire.ae import EngineAE
 from tests.peers import (
     PATIENT_ROOT_GET,
@@ -58,10 +63,42 @@ def _ask(event: Any, handler: Handler, model: str) -> list[Response]:
         return responses(assoc.send_c_get(identifier("STUDY"), model))
 
 
+class _Records:
+    """In place of an archive: what is recorded of retrieves."""
+
+    key = None
+
+    def __init__(self) -> None:
+        self.index = self.journal_writer = self
+        self.outcomes: list[SubOperationRecord] = []
+        self.ending: RetrieveOutcome | None = None
+
+    def begin(self, _request: Any) -> _Records:
+        return self
+
+    def finish(
+        self, _entry: Any, outcome: RetrieveOutcome, batch: list[SubOperationRecord]
+    ) -> None:
+        self.ending = outcome
+        self.outcomes += batch
+
+
+def _accepted(records: _Records, total: int, instances: Iterator[Any]) -> Accepted:
+    archive: Any = records
+    request: Any = None
+    return Accepted(
+        rights=Rights("TESTSCU", "127.0.0.1"),
+        service=DimseService.GET,
+        title="",
+        address=None,
+        journal=Journal(archive, request, total),
+        instances=instances,
+    )
+
+
 def test_counters_over_65535_saturate() -> None:
-    def handler(_event: Any) -> Iterator[Any]:
-        yield 70_000
-        yield 0xFE00, None
+    def handler(_event: Any) -> Refused:
+        return Refused(status_dataset(0xFE00), SubOperations(70_000))
 
     [final] = _ask(evt.EVT_C_GET, handler, STUDY_ROOT_GET)
 
@@ -69,9 +106,9 @@ def test_counters_over_65535_saturate() -> None:
     assert final.counts == (65_535, 0, 0, 0)
 
 
-def test_handler_that_yields_fewer_than_announced_ends_in_failure() -> None:
-    def handler(_event: Any) -> Iterator[Any]:
-        yield 3
+def test_retrieve_of_fewer_than_were_planned_ends_in_failure() -> None:
+    def handler(_event: Any) -> Accepted:
+        return _accepted(_Records(), 3, iter(()))
 
     [final] = _ask(evt.EVT_C_GET, handler, PATIENT_ROOT_GET)
 
@@ -79,24 +116,48 @@ def test_handler_that_yields_fewer_than_announced_ends_in_failure() -> None:
     assert final.counts == (None, 0, 3, 0)
 
 
-@pytest.mark.parametrize(
-    ("event", "model", "first"),
-    [
-        (evt.EVT_C_FIND, STUDY_ROOT_FIND, []),
-        (evt.EVT_C_GET, STUDY_ROOT_GET, [2]),
-        (evt.EVT_C_GET, STUDY_ROOT_GET, []),
-        (evt.EVT_C_MOVE, STUDY_ROOT_MOVE, [("127.0.0.1", 9), 2]),
-        (evt.EVT_C_MOVE, STUDY_ROOT_MOVE, []),
-    ],
-)
-def test_handler_that_raises_is_unable_to_process_without_its_words(
-    event: Any, model: str, first: list[Any], caplog: pytest.LogCaptureFixture
+def test_find_handler_that_raises_is_unable_to_process_without_its_words(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def handler(_event: Any) -> Iterator[Any]:
-        yield from first
+        yield from ()
         raise RuntimeError("secret of the implementation")
 
+    [final] = _ask(evt.EVT_C_FIND, handler, STUDY_ROOT_FIND)
+
+    assert final.status == 0xC000
+    assert final.comment == "Processing failure"
+    wait_until(lambda: "secret of the implementation" in caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("event", "model", "parameters"),
+    [
+        (evt.EVT_C_GET, STUDY_ROOT_GET, {}),
+        (
+            evt.EVT_C_MOVE,
+            STUDY_ROOT_MOVE,
+            {"title": "DEST", "address": ("127.0.0.1", 9, {"ae_title": "DEST"})},
+        ),
+    ],
+)
+def test_retrieve_that_raises_on_its_way_is_unable_to_process_and_recorded(
+    event: Any, model: str, parameters: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    records = _Records()
+
+    def instances() -> Iterator[Any]:
+        yield from ()
+        raise RuntimeError("secret of the implementation")
+
+    def handler(_event: Any) -> Accepted:
+        return replace(_accepted(records, 2, instances()), **parameters)
+
     [final] = _ask(event, handler, model)
+
+    assert records.ending is not None
+    assert (records.ending.status, records.ending.remaining) == (0xC000, 2)
+    assert records.ending.error_comment == "Processing failure"
 
     assert final.status & 0xF000 == 0xC000
     assert final.comment == "Processing failure"
@@ -130,8 +191,7 @@ def test_echo_handler_that_returns_no_status_is_unable_to_process(answer: object
 
 
 def test_handler_that_raises_a_domain_error_is_unable_to_process_with_the_reason() -> None:
-    def handler(_event: Any) -> Iterator[Any]:
-        yield 1
+    def handler(_event: Any) -> Accepted:
         raise StorageUnavailable("The tape robot is on fire")
 
     [final] = _ask(evt.EVT_C_GET, handler, STUDY_ROOT_GET)
@@ -152,14 +212,13 @@ def test_echo_handler_that_raises_is_unable_to_process() -> None:
         assert assoc.send_c_echo().Status == 0xC000
 
 
-def test_failure_yielded_by_the_handler_is_sent_as_it_is() -> None:
-    def handler(_event: Any) -> Iterator[Any]:
+def test_failure_that_the_handler_returns_is_sent_as_it_is() -> None:
+    def handler(_event: Any) -> Refused:
         status = Dataset()
         status.Status = 0xA900
         status.ErrorComment = "no"
         status.OffendingElement = [0x00100010, 0x00100020]
-        yield 1
-        yield status, None
+        return Refused(status, SubOperations(1))
 
     [final] = _ask(evt.EVT_C_GET, handler, STUDY_ROOT_GET)
 
@@ -189,22 +248,41 @@ def test_find_generator_is_closed_when_the_peer_goes(ending: str) -> None:
     assert closed == [True]
 
 
-def test_outcome_reaches_the_handler_as_the_value_of_its_yield() -> None:
+@pytest.mark.parametrize(
+    ("event", "model"), [(evt.EVT_C_GET, STUDY_ROOT_GET), (evt.EVT_C_MOVE, STUDY_ROOT_MOVE)]
+)
+def test_retrieve_handler_of_pynetdicoms_contract_is_answered_and_the_log_says_what_to_do(
+    event: Any, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handler(_event: Any) -> Iterator[Any]:
+        yield 0
+
+    [final] = _ask(event, handler, model)
+
+    assert (final.status, final.comment) == (0xC000, "Processing failure")
+    wait_until(
+        lambda: "pynetdicom's contract holds on its own AE (pacs.dimse.stock)" in caplog.text
+    )
+
+
+def test_responses_and_record_count_the_same() -> None:
     # Nothing can be sent to this requester, which proposed no storage context.
-    seen: list[Completed] = []
+    records = _Records()
 
     class _Instance:
         sop_class_uid, sop_instance_uid = "1.2.840.10008.5.1.4.1.1.2", "1.2.3"
         transfer_syntax_uid, data_set_size = "1.2.840.10008.1.2.1", 0
 
-    def handler(_event: Any) -> Iterator[Any]:
-        yield 1
-        seen.extend((yield 0xFF00, _Instance()))
+    def handler(_event: Any) -> Accepted:
+        return _accepted(records, 1, iter([_Instance()]))
 
     pending, final = _ask(evt.EVT_C_GET, handler, STUDY_ROOT_GET)
 
     assert pending.counts == (1, 0, 0, 0)
     assert final.status == 0xA702
+    assert final.counts[1:] == (0, 1, 0)
     assert final.failed_uids == ["1.2.3"]
-    assert [one.instance.sop_instance_uid for one in seen] == ["1.2.3"]
-    assert "no presentation context" in seen[0].outcome.comment
+    assert [one.sop_instance_uid for one in records.outcomes] == ["1.2.3"]
+    assert "no presentation context" in records.outcomes[0].error_comment
+    assert records.ending is not None
+    assert (records.ending.status, records.ending.failed) == (0xA702, 1)

@@ -22,6 +22,9 @@ from pacs.dimse.ae import Options, handlers, make_ae, sink_opener
 from pacs.dimse.commitment_delivery import CommitmentDelivery
 from pacs.dimse.negotiation import message_contexts, storage_contexts
 from pacs.dimse.remote import RemoteAEs
+from pacs.dimse.retrieve_scp import Refused
+from pacs.dimse.status import status_dataset
+from pacs.model.sub_operations import SubOperations
 from pacs.remotes import configured_remotes
 from pacs.server import open_archive
 from pacs.wire.ae import EngineRequestHandler, EngineServer
@@ -168,11 +171,9 @@ class Recorder:
                 return
             yield 0xFF00, identifier("STUDY", PatientID=f"P-{number}")
 
-    def _on_retrieve(self, event: Any) -> Iterator[Any]:
+    def _on_retrieve(self, event: Any) -> Refused:
         self.seen.append(("retrieve", event.request.MessageID))
-        if type(event.request).__name__ == "C_MOVE":
-            yield ("127.0.0.1", 9)
-        yield 0
+        return Refused(status_dataset(0x0000), SubOperations(0))
 
 
 def _let_in(event: Any) -> None:

@@ -22,7 +22,8 @@ from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 
-from pacs.dimse.retrieve_loop import Destination, RetrieveOptions
+from pacs.archive.retrieving import Destination
+from pacs.dimse.retrieve_responses import RetrieveOptions
 from pacs.dimse.services import AcceptorServices
 from pacs.wire.ae import EngineAE, EngineRequestHandler, EngineServer
 from tests.wire.pynetdicom_table import reason_to_deselect

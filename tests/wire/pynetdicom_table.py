@@ -53,9 +53,7 @@ APPLIED = {
 }
 
 _CODES = "a handler that fails is answered C000 with an Error Comment; stock has a code for each way of failing"
-_STREAMED = (
-    "the engine's C-GET and C-MOVE loops send stored instances; stock handlers yield data sets"
-)
+_STREAMED = "the engine's C-GET and C-MOVE handlers return what is to be retrieved; stock handlers yield data sets"
 _OTHER_SOP_CLASS = (
     "an operation that the SOP Class has not is answered 0211; stock aborts or has a service for it"
 )
