@@ -8,6 +8,7 @@ import signal
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.acceptance.processes import Processes, Serving, wait_until_listening
@@ -22,9 +23,9 @@ remote_aes = [{remotes}]
 """
 
 
-def _install(authority: Authority, name: str, directory: Path) -> None:
+def _install(authority: Authority, name: str, directory: Path, *, days: int = 1) -> None:
     """Put a certificate where the settings say."""
-    made = authority.issue(name)
+    made = authority.issue(name, days=days)
     shutil.copy(made.certificate, directory / "pacs.pem")
     shutil.copy(made.key, directory / "pacs.key")
 
@@ -72,10 +73,13 @@ def test_hangup_reloads_what_is_good_and_keeps_what_is_in_force_else(
     (cwd / "pacs.pem").write_text("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
     serving.process.send_signal(signal.SIGHUP)
     wait_until(lambda: _said(serving, "not reloaded"))
+    _install(authority, "expired", cwd, days=-1)
+    serving.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(_said(serving, "not reloaded")) == 2)
     kept = _shown(serving, authority)
     config.write_text('remote_aes = ["nonsense"]\n', "utf-8")
     serving.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: len(_said(serving, "not reloaded")) == 2)
+    wait_until(lambda: len(_said(serving, "not reloaded")) == 3)
     bad = _said(serving, "not reloaded")
 
     assert (first, kept, _shown(serving, authority)) == ("first", "second", "second")
@@ -88,7 +92,10 @@ def test_hangup_reloads_what_is_good_and_keeps_what_is_in_force_else(
     ]
     assert _said(serving, "ae_title") == ["ae_title has changed, which needs a restart"]
     assert bad[0].startswith("not reloaded, nothing is changed: tls_")
-    assert bad[1].startswith("not reloaded, nothing is changed: remote_aes: expected")
+    assert bad[1].startswith(
+        "not reloaded, nothing is changed: tls_certificate: peers would refuse"
+    )
+    assert bad[2].startswith("not reloaded, nothing is changed: remote_aes: expected")
     assert serving.stop() == 0
 
 
@@ -109,7 +116,12 @@ def test_remote_ae_that_is_reloaded_may_be_moved_to(processes: Processes) -> Non
     serving.process.send_signal(signal.SIGHUP)
     wait_until(lambda: _said(serving, "reloaded: "))
     wait_until(is_known)
+    in_each = [is_known(), is_known()]
+    for worker in psutil.Process(serving.process.pid).children():
+        worker.kill()
+    wait_until(lambda: serving.log.count("serves again") == 2)
 
     assert not before
+    assert in_each == [True, True]
     assert [is_known(), is_known()] == [True, True]
     assert serving.stop() == 0

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -408,6 +409,56 @@ def test_the_command_ends_with_traces_and_a_report(tmp_path: Path) -> None:
         "association-0001.txt": 0o600,
         "association-0001.json": 0o600,
     }
+
+
+def _request_of(calling: bytes, version: bytes) -> bytes:
+    """An A-ASSOCIATE-RQ for Verification (PS3.8 9.3.2) with these AE title and Implementation Version Name."""
+
+    def item(kind: int, content: bytes) -> bytes:
+        return struct.pack(">BxH", kind, len(content)) + content
+
+    context = struct.pack(">Bxxx", 1) + item(0x30, VERIFICATION.encode())
+    user = item(0x51, struct.pack(">L", 16_384)) + item(0x52, b"1.2.3") + item(0x55, version)
+    items = (
+        item(0x10, b"1.2.840.10008.3.1.1.1")
+        + item(0x20, context + item(0x40, b"1.2.840.10008.1.2"))
+        + item(0x50, user)
+    )
+    body = struct.pack(">Hxx16s16s32x", 1, b"SCP".ljust(16), calling.ljust(16)) + items
+    return struct.pack(">BxL", 1, len(body)) + body
+
+
+def test_what_a_peer_sent_is_printed_and_traced_without_its_escape_sequences(
+    tmp_path: Path,
+) -> None:
+    """And nobody else reads it, though files of these names were there, open to all, or lead elsewhere."""
+    tmp_path.chmod(0o755)
+    text, document = tmp_path / "association-0001.txt", tmp_path / "association-0001.json"
+    text.write_text("of an earlier run")
+    text.chmod(0o644)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("kept")
+    document.symlink_to(elsewhere)
+    options = "--host 127.0.0.1 --port 0 --associations 1"
+    command = ["-m", "pacs", "conformance", "scu", *options.split(), "--trace-dir", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        ready = re.search(r"127\.0\.0\.1:(\d+), ", running.stderr.readline())
+        assert ready is not None
+        with socket.create_connection(("127.0.0.1", int(ready[1])), timeout=_SECONDS) as sock:
+            sock.sendall(_request_of(b"A\x1b[2J", b"V\x1b[2J"))
+            assert sock.recv(1) == b"\x02"
+        printed = "".join(running.communicate(timeout=_SECONDS))
+
+    traced = text.read_text("utf-8")
+    assert r"A\x1b[2J" in printed
+    assert r"A\x1b[2J" in traced
+    assert r"V\x1b[2J" in traced
+    assert "\x1b" not in printed + traced
+    assert stat.S_IMODE(text.stat().st_mode) == 0o600
+    assert elsewhere.read_text() == "kept"
 
 
 def test_control_changes_the_rules_from_the_command_line() -> None:
