@@ -32,7 +32,7 @@ def registered_remotes(settings: Settings) -> list[RemoteAE]:
     from pacs.server import open_archive  # noqa: PLC0415 - there is something to migrate or to explain
 
     with closing(open_archive(settings, make=False)) as archive:
-        return archive.index.remote_aes()
+        return archive.index.remote_aes.all()
 
 
 def known_remotes(settings: Settings) -> list[tuple[RemoteAE, str]]:

@@ -224,7 +224,7 @@ class Housekeeper:
         while self._days:
             try:
                 before = datetime.now(UTC) - timedelta(days=self._days)
-                self._archive.index.prune_retrieves(before)
+                self._archive.index.journal.prune(before)
                 self._archive.index.commitments.prune(before)
                 self._archive.index.associations.prune(before)
             except PacsError as error:

@@ -224,7 +224,7 @@ def spool_files(archive: Archive) -> list[str]:
 def register(archive: Archive, title: str, port: int, **fields: Any) -> None:
     """Make a remote AE on the loopback interface known."""
     services = fields.pop("services", frozenset(Service))
-    archive.index.add_remote_ae(
+    archive.index.remote_aes.add(
         RemoteAE(title=title, host="127.0.0.1", port=port, services=services, **fields)
     )
 

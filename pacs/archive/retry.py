@@ -72,7 +72,7 @@ def plan_retry(archive: Archive, number: int) -> Retry:
         InvalidIdentifier: what was not tried cannot be found by the recorded Identifier.
         IndexUnavailable: the index cannot be read.
     """
-    record = archive.index.retrieve(number)
+    record = archive.index.journal.retrieve(number)
     if record is None:
         raise InvalidSetting(f"no retrieve {number} is recorded; see: pacs retrieve list")
     if record.request.service is not Service.MOVE:
@@ -83,7 +83,7 @@ def plan_retry(archive: Archive, number: int) -> Retry:
         raise InvalidSetting(f"retrieve {number} sent parts of instances: ask again")
     failed = [
         one.sop_instance_uid
-        for one in archive.index.sub_operations(number)
+        for one in archive.index.journal.sub_operations(number)
         if one.outcome is SubOperationOutcome.FAILED
     ]
     since = _arrived_since(archive, number)
@@ -134,7 +134,9 @@ def _arrived(archive: Archive, record: RetrieveRecord | None) -> set[str]:
         earlier = retry_of(record.request)
         # A record is older than its retries: so this ends, whatever is in the index.
         is_older = earlier is not None and earlier < record.key
-        record = archive.index.retrieve(earlier) if earlier is not None and is_older else None
+        record = (
+            archive.index.journal.retrieve(earlier) if earlier is not None and is_older else None
+        )
     return arrived
 
 
@@ -143,7 +145,7 @@ def _arrived_since(archive: Archive, number: int) -> set[str]:
     retried = [number]
     while retried:
         earlier = retried.pop()
-        for later in archive.index.retrieves_ending_in(
+        for later in archive.index.journal.retrieves_ending_in(
             f'"{_RETRY_OF}": {earlier}}}', after=earlier
         ):
             if retry_of(later.request) == earlier:
@@ -153,7 +155,7 @@ def _arrived_since(archive: Archive, number: int) -> set[str]:
 
 
 def _sent(archive: Archive, number: int) -> Iterator[str]:
-    for one in archive.index.sub_operations(number):
+    for one in archive.index.journal.sub_operations(number):
         if one.outcome is not SubOperationOutcome.FAILED:
             yield one.sop_instance_uid
 

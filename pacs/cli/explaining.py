@@ -126,7 +126,7 @@ def _archive_if_any(settings: Settings) -> Iterator[Archive | None]:
 def _site(settings: Settings, archive: Archive | None, *, probe: bool) -> Site:
     known = {remote.title: remote for remote in configured_remotes(settings)}
     if archive is not None:
-        known |= {remote.title: remote for remote in archive.index.remote_aes()}
+        known |= {remote.title: remote for remote in archive.index.remote_aes.all()}
 
     def ask(remote: RemoteAE) -> str:
         peer = Peer(remote.title, remote.host, remote.port, remote.tls)

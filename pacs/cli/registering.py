@@ -126,8 +126,8 @@ def ae_set(
 def ae_remove(settings: Settings, title: str) -> int:
     """Forget AE TITLE."""
     with closing(open_archive(settings, make=False)) as archive:
-        removed = archive.index.remove_remote_ae(title)
-        near = did_you_mean(title, [remote.title for remote in archive.index.remote_aes()])
+        removed = archive.index.remote_aes.remove(title)
+        near = did_you_mean(title, [remote.title for remote in archive.index.remote_aes.all()])
     if not removed:
         raise InvalidSetting(f"no remote AE {title!r} is registered.{near}")
     console.print(f"{title} is removed")
@@ -168,7 +168,7 @@ def _not_registered(settings: Settings, title: str) -> str:
 
 def _change(settings: Settings, title: str, change: Callable[[RemoteAE | None], RemoteAE]) -> int:
     with closing(open_archive(settings, make=False)) as archive:
-        before, after = archive.index.change_remote_ae(title, change)
+        before, after = archive.index.remote_aes.change(title, change)
     if before is None:
         console.print(f"{after.title} is registered at {after.host}:{after.port}")
         return 0

@@ -29,7 +29,7 @@ from pacs.server import open_archive
 def retrieve_list(settings: Settings, limit: int, as_json: bool) -> int:
     """List retrieves, newest first."""
     with closing(open_archive(settings, make=False)) as archive:
-        records = archive.index.retrieves(limit=limit)
+        records = archive.index.journal.retrieves(limit=limit)
     if as_json:
         print_json([_as_dict(record) for record in records])
         return 0
@@ -60,12 +60,12 @@ def retrieve_list(settings: Settings, limit: int, as_json: bool) -> int:
 def retrieve_show(settings: Settings, number: int, only_failed: bool, as_json: bool) -> int:
     """Show retrieve NUMBER: who asked for what, and how each sub-operation ended."""
     with closing(open_archive(settings, make=False)) as archive:
-        record = archive.index.retrieve(number)
+        record = archive.index.journal.retrieve(number)
         if record is None:
             raise InvalidSetting(f"no retrieve {number} is recorded; see: pacs retrieve list")
         operations = [
             operation
-            for operation in archive.index.sub_operations(number)
+            for operation in archive.index.journal.sub_operations(number)
             if not only_failed or operation.outcome is SubOperationOutcome.FAILED
         ]
     failed = [one for one in operations if one.outcome is SubOperationOutcome.FAILED]
@@ -116,7 +116,9 @@ def retrieve_retry(settings: Settings, number: int, as_json: bool) -> int:
             display.total = len(retry.plan.keys)
             for done in scu.run():
                 display.show(done, scu.size_bytes)
-        record = None if scu.journal.key is None else archive.index.retrieve(scu.journal.key)
+        record = (
+            None if scu.journal.key is None else archive.index.journal.retrieve(scu.journal.key)
+        )
     if as_json:
         document = {} if record is None else _as_dict(record)
         print_json(document | {"not_stored": list(retry.not_stored)})

@@ -98,7 +98,7 @@ class RemoteAEs:
 
     def _read(self, reading: _Reading) -> None:
         try:
-            stored = {remote.title: remote for remote in self._index.remote_aes()}
+            stored = {remote.title: remote for remote in self._index.remote_aes.all()}
             # What an operator put into the index by hand is more specific than the setting.
             self._known = self._configured | stored
         except PacsError as error:

@@ -58,11 +58,11 @@ class Problems:
         record = self._index.associations.get(number)
         if record is None:
             return None
-        return self._of_association(record, self._index.retrieves(_RETRIEVES))
+        return self._of_association(record, self._index.journal.retrieves(_RETRIEVES))
 
     def retrieve(self, number: int) -> Problem | None:
         """A recorded retrieve, whether or not something went wrong; None if there is none."""
-        record = self._index.retrieve(number)
+        record = self._index.journal.retrieve(number)
         return None if record is None else self._of_retrieve(record)
 
     def latest(self, count: int = 1, calling_ae: str | None = None) -> list[Problem]:
@@ -70,7 +70,7 @@ class Problems:
         associations = self._index.associations.newest(
             count, calling_ae=calling_ae, only_problems=True
         )
-        retrieves = self._index.retrieves(_RETRIEVES)
+        retrieves = self._index.journal.retrieves(_RETRIEVES)
         found: list[AssociationRecord | RetrieveRecord] = [*associations]
         found += [
             one
@@ -106,11 +106,13 @@ class Problems:
     ) -> Iterator[tuple[int, Case]]:
         for one in retrieves:
             if one.outcome is not None and _is_within(one, record):
-                operations = self._index.sub_operations(one.key)
+                operations = self._index.journal.sub_operations(one.key)
                 yield one.request.message_id, case_of_retrieve(one, operations)
 
     def _of_retrieve(self, record: RetrieveRecord) -> Problem:
-        explanation = explain_retrieve(record, self._index.sub_operations(record.key), self._site)
+        explanation = explain_retrieve(
+            record, self._index.journal.sub_operations(record.key), self._site
+        )
         request = record.request
         return Problem(
             "retrieve",

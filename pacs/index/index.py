@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,13 +36,8 @@ from pacs.model.instances import (
     StoredInstance,
 )
 from pacs.model.patients import PatientConflict
-from pacs.model.remote_ae import RemoteAE
 from pacs.model.retrieves import (
-    RetrieveOutcome,
     RetrievePlan,
-    RetrieveRecord,
-    RetrieveRequest,
-    SubOperationRecord,
 )
 from pacs.model.statistics import Stats
 
@@ -67,10 +61,12 @@ class Index:
             policy: GroupCommit(partial(self._ingest, policy)) for policy in DuplicatePolicy
         }
         self._search = Search(engine)
-        self._journal = Journal(engine)
+        #: The recorded retrieves.
+        self.journal = Journal(engine)
         #: Records retrieves without holding them up.
-        self.journal_writer = JournalWriter(self._journal)
-        self._remote_aes = RemoteAEs(engine)
+        self.journal_writer = JournalWriter(self.journal)
+        #: The known remote AEs.
+        self.remote_aes = RemoteAEs(engine)
         #: Bytes that the storage may not have on its disk yet.
         self.redo = RedoRows(engine)
         #: The recorded storage commitment transactions.
@@ -267,62 +263,6 @@ class Index:
     def instances(self, keys: Sequence[int]) -> list[StoredInstance]:
         """The instances with these keys, in that order; those removed since are left out."""
         return self._search.instances(keys)
-
-    # Recorded retrieves
-
-    def begin_retrieve(self, request: RetrieveRequest) -> int:
-        """Record that a retrieve began and return the record's key."""
-        return self._journal.begin_retrieve(request)
-
-    def record_sub_operations(self, key: int, batch: Sequence[SubOperationRecord]) -> None:
-        """Record what became of some sub-operations, in one transaction."""
-        self._journal.record_sub_operations(key, batch)
-
-    def finish_retrieve(
-        self, key: int, outcome: RetrieveOutcome, batch: Sequence[SubOperationRecord] = ()
-    ) -> None:
-        """Record how a retrieve ended, and its last sub-operations, in one transaction."""
-        self._journal.finish_retrieve(key, outcome, batch)
-
-    def retrieves(self, limit: int = 100) -> list[RetrieveRecord]:
-        """The newest recorded retrieves, newest first."""
-        return self._journal.retrieves(limit)
-
-    def retrieves_ending_in(self, ending: str, *, after: int) -> list[RetrieveRecord]:
-        """The recorded retrieves after one whose Identifier ends in a text, oldest first."""
-        return self._journal.retrieves_ending_in(ending, after=after)
-
-    def retrieve(self, key: int) -> RetrieveRecord | None:
-        """One recorded retrieve, if there is one with this key."""
-        return self._journal.retrieve(key)
-
-    def sub_operations(self, key: int) -> Iterator[SubOperationRecord]:
-        """The recorded sub-operations of a retrieve in order, streamed."""
-        return self._journal.sub_operations(key)
-
-    def prune_retrieves(self, before: datetime) -> int:
-        """Remove the records of retrieves that began before ``before``; return how many."""
-        return self._journal.prune(before)
-
-    # Remote AEs
-
-    def remote_aes(self) -> list[RemoteAE]:
-        """Every known remote AE, by title."""
-        return self._remote_aes.all()
-
-    def add_remote_ae(self, remote: RemoteAE) -> None:
-        """Add a remote AE, or replace the one with its title; InvalidSetting if it is not usable."""
-        self._remote_aes.add(remote)
-
-    def change_remote_ae(
-        self, title: str, change: Callable[[RemoteAE | None], RemoteAE]
-    ) -> tuple[RemoteAE | None, RemoteAE]:
-        """See ``RemoteAEs.change``."""
-        return self._remote_aes.change(title, change)
-
-    def remove_remote_ae(self, title: str) -> bool:
-        """Remove a remote AE; return whether there was one."""
-        return self._remote_aes.remove(title)
 
     # State
 

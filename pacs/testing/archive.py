@@ -75,7 +75,7 @@ class RunningArchive:
 
     def register(self, ae_title: str, port: int, host: str = _HOST) -> None:
         """Make a Move Destination known, as ``pacs ae add`` does."""
-        self._server.archive.index.add_remote_ae(RemoteAE(title=ae_title, host=host, port=port))
+        self._server.archive.index.remote_aes.add(RemoteAE(title=ae_title, host=host, port=port))
 
     def store(self, *instances: Dataset | Path | str) -> None:
         """Put data sets or DICOM files into the archive without a network.
@@ -110,4 +110,4 @@ class RunningArchive:
 
     def retrieves(self) -> list[RetrieveRecord]:
         """The C-MOVE and C-GET requests it was sent and how each ended, the latest first."""
-        return self._server.archive.index.retrieves()
+        return self._server.archive.index.journal.retrieves()

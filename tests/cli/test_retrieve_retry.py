@@ -227,7 +227,7 @@ def test_what_cannot_be_retried_is_one_line(
     running = _retry(service, got.key + 1)
     may_answer.set()
     moving.join(30)
-    service.archive.index.remove_remote_ae("DEST")
+    service.archive.index.remote_aes.remove("DEST")
     answers = {
         "C-GET: only its requester can ask again": _retry(service, got.key),
         "is still running": running,
@@ -254,9 +254,9 @@ def _unfinished(index: Index, model: str, level: str, identifier: str) -> int:
         message_id=1,
         started_at=datetime.now(UTC),
     )
-    key = index.begin_retrieve(request)
+    key = index.journal.begin_retrieve(request)
     outcome = RetrieveOutcome(status=0xC000, completed=0, failed=0, warning=0, remaining=2)
-    index.finish_retrieve(key, outcome)
+    index.journal.finish_retrieve(key, outcome)
     return key
 
 

@@ -116,9 +116,9 @@ def test_remote_aes_are_the_same_with_and_without_sqlalchemy(database_url: str) 
         description="Röntgen 100 %",
     )
     for remote in (plain, full):
-        index.add_remote_ae(remote)
+        index.remote_aes.add(remote)
 
-    assert index.remote_aes() == [full, plain]
+    assert index.remote_aes.all() == [full, plain]
     assert remote_ae_rows.read(database_url) == [full, plain]
     index.close()
 

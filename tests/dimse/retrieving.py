@@ -202,5 +202,5 @@ def store_study(running: RunningArchive, count: int, **keywords: object) -> list
 
 def recorded(running: RunningArchive) -> tuple[RetrieveRecord, list[SubOperationRecord]]:
     """The newest recorded retrieve and its sub-operations."""
-    [newest] = running.archive.index.retrieves(1)
-    return newest, list(running.archive.index.sub_operations(newest.key))
+    [newest] = running.archive.index.journal.retrieves(1)
+    return newest, list(running.archive.index.journal.sub_operations(newest.key))

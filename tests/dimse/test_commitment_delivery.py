@@ -212,7 +212,7 @@ def test_reports_that_wait_for_one_ae_share_an_association(
     scu.answer = answer
     with scu.listening() as port:
         with closing(Index.open(database_url, upgrade=False)) as index:
-            index.add_remote_ae(RemoteAE(title=scu.title, host="127.0.0.1", port=port))
+            index.remote_aes.add(RemoteAE(title=scu.title, host="127.0.0.1", port=port))
             for number in range(3):
                 request = CommitmentRequest(
                     transaction_uid=f"1.2.{number}",

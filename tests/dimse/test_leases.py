@@ -36,7 +36,7 @@ _ELSEWHERE = """
     index = Index.open(url, upgrade=False)
     with LeaseKeeper(index, {seconds}, print):
         now = datetime.now(UTC)
-        index.begin_retrieve(RetrieveRequest(
+        index.journal.begin_retrieve(RetrieveRequest(
             calling_ae=calling_ae, calling_host="h", service=Service.MOVE, model="Study Root", level="STUDY",
             identifier=identifier, destination="DEST", message_id=1, started_at=now))
         index.commitments.begin(
@@ -65,7 +65,7 @@ def _process_elsewhere(url: str, *arguments: str) -> Iterator[subprocess.Popen[s
 
 
 def _state(running: RunningArchive) -> RetrieveState:
-    [record] = running.archive.index.retrieves()
+    [record] = running.archive.index.journal.retrieves()
     return record.state
 
 
@@ -107,5 +107,5 @@ def test_what_a_killed_process_elsewhere_had_begun_is_released_at_run_time(
             running.archive.index.commitments.get(commitment.key).state is CommitmentState.REPORTED
         )
     )
-    [record] = running.archive.index.retrieves()
+    [record] = running.archive.index.journal.retrieves()
     assert len(plan_retry(running.archive, record.key).plan.keys) == 1

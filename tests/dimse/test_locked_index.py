@@ -40,12 +40,15 @@ def test_retrieve_while_the_index_is_locked_is_carried_out_and_recorded_afterwar
 
     with index_locked(database_url_of(running.archive)):
         outcome = getter.retrieve(running, study_query())
-        assert running.archive.index.retrieves() == []
+        assert running.archive.index.journal.retrieves() == []
 
     assert outcome.final.status == SUCCESS
     assert outcome.uids == uids
     wait_until(
-        lambda: [one.state for one in running.archive.index.retrieves()] == [RetrieveState.FINISHED]
+        lambda: (
+            [one.state for one in running.archive.index.journal.retrieves()]
+            == [RetrieveState.FINISHED]
+        )
     )
     record, sub_operations = recorded(running)
     assert record.outcome is not None
@@ -67,7 +70,7 @@ def test_records_that_cannot_be_written_are_told_of_when_the_archive_is_closed(
         getter.retrieve(running, study_query())
         running.archive.index.journal_writer.close()
 
-    assert running.archive.index.retrieves() == []
+    assert running.archive.index.journal.retrieves() == []
     said = (
         "retrieve by TESTSCU: 2 outcomes and its end are not recorded: The index cannot be reached"
     )

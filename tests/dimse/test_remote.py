@@ -38,10 +38,10 @@ def test_remote_ae_added_later_is_seen_and_a_removed_one_is_not(index: Index) ->
     remotes = RemoteAEs(index, [_remote("CT1")])
     assert remotes.titles() == ["CT1"]
 
-    index.add_remote_ae(_remote("MR1"))
+    index.remote_aes.add(_remote("MR1"))
     assert remotes.titles() == ["CT1", "MR1"]
 
-    index.remove_remote_ae("MR1")
+    index.remote_aes.remove("MR1")
     assert remotes.titles() == ["CT1"]
 
 
@@ -49,7 +49,7 @@ def test_remote_ae_added_later_is_seen_and_a_removed_one_is_not(index: Index) ->
 def test_remote_ae_of_the_index_comes_before_that_of_the_setting(index: Index) -> None:
     remotes = RemoteAEs(index, [_remote("CT1", 104)])
 
-    index.add_remote_ae(_remote("CT1", 11_112))
+    index.remote_aes.add(_remote("CT1", 11_112))
 
     found = remotes.get("CT1")
     assert found is not None
@@ -60,7 +60,7 @@ def test_list_is_not_read_again_within_the_refresh_time(index: Index) -> None:
     remotes = RemoteAEs(index)
     assert remotes.titles() == []
 
-    index.add_remote_ae(_remote("CT1"))
+    index.remote_aes.add(_remote("CT1"))
 
     assert remotes.titles() == []
 
@@ -69,7 +69,7 @@ def test_remote_ae_that_was_not_known_is_known_soon_after_it_was_added(index: In
     remotes = RemoteAEs(index)
     assert remotes.get("CT1") is None
 
-    index.add_remote_ae(_remote("CT1"))
+    index.remote_aes.add(_remote("CT1"))
     time.sleep(remote_module._UNKNOWN_REFRESH_SECONDS)
 
     assert remotes.get("CT1") == _remote("CT1")
@@ -79,10 +79,10 @@ def test_remote_ae_that_was_not_known_is_known_soon_after_it_was_added(index: In
 def test_known_remote_aes_are_known_to_everybody_while_the_index_does_not_answer(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index.add_remote_ae(_remote("CT1"))
+    index.remote_aes.add(_remote("CT1"))
     remotes = RemoteAEs(index)
     assert remotes.titles() == ["CT1"]
-    read, answers = index.remote_aes, threading.Event()
+    read, answers = index.remote_aes.all, threading.Event()
     reads: list[int] = []
 
     def read_late() -> list[RemoteAE]:
@@ -90,14 +90,14 @@ def test_known_remote_aes_are_known_to_everybody_while_the_index_does_not_answer
         assert answers.wait(30)
         return read()
 
-    monkeypatch.setattr(index, "remote_aes", read_late)
+    monkeypatch.setattr(index.remote_aes, "all", read_late)
     monkeypatch.setattr(remote_module, "_PATIENCE_SECONDS", 0.05)
 
     assert [remotes.titles() for _ in range(20)] == [["CT1"]] * 20
     assert remotes.get("CT2") is None
     assert len(reads) == 1
 
-    index.add_remote_ae(_remote("MR1"))
+    index.remote_aes.add(_remote("MR1"))
     answers.set()
     wait_until(lambda: remotes.titles() == ["CT1", "MR1"])
 
@@ -106,10 +106,10 @@ def test_known_remote_aes_are_known_to_everybody_while_the_index_does_not_answer
 def test_list_is_read_again_after_no_thread_could_be_started_for_it(
     index: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    index.add_remote_ae(_remote("CT1"))
+    index.remote_aes.add(_remote("CT1"))
     remotes = RemoteAEs(index)
     assert remotes.titles() == ["CT1"]
-    index.add_remote_ae(_remote("MR1"))
+    index.remote_aes.add(_remote("MR1"))
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -128,7 +128,7 @@ def test_list_is_read_again_after_no_thread_could_be_started_for_it(
 def test_known_remote_aes_stay_known_while_the_index_is_down(
     index: Index, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    index.add_remote_ae(_remote("CT1"))
+    index.remote_aes.add(_remote("CT1"))
     remotes = RemoteAEs(index)
     assert remotes.titles() == ["CT1"]
 

@@ -595,7 +595,7 @@ def test_move_to_unreachable_destination_is_a702_with_all_uids_and_the_reason(
 def test_move_to_a_host_without_address_is_a702_with_all_uids_and_the_reason(
     service: RunningArchive, host: str
 ) -> None:
-    service.archive.index.add_remote_ae(RemoteAE(title="DEST", host=host, port=104))
+    service.archive.index.remote_aes.add(RemoteAE(title="DEST", host=host, port=104))
     uids = store_study(service, 2)
 
     outcome = _move(service, "DEST")
@@ -709,4 +709,4 @@ def test_retrieves_follow_each_other_on_one_association(
 
     assert finals == [SUCCESS, 0xA900, SUCCESS]
     assert len(destination.received) == 4
-    assert len(service.archive.index.retrieves()) == 3
+    assert len(service.archive.index.journal.retrieves()) == 3

@@ -70,7 +70,7 @@ def explained(running: RunningArchive, **settings: str) -> Problem:
     """The latest problem, once there is one and its association is over."""
     index = running.archive.index
     wait_until(lambda: index.associations.newest(only_problems=True))
-    remotes = {one.title: one for one in index.remote_aes()}
+    remotes = {one.title: one for one in index.remote_aes.all()}
     (problem,) = Problems(index, Site(remotes=remotes, settings=settings)).latest()
     return problem
 
@@ -165,7 +165,7 @@ def test_the_command_given_for_0124_mends_it(serve: Serve) -> None:
     assert command == "pacs ae add WS1 127.0.0.1 104 --allow echo --allow find"
     _run(running, *command.split()[1:], status=0)
 
-    (remote,) = running.archive.index.remote_aes()
+    (remote,) = running.archive.index.remote_aes.all()
     assert remote.services == {Service.ECHO, Service.FIND}
 
 

@@ -98,7 +98,7 @@ def counts(index: Index) -> dict[str, int]:
 
 
 PRUNES: list[Callable[[Index], int]] = [
-    lambda index: index.prune_retrieves(BEFORE),
+    lambda index: index.journal.prune(BEFORE),
     lambda index: index.commitments.prune(BEFORE),
     lambda index: index.associations.prune(BEFORE),
 ]

@@ -63,17 +63,17 @@ def set_process(index: Index, key: int, token: ProcessToken, active_at: datetime
 
 
 def test_retrieve_is_recorded_from_begin_to_end(index: Index) -> None:
-    key = index.begin_retrieve(REQUEST)
-    running = index.retrieve(key)
+    key = index.journal.begin_retrieve(REQUEST)
+    running = index.journal.retrieve(key)
     batch = [
         sub_operation(1),
         sub_operation(2, outcome=SubOperationOutcome.FAILED, status=0xA700, error_comment="full"),
         sub_operation(3, outcome=SubOperationOutcome.FAILED, status=None),
     ]
-    index.record_sub_operations(key, batch)
-    index.finish_retrieve(key, OUTCOME)
+    index.journal.record_sub_operations(key, batch)
+    index.journal.finish_retrieve(key, OUTCOME)
 
-    finished = index.retrieve(key)
+    finished = index.journal.retrieve(key)
 
     assert (running.state, running.outcome, running.request) == (
         RetrieveState.RUNNING,
@@ -82,56 +82,56 @@ def test_retrieve_is_recorded_from_begin_to_end(index: Index) -> None:
     )
     assert (finished.state, finished.outcome) == (RetrieveState.FINISHED, OUTCOME)
     assert finished.finished_at.tzinfo is UTC
-    assert list(index.sub_operations(key)) == batch
+    assert list(index.journal.sub_operations(key)) == batch
 
 
 def test_record_sub_operations_again_after_a_lost_commit_keeps_one_of_each(index: Index) -> None:
-    key = index.begin_retrieve(REQUEST)
+    key = index.journal.begin_retrieve(REQUEST)
 
     for _ in range(2):
-        index.record_sub_operations(key, [sub_operation(1), sub_operation(2)])
-    index.record_sub_operations(key, [])
+        index.journal.record_sub_operations(key, [sub_operation(1), sub_operation(2)])
+    index.journal.record_sub_operations(key, [])
     for _ in range(2):
-        index.finish_retrieve(key, OUTCOME, [sub_operation(3), sub_operation(4)])
+        index.journal.finish_retrieve(key, OUTCOME, [sub_operation(3), sub_operation(4)])
 
-    assert [record.number for record in index.sub_operations(key)] == [1, 2, 3, 4]
-    assert index.retrieve(key).outcome == OUTCOME
+    assert [record.number for record in index.journal.sub_operations(key)] == [1, 2, 3, 4]
+    assert index.journal.retrieve(key).outcome == OUTCOME
 
 
 def test_sub_operations_of_two_retrieves_are_kept_apart(index: Index) -> None:
-    first, second = index.begin_retrieve(REQUEST), index.begin_retrieve(REQUEST)
+    first, second = index.journal.begin_retrieve(REQUEST), index.journal.begin_retrieve(REQUEST)
 
-    index.record_sub_operations(first, [sub_operation(1)])
-    index.record_sub_operations(second, [sub_operation(1), sub_operation(2)])
+    index.journal.record_sub_operations(first, [sub_operation(1)])
+    index.journal.record_sub_operations(second, [sub_operation(1), sub_operation(2)])
 
-    assert len(list(index.sub_operations(first))) == 1
-    assert len(list(index.sub_operations(second))) == 2
+    assert len(list(index.journal.sub_operations(first))) == 1
+    assert len(list(index.journal.sub_operations(second))) == 2
 
 
 def test_retrieves_are_listed_newest_first_and_limited(index: Index) -> None:
     keys = [
-        index.begin_retrieve(replace(REQUEST, started_at=NOW + timedelta(seconds=n)))
+        index.journal.begin_retrieve(replace(REQUEST, started_at=NOW + timedelta(seconds=n)))
         for n in (1, 3, 2)
     ]
 
-    listed = [record.key for record in index.retrieves(limit=2)]
+    listed = [record.key for record in index.journal.retrieves(limit=2)]
 
     assert listed == [keys[1], keys[2]]
 
 
 def test_retrieve_unknown_key_is_none(index: Index) -> None:
-    assert index.retrieve(12_345) is None
-    assert list(index.sub_operations(12_345)) == []
+    assert index.journal.retrieve(12_345) is None
+    assert list(index.journal.sub_operations(12_345)) == []
 
 
 def test_mark_interrupted_leaves_those_of_live_processes(index: Index) -> None:
-    own = index.begin_retrieve(REQUEST)
-    finished = index.begin_retrieve(REQUEST)
-    index.finish_retrieve(finished, OUTCOME)
+    own = index.journal.begin_retrieve(REQUEST)
+    finished = index.journal.begin_retrieve(REQUEST)
+    index.journal.finish_retrieve(finished, OUTCOME)
 
     assert index.leases.sweep().retrieves == 0
-    assert index.retrieve(own).state is RetrieveState.RUNNING
-    assert index.retrieve(finished).state is RetrieveState.FINISHED
+    assert index.journal.retrieve(own).state is RetrieveState.RUNNING
+    assert index.journal.retrieve(finished).state is RetrieveState.FINISHED
 
 
 def test_mark_interrupted_marks_those_of_a_killed_process(index: Index, database_url: str) -> None:
@@ -139,14 +139,14 @@ def test_mark_interrupted_marks_those_of_a_killed_process(index: Index, database
         "import os, signal, sys\n"
         "from tests_request import REQUEST\n"
         "from pacs.index.index import Index\n"
-        "Index.open(sys.argv[1], upgrade=False).begin_retrieve(REQUEST)\n"
+        "Index.open(sys.argv[1], upgrade=False).journal.begin_retrieve(REQUEST)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     ).replace("from tests_request import REQUEST\n", _REQUEST_IN_A_SCRIPT)
     code = subprocess.run([sys.executable, "-c", script, database_url], check=False).returncode
 
     assert code == -9
     assert index.leases.sweep().retrieves == 1
-    [record] = index.retrieves()
+    [record] = index.journal.retrieves()
     assert (record.state, record.finished_at, record.outcome) == (
         RetrieveState.INTERRUPTED,
         None,
@@ -167,15 +167,15 @@ REQUEST = RetrieveRequest(
 
 @pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"started": "1"}, {"boot": "earlier"}])
 def test_mark_interrupted_knows_a_reused_process_id(index: Index, change: dict) -> None:
-    key = index.begin_retrieve(REQUEST)
+    key = index.journal.begin_retrieve(REQUEST)
     set_process(index, key, replace(ProcessToken.own(), **change))
 
     assert index.leases.sweep().retrieves == 1
-    assert index.retrieve(key).state is RetrieveState.INTERRUPTED
+    assert index.journal.retrieve(key).state is RetrieveState.INTERRUPTED
 
 
 def test_mark_interrupted_other_host_only_after_a_day_of_silence(index: Index) -> None:
-    key = index.begin_retrieve(REQUEST)
+    key = index.journal.begin_retrieve(REQUEST)
     elsewhere = replace(ProcessToken.own(), host="other/host")
     now = datetime.now(UTC)
 
@@ -186,13 +186,13 @@ def test_mark_interrupted_other_host_only_after_a_day_of_silence(index: Index) -
 
 
 def test_finish_after_being_marked_is_finished(index: Index) -> None:
-    key = index.begin_retrieve(REQUEST)
+    key = index.journal.begin_retrieve(REQUEST)
     set_process(index, key, replace(ProcessToken.own(), pid=2**22 + 1))
     assert index.leases.sweep().retrieves == 1
 
-    index.finish_retrieve(key, OUTCOME)
+    index.journal.finish_retrieve(key, OUTCOME)
 
-    assert index.retrieve(key).state is RetrieveState.FINISHED
+    assert index.journal.retrieve(key).state is RetrieveState.FINISHED
 
 
 def test_process_token_survives_its_text() -> None:
@@ -204,16 +204,16 @@ def test_process_token_survives_its_text() -> None:
 
 
 def test_prune_removes_old_retrieves_with_their_sub_operations(index: Index) -> None:
-    old = index.begin_retrieve(replace(REQUEST, started_at=NOW - timedelta(days=91)))
-    new = index.begin_retrieve(REQUEST)
+    old = index.journal.begin_retrieve(replace(REQUEST, started_at=NOW - timedelta(days=91)))
+    new = index.journal.begin_retrieve(REQUEST)
     for key in (old, new):
-        index.record_sub_operations(key, [sub_operation(1)])
+        index.journal.record_sub_operations(key, [sub_operation(1)])
 
-    assert index.prune_retrieves(NOW - timedelta(days=90)) == 1
+    assert index.journal.prune(NOW - timedelta(days=90)) == 1
 
-    assert [record.key for record in index.retrieves()] == [new]
-    assert list(index.sub_operations(old)) == []
-    assert len(list(index.sub_operations(new))) == 1
+    assert [record.key for record in index.journal.retrieves()] == [new]
+    assert list(index.journal.sub_operations(old)) == []
+    assert len(list(index.journal.sub_operations(new))) == 1
 
 
 def test_texts_of_peers_are_recorded_whatever_they_hold(index: Index) -> None:
@@ -225,15 +225,15 @@ def test_texts_of_peers_are_recorded_whatever_they_hold(index: Index) -> None:
         status=0xA702, completed=0, failed=1, warning=0, remaining=0, error_comment=hostile
     )
 
-    key = index.begin_retrieve(request)
-    index.finish_retrieve(key, outcome, batch)
+    key = index.journal.begin_retrieve(request)
+    index.journal.finish_retrieve(key, outcome, batch)
 
-    record = index.retrieve(key)
+    record = index.journal.retrieve(key)
     assert record is not None
     assert record.request == replace(
         request, calling_ae=shown, calling_host=r"h\x00", destination=r"D\x9b"
     )
     assert record.outcome == replace(outcome, error_comment=shown)
-    assert list(index.sub_operations(key)) == [
+    assert list(index.journal.sub_operations(key)) == [
         replace(batch[0], error_comment=shown, sop_instance_uid=r"1.2\x00")
     ]

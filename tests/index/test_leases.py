@@ -40,7 +40,7 @@ def _begin(index: Index, process: ProcessToken) -> tuple[int, int]:
         transaction_uid="1.9", calling_ae="A", calling_host="h", requested_at=now
     )
     keys = (
-        index.begin_retrieve(request),
+        index.journal.begin_retrieve(request),
         index.commitments.begin(asked, [("1.2", "1.2.1")], 0x0131),
     )
     with index._engine.write() as connection:
@@ -70,7 +70,7 @@ def test_claims_go_when_a_lease_has_run_out(index: Index) -> None:
 
     assert index.leases.sweep(by_lease=True) == Swept(retrieves=1, commitments=1)
 
-    assert index.retrieve(moved).state is RetrieveState.INTERRUPTED
+    assert index.journal.retrieve(moved).state is RetrieveState.INTERRUPTED
     assert [one.key for one in index.commitments.claim_due()] == [asked]
     assert _leases(index) == []
     assert index.leases.sweep(by_lease=True) == Swept()
@@ -84,7 +84,7 @@ def test_claims_stay_while_nobody_can_know(index: Index, seconds: float, by_leas
 
     assert index.leases.sweep(by_lease=by_lease) == Swept()
 
-    assert index.retrieve(moved).state is RetrieveState.RUNNING
+    assert index.journal.retrieve(moved).state is RetrieveState.RUNNING
     assert _leases(index) == [str(ELSEWHERE)]
 
 
@@ -94,7 +94,7 @@ def test_process_that_can_be_seen_keeps_its_claims_without_a_lease(index: Index)
     index.leases.renew(-1)
 
     assert index.leases.sweep(by_lease=True) == Swept()
-    assert index.retrieve(moved).state is RetrieveState.RUNNING
+    assert index.journal.retrieve(moved).state is RetrieveState.RUNNING
 
 
 def test_process_of_another_container_on_this_host_is_not_looked_up(
@@ -105,7 +105,7 @@ def test_process_of_another_container_on_this_host_is_not_looked_up(
     monkeypatch.setattr(process_token, "_namespace", lambda: f"{process_token._boot_id()}:1")
 
     assert index.leases.sweep(by_lease=True) == Swept()
-    assert index.retrieve(moved).state is RetrieveState.RUNNING
+    assert index.journal.retrieve(moved).state is RetrieveState.RUNNING
 
 
 def test_renewing_tells_the_time_of_the_database_and_keeps_one_row(index: Index) -> None:

@@ -12,7 +12,7 @@ def test_files_of_a_new_index_are_closed_to_others_in_any_process(tmp_path: Path
     umask = os.umask(0)
     try:
         index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
-        index.add_remote_ae(RemoteAE(title="X", host="10.0.0.7", port=104))
+        index.remote_aes.add(RemoteAE(title="X", host="10.0.0.7", port=104))
     finally:
         os.umask(umask)
 

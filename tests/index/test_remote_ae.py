@@ -24,26 +24,26 @@ RESEARCH = RemoteAE(
 def test_add_then_list_is_the_same_by_title(index: Index) -> None:
     minimal = RemoteAE(title="A", host="::1", port=11112)
 
-    index.add_remote_ae(RESEARCH)
-    index.add_remote_ae(minimal)
+    index.remote_aes.add(RESEARCH)
+    index.remote_aes.add(minimal)
 
-    assert index.remote_aes() == [minimal, RESEARCH]
+    assert index.remote_aes.all() == [minimal, RESEARCH]
 
 
 def test_add_same_title_replaces(index: Index) -> None:
-    index.add_remote_ae(RESEARCH)
+    index.remote_aes.add(RESEARCH)
 
-    index.add_remote_ae(replace(RESEARCH, title=" RESEARCH", port=11112, destinations=frozenset()))
+    index.remote_aes.add(replace(RESEARCH, title=" RESEARCH", port=11112, destinations=frozenset()))
 
-    assert index.remote_aes() == [replace(RESEARCH, port=11112, destinations=frozenset())]
+    assert index.remote_aes.all() == [replace(RESEARCH, port=11112, destinations=frozenset())]
 
 
 def test_remove_tells_whether_there_was_one(index: Index) -> None:
-    index.add_remote_ae(RESEARCH)
+    index.remote_aes.add(RESEARCH)
 
-    assert index.remove_remote_ae("RESEARCH") is True
-    assert index.remove_remote_ae("RESEARCH") is False
-    assert index.remote_aes() == []
+    assert index.remote_aes.remove("RESEARCH") is True
+    assert index.remote_aes.remove("RESEARCH") is False
+    assert index.remote_aes.all() == []
 
 
 @pytest.mark.parametrize("title", ["", " ", " " * 16, "X" * 17, "A\\B", "A\nB", "Ä", "A\0", "\x7f"])
@@ -72,6 +72,6 @@ def test_valid_ae_title_accepts_and_strips(title: str) -> None:
 )
 def test_add_refuses_unusable_values(index: Index, change: dict) -> None:
     with pytest.raises(InvalidSetting):
-        index.add_remote_ae(replace(RESEARCH, **change))
+        index.remote_aes.add(replace(RESEARCH, **change))
 
-    assert index.remote_aes() == []
+    assert index.remote_aes.all() == []

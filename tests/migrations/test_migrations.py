@@ -182,7 +182,7 @@ def test_upgrade_lets_an_ae_that_might_do_everything_ask_for_storage_commitment(
     engine.close()
 
     with closing(Index.open(empty_database_url)) as index:
-        may = {remote.title: remote.services for remote in index.remote_aes()}
+        may = {remote.title: remote.services for remote in index.remote_aes.all()}
 
     assert may == {
         "EVERYTHING": frozenset(Service),
