@@ -21,6 +21,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import _PDU_TYPES, DULServiceProvider
 from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import (
     AddressInformation,
     AssociationServer,
@@ -60,6 +61,7 @@ RESTS_ON: dict[type[Any], set[str]] = {
         "_requested_sop_class_uid",
         "_requested_sop_instance_uid",
     },
+    A_ASSOCIATE: {"_called_ae_title", "_calling_ae_title"},
 }
 #: Public, but not documented as something to build on.
 UNDOCUMENTED: dict[type[Any], set[str]] = {
