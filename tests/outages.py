@@ -92,13 +92,13 @@ def largest_file(size_bytes: int) -> Iterator[None]:
 
 
 @contextmanager
-def index_locked(database_url: str) -> Iterator[None]:
+def index_locked(database_url: str, table: str = "retrieve") -> Iterator[None]:
     """Keep every writer out, as another program does that holds SQLite's lock, or a table of PostgreSQL."""
     url = sa.make_url(database_url)
     if url.get_backend_name() != "sqlite":
         plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
         with psycopg.connect(plain) as connection:
-            connection.execute("LOCK TABLE retrieve IN EXCLUSIVE MODE")
+            connection.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE".encode())
             yield
         return
     with closing(sqlite3.connect(str(url.database), isolation_level=None)) as connection:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from pacs import __version__, health
+from pacs.archive import examination
 from pacs.archive.examination import _Question
 from pacs.errors import IndexUnavailable
 from pacs.server import Server
-from tests.outages import index_outage, largest_file
+from tests.outages import index_locked, index_outage, largest_file
 from tests.peers import database_url_of
 from tests.serving import settings
 
@@ -55,6 +56,22 @@ def test_server_with_a_full_disk_can_find_but_not_store(server: Server) -> None:
     [problem] = full["problems"]
     assert problem.startswith("store: ")
     assert _ask(server)["ok"] is True
+
+
+def test_server_whose_index_nobody_can_write_can_find_but_not_store(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "TIMEOUT_SECONDS", 1.0)
+
+    with index_locked(database_url_of(server.archive), "lease"):
+        locked = _ask(server)
+
+    assert locked == {
+        "ok": False,
+        "find": True,
+        "store": False,
+        "problems": ["store: no answer for 1 s"],
+    }
 
 
 def test_server_below_the_floor_of_free_space_can_find_but_not_store(tmp_path: Path) -> None:
