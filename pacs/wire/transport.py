@@ -151,8 +151,7 @@ class Connection(AssociationSocket):
             return select.POLLIN
         except ssl.SSLWantWriteError:  # OpenSSL has something to say itself
             return select.POLLOUT
-        if _QUICK_ACK is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+        _acknowledge_at_once(sock)
         return 0
 
     def read_pdu(self, max_p_data_bytes: int) -> tuple[int, memoryview]:
@@ -199,8 +198,7 @@ class Connection(AssociationSocket):
                 self._note_silent_end(sock)
                 raise ConnectionLost("the peer closed the connection")
             self._end += received
-            if _QUICK_ACK is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+            _acknowledge_at_once(sock)
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError("the peer took too long to send a PDU")
 
@@ -350,3 +348,10 @@ def _send_all(sock: socket.socket, buffers: Sequence[bytes | memoryview]) -> Non
             return
         remaining[0] = remaining[0][sent:]
         sent = sock.sendmsg(remaining)
+
+
+def _acknowledge_at_once(sock: socket.socket) -> None:
+    if _QUICK_ACK is not None:
+        # Another thread may have closed the connection since: the next read finds out.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)

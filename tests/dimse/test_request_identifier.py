@@ -24,7 +24,7 @@ EMPTY_ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
 
 def _event(data: bytes, transfer_syntax: str = ImplicitVRLittleEndian) -> Any:
     return SimpleNamespace(
-        request=SimpleNamespace(Identifier=BytesIO(data)),
+        request=SimpleNamespace(Identifier=BytesIO(data), is_oversized=False),
         context=SimpleNamespace(transfer_syntax=transfer_syntax),
     )
 

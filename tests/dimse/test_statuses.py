@@ -198,12 +198,14 @@ def _not_allowed(bench: Bench, service: str) -> Response:
 
 def _anything_else(bench: Bench, service: str) -> Response:
     running = bench.serve()
-    name = {STORE: "ingest", FIND: "search"}.get(service, "plan")
+    # A search gives data sets to a stock AE, and rows to ours.
+    names = {STORE: ["ingest"], FIND: ["search", "matches"]}.get(service, ["plan"])
 
     def fail(*_args: Any, **_kwargs: Any) -> Any:
         raise ZeroDivisionError
 
-    bench.monkeypatch.setattr(running.archive.index, name, fail)
+    for name in names:
+        bench.monkeypatch.setattr(running.archive.index, name, fail)
     if service == STORE:
         return _store(running, make_instance())
     if service == FIND:
