@@ -41,6 +41,7 @@ from benchmarks.report import (
 )
 from benchmarks.synthetic import INSTANCES_PER_STUDY, Study, make_records, make_studies
 from pacs.dicom.query.identifier import parse_find, parse_retrieve
+from pacs.dicom.query.query_options import QueryOptions
 from pacs.dicom.query.response import encode_response
 from pacs.index.index import Index
 
@@ -188,7 +189,9 @@ def _timed(index: Index, kind: Kind, request: Request) -> float:
 
 
 def _find(index: Index, request: Request) -> int:
-    query = parse_find(request.identifier, request.model, relational=request.relational)
+    query = parse_find(
+        request.identifier, request.model, QueryOptions(relational=request.relational)
+    )
     count = 0
     for record in index.search(query):
         encode_response(query, record, retrieve_ae_title="PACS")
