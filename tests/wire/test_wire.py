@@ -449,7 +449,12 @@ def test_store_under_a_uid_that_is_none_is_refused_and_the_association_lives(
 
 
 @pytest.mark.parametrize("ending", ["abort", "close", "reset", "stall", "release"])
-@pytest.mark.parametrize("cut", [0, 100, len(DATA_SET) - 1])
+@pytest.mark.parametrize(
+    # Named, because the length of a generated UID differs in each process that collects the tests.
+    "cut",
+    [0, 100, len(DATA_SET) - 1],
+    ids=["nothing", "a part", "all but one byte"],
+)
 def test_sender_that_ends_in_the_middle_of_a_store_leaves_nothing(
     server: Server, ending: str, cut: int
 ) -> None:
