@@ -3,22 +3,15 @@
 Nothing in it was ever acknowledged, so whatever a killed process left is removed by the next sweep.
 It has to be on the file system of the storage, because ``FilesystemStorage`` renames out of it.
 
-Each process has a directory of its own, ``<root>/<name>/``, and holds a lock (flock) on
-``<root>/<name>.lock`` while it lives; the kernel drops the lock with the process, however that
-ends. ``sweep`` removes the directories whose lock it can take. Two rules keep it away from a
-directory that is just being made: the lock file comes before the directory and goes after it, and
-whoever has locked a file checks that it is still the one in the directory, because a sweep may have
-removed it between opening and locking.
+Each process has a directory of its own (``pacs.storage.process_directory``); ``sweep`` removes those whose process
+has ended. A small data set stays in memory until somebody asks for a file.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import itertools
 import os
-import secrets
-import shutil
 import threading
 import time
 from contextlib import suppress
@@ -29,8 +22,9 @@ from typing import Self
 
 from pacs.errors import LimitExceeded, StorageFull
 from pacs.storage.base import Spooled
-from pacs.storage.durability import DIRECTORY_MODE, make_directories, start_writeback
+from pacs.storage.durability import make_directories, start_writeback
 from pacs.storage.faults import storage_faults
+from pacs.storage.process_directory import ProcessDirectory, has_other_owners
 
 #: A file of up to this size is handed over with its content, and not synced.
 SMALL_BYTES = 64 * 1024
@@ -39,8 +33,6 @@ _WRITEBACK_BYTES = 256 * 1024
 #: How much may be written, and for how long, before the file system is asked for its free space again.
 _SPACE_STEP_BYTES = 16 * 1024 * 1024
 _SPACE_SECONDS = 1.0
-_LOCK_SUFFIX = ".lock"
-_LOCKS = "[0-9a-f]" * 16 + _LOCK_SUFFIX
 _FILE_SUFFIX = ".part"
 _FILE_MODE = 0o640  # as DIRECTORY_MODE
 
@@ -95,8 +87,7 @@ class Spool:
         self._limits = SpoolLimits()
         self._space = _FreeSpace(root, 0)
         self._guard = threading.Lock()
-        self._directory: Path | None = None
-        self._lock: int | None = None
+        self._directory: ProcessDirectory | None = None
         self._numbers = itertools.count(1)
         self._may_be_new = True
 
@@ -159,26 +150,24 @@ class Spool:
     def sweep(self) -> int:
         """Remove what processes that are gone left behind; return how many there were."""
         with storage_faults("sweep the spool"):
-            locks = sorted(self._root.glob(_LOCKS))
-            return sum(_remove_if_abandoned(lock) for lock in locks)
+            abandoned = 0
+            for directory in ProcessDirectory.claim_abandoned(self._root):
+                directory.remove()
+                abandoned += 1
+            return abandoned
 
     def has_other_users(self) -> bool:
         """Whether another process receives instances, and so may have stored one that it has not indexed yet."""
         with storage_faults("look at the spool"):
-            own = self._directory and _lock_path(self._directory)
-            return any(_is_locked(one) for one in self._root.glob(_LOCKS) if one != own)
+            return has_other_owners(self._root, self._directory)
 
     def close(self) -> None:
         """Remove this process's directory with all that is in it; the spool can be used again."""
         with self._guard:
-            if self._directory is None or self._lock is None:
-                return
-            directory, lock = self._directory, self._lock
-            self._directory = self._lock = None
-        shutil.rmtree(directory, ignore_errors=True)
-        with suppress(OSError):
-            _lock_path(directory).unlink(missing_ok=True)
-        os.close(lock)
+            directory, self._directory = self._directory, None
+        if directory is not None:
+            with suppress(OSError):
+                directory.remove()
 
     def _next_path(self, directory: Path) -> str:
         # A Path for each costs as much as opening the file.
@@ -187,13 +176,12 @@ class Spool:
     def _renewed_directory(self, gone: Path) -> Path:
         # The storage was replaced under the running process. See ``require`` for why no more is made.
         with self._guard:
-            if self._directory is not None and self._directory != gone:
-                return self._directory
-            before = self._lock
-            self._lock, self._directory = _make_directory(self._root)
+            if self._directory is not None and self._directory.path != gone:
+                return self._directory.path
+            before, self._directory = self._directory, ProcessDirectory.make(self._root)
         if before is not None:
-            os.close(before)
-        return self._directory
+            before.release()
+        return self._directory.path
 
     def _own_directory(self) -> Path:
         # Made on first use: commands that only read must not need a writable spool.
@@ -203,9 +191,9 @@ class Spool:
                 # what makes an instance durable finds that one made.
                 if self._may_be_new:
                     make_directories(self._root)
-                self._lock, self._directory = _make_directory(self._root)
+                self._directory = ProcessDirectory.make(self._root)
                 self._may_be_new = False
-            return self._directory
+            return self._directory.path
 
 
 class SpoolWriter:
@@ -312,64 +300,3 @@ class SpoolWriter:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-
-def _make_directory(root: Path) -> tuple[int, Path]:
-    while True:
-        directory = root / secrets.token_hex(8)
-        lock_path = _lock_path(directory)
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if _is_still_there(lock, lock_path):
-                directory.mkdir(DIRECTORY_MODE)
-                return lock, directory
-        except BaseException:
-            os.close(lock)
-            raise
-        # A sweep was faster than this process between open and flock: take another name.
-        os.close(lock)
-
-
-def _remove_if_abandoned(lock_path: Path) -> bool:
-    try:
-        lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not _is_still_there(lock, lock_path):
-            return False
-        with suppress(FileNotFoundError):
-            shutil.rmtree(lock_path.with_suffix(""))
-        lock_path.unlink()
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(lock)
-    return True
-
-
-def _is_locked(lock_path: Path) -> bool:
-    try:
-        lock = os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
-def _is_still_there(lock: int, lock_path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(lock), lock_path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _lock_path(directory: Path) -> Path:
-    return directory.with_name(directory.name + _LOCK_SUFFIX)

@@ -289,7 +289,7 @@ def test_sweep_racing_with_new_spools_never_takes_a_live_one(tmp_path: Path) -> 
 def test_sweep_between_open_and_lock_makes_the_process_take_another_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pacs.storage import spool as module
+    from pacs.storage import process_directory as module
 
     flock = module.fcntl.flock
     removed: list[int] = []
