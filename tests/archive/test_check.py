@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pacs.archive import check as check_module
-from pacs.archive import redo as redo_module
-from pacs.archive import stored_files
+from pacs.archive import settler, stored_files
 from pacs.archive.archive import Archive
 from pacs.archive.check import (
     DEFAULT_GRACE,
@@ -468,7 +467,7 @@ def test_check_repair_removes_no_row_once_the_volume_is_away(
 def test_check_without_repair_writes_nothing(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redo_module, "_GATHER_SECONDS", 3600)
+    monkeypatch.setattr(settler, "_GATHER_SECONDS", 3600)
     for number in (1, 2):
         instance = make_slice(number)
         store(archive, spool(archive, part10(instance)), Origin("CT1", EXPLICIT))

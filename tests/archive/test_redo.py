@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs.archive import redo as redo_module
+from pacs.archive import settler
 from pacs.archive.archive import Archive
 from pacs.archive.check import Finding, Options, check
 from pacs.archive.reindex import reindex
@@ -45,7 +45,7 @@ from tests.factories import part10
 @pytest.fixture(autouse=True)
 def long_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is settled unless a test asks for it."""
-    monkeypatch.setattr(redo_module, "_GATHER_SECONDS", 3600)
+    monkeypatch.setattr(settler, "_GATHER_SECONDS", 3600)
 
 
 def keep(archive: Archive, number: int = 1, **values: object) -> StoreOutcome:
@@ -275,7 +275,7 @@ def test_recover_instance_removed_meanwhile_stays_removed(
 
 
 def test_files_are_settled_by_themselves(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redo_module, "_GATHER_SECONDS", 0.01)
+    monkeypatch.setattr(settler, "_GATHER_SECONDS", 0.01)
 
     keep(archive)
 
@@ -342,7 +342,7 @@ def test_settler_that_cannot_start_is_tried_again(
 def test_disk_that_falls_behind_makes_instances_synced_first(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redo_module, "_MOST_FILES", 2)
+    monkeypatch.setattr(settler, "_MOST_FILES", 2)
     for number in range(1, 5):
         keep(archive, number)
     assert len(rows(archive)) == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs.archive import redo as redo_module
+from pacs.archive import settler
 from pacs.archive.archive import Archive
 from pacs.archive.check import Finding, Options, check
 from pacs.archive.mounted import accept_storage, learn_storage, require_own_storage
@@ -66,7 +66,7 @@ def test_another_storage_gets_nothing_and_the_index_loses_nothing(
     work: Callable[[Archive], object],
     has_identity: bool,
 ) -> None:
-    monkeypatch.setattr(redo_module, "_GATHER_SECONDS", 3600)
+    monkeypatch.setattr(settler, "_GATHER_SECONDS", 3600)
     if has_identity:
         other.storage.make_identity()
     # With a file, it is no unmounted volume either.
@@ -85,7 +85,7 @@ def test_another_storage_gets_nothing_and_the_index_loses_nothing(
 def test_copies_are_not_written_into_a_storage_that_took_the_place_of_ours(
     archive: Archive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(redo_module, "_GATHER_SECONDS", 3600)
+    monkeypatch.setattr(settler, "_GATHER_SECONDS", 3600)
     learn_storage(archive.storage, archive.index)
     store_unsettled(archive)
     archive.storage.root.rename(tmp_path / "away")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pacs.archive import condition as condition_module
-from pacs.archive import redo as redo_module
+from pacs.archive import settler
 from pacs.archive.archive import Archive
 from pacs.archive.check import Finding
 from pacs.archive.store import store
@@ -132,7 +132,7 @@ def test_bytes_that_the_index_has_are_as_good_as_a_file(
     damage: Callable[[Path], None],
     policy: DuplicatePolicy,
 ) -> None:
-    monkeypatch.setattr(redo_module, "_GATHER_SECONDS", 3600)
+    monkeypatch.setattr(settler, "_GATHER_SECONDS", 3600)
     archive = dataclasses.replace(archive, duplicates=policy)
     send(archive, PatientName="Old")
     before, content = path_of(archive), path_of(archive).read_bytes()
