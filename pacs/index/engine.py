@@ -100,6 +100,8 @@ class Engine:
         self._file = SqliteFile(str(url.database)) if self.is_sqlite else None
         self._readers = self._pool(query_timeout_seconds, writes=False)
         self._writers = self._pool(_WRITE_TIMEOUT_SECONDS, writes=True)
+        #: Called before each read; see ``Index.before_reads``.
+        self.before_reads: Callable[[], None] = _nothing_to_wait_for
 
     def _pool(self, timeout_seconds: float, *, writes: bool) -> sa.Engine:
         if self._file is not None:
@@ -133,6 +135,7 @@ class Engine:
         Raises:
             IndexUnavailable: the database cannot be reached, is busy, or failed.
         """
+        self.before_reads()
         with self._translated(), self._readers.begin() as connection:
             yield connection
 
@@ -315,6 +318,10 @@ def create(url: str, *, query_timeout_seconds: float = QUERY_TIMEOUT_SECONDS) ->
             "An SQLite index has to be a file: several connections share it, and it has to last."
         )
     return Engine(parsed.set(drivername="sqlite+pysqlite"), query_timeout_seconds)
+
+
+def _nothing_to_wait_for() -> None:
+    pass
 
 
 def _sqlite(url: sa.URL, timeout_seconds: float, file: SqliteFile, *, writes: bool) -> sa.Engine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from pacs.index.ingest import Ingest
 from pacs.index.journal import Journal
 from pacs.index.journal_writer import JournalWriter
 from pacs.index.leases import Leases
+from pacs.index.log_positions import LogPosition, LogPositions
 from pacs.index.parent_rows import remove_empty
 from pacs.index.redo_rows import RedoRows, delete_redo
 from pacs.index.remote_ae import RemoteAEs
@@ -69,6 +70,8 @@ class Index:
         self.remote_aes = RemoteAEs(engine)
         #: Bytes that the storage may not have on its disk yet.
         self.redo = RedoRows(engine)
+        #: How far the log of each process is in the index.
+        self.log_positions = LogPositions(engine)
         #: The recorded storage commitment transactions.
         self.commitments = Commitments(engine)
         #: Which processes are still there, and what is taken from those that are not.
@@ -113,6 +116,10 @@ class Index:
             raise
         return index
 
+    def before_reads(self, wait: Callable[[], None]) -> None:
+        """Call ``wait`` before each read from now on: it lets in what was acknowledged and is not in the index yet."""
+        self._engine.before_reads = wait
+
     def close(self) -> None:
         """Write the records that wait and close the connections; the index is not usable afterwards."""
         self.journal_writer.close()
@@ -139,9 +146,13 @@ class Index:
         self,
         records: Sequence[InstanceRecord],
         policy: DuplicatePolicy = DuplicatePolicy.REPLACE,
+        reached: LogPosition | None = None,
     ) -> list[IngestResult]:
-        """Index several instances in one transaction, in their order: all or none."""
-        return self._ingest(policy, records)
+        """Index several instances in one transaction, in their order: all or none.
+
+        If they come from a log, ``reached`` says how far it is in the index with them.
+        """
+        return self._ingest(policy, records, reached=reached)
 
     def find_by_uid(self, sop_instance_uid: str) -> StoredInstance | None:
         """The instance with this SOP Instance UID, if it is indexed."""

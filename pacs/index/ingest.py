@@ -22,6 +22,7 @@ from pacs.index.driver_parents import DriverParents
 from pacs.index.engine import Attempt, Engine, StaleState
 from pacs.index.instance_rows import INSTANCE_COLUMNS, guarded_insert, instance_row
 from pacs.index.known_insert import KnownInsert
+from pacs.index.log_positions import LogPosition, LogPositionWriter
 from pacs.index.parent_rows import remove_empty
 from pacs.index.parents import KnownSeries, ParentMemory, claimed_identity, resolve
 from pacs.index.redo_rows import delete_redo
@@ -58,16 +59,19 @@ class Ingest:
         self._memory = ParentMemory()
         self._known_insert = KnownInsert(engine.dialect)
         self._driver_parents = DriverParents(engine.dialect)
+        self._write_position = LogPositionWriter(engine.dialect)
 
     def __call__(
         self,
         policy: DuplicatePolicy,
         records: Sequence[InstanceRecord],
         since: float | None = None,
+        reached: LogPosition | None = None,
     ) -> list[IngestResult]:
         """Index the instances as if one by one, all or none; return when they are committed.
 
-        The time to wait for other writers counts from ``since`` (``time.monotonic``), or from now.
+        The time to wait for other writers counts from ``since`` (``time.monotonic``), or from now. If they come from a
+        log, ``reached`` says how far it is in the index with them.
 
         Only a patient who has no study between two records of the batch is not forgotten in between.
 
@@ -76,15 +80,17 @@ class Ingest:
                 the same records is safe either way.
         """
         since = time.monotonic() if since is None else since
-        attempt = self._insert_new(records, since)
+        attempt = self._insert_new(records, since, reached)
         if attempt is Attempt.COMMITTED:
             results = [_STORED] * len(records)
         else:
-            results = self._decide_and_write(records, policy, attempt, since)
+            results = self._decide_and_write(records, policy, attempt, since, reached)
         self._statistics.note(sum(r.outcome is IngestOutcome.STORED for r in results))
         return results
 
-    def _insert_new(self, records: Sequence[InstanceRecord], since: float) -> Attempt:
+    def _insert_new(
+        self, records: Sequence[InstanceRecord], since: float, reached: LogPosition | None
+    ) -> Attempt:
         """Insert instances that are new and change nothing that is there, or none of them."""
         if not records:
             return Attempt.ROLLED_BACK
@@ -93,7 +99,7 @@ class Ingest:
         if None not in known:
             rows = _rows(records, known)
             return self._engine.attempt(
-                lambda cursor: self._known_insert(cursor, rows, contents), since=since
+                lambda cursor: self._insert_by_driver(cursor, rows, contents, reached), since=since
             )
         if known.count(None) > _MOST_UNKNOWN:
             return Attempt.ROLLED_BACK
@@ -102,13 +108,28 @@ class Ingest:
         def work(cursor: Any) -> bool:
             learnt.clear()
             whole = self._with_parents(cursor, records, known, learnt)
-            return whole is not None and self._known_insert(cursor, _rows(records, whole), contents)
+            return whole is not None and self._insert_by_driver(
+                cursor, _rows(records, whole), contents, reached
+            )
 
         attempt = self._engine.attempt(work, since=since)
         if attempt is Attempt.COMMITTED:
             for record, series in learnt.values():
                 self._memory.remember(record.header, series)
         return attempt
+
+    def _insert_by_driver(
+        self,
+        cursor: Any,
+        rows: Sequence[dict[str, Any]],
+        contents: Sequence[tuple[str, bytes]],
+        reached: LogPosition | None,
+    ) -> bool:
+        if not self._known_insert(cursor, rows, contents):
+            return False
+        if reached is not None:
+            self._write_position.by_driver(cursor, reached)
+        return True
 
     def _with_parents(
         self,
@@ -143,6 +164,7 @@ class Ingest:
         policy: DuplicatePolicy,
         attempt: Attempt,
         since: float,
+        reached: LogPosition | None,
     ) -> list[IngestResult]:
         batches: list[_Batch] = []
 
@@ -150,6 +172,8 @@ class Ingest:
             batches.append(_Batch(connection, policy))
             for wave in _waves(records):
                 batches[-1].write([(index, records[index]) for index in wave])
+            if reached is not None:
+                self._write_position(connection, reached)
 
         may_have_committed = attempt is Attempt.MAY_HAVE_COMMITTED
         self._engine.transact(work, may_have_committed=may_have_committed, since=since)

@@ -191,6 +191,15 @@ redo = sa.Table(
     sa.Column("content", sa.LargeBinary, nullable=False),
 )
 
+log_position = sa.Table(
+    "log_position",
+    metadata,
+    # How far the log of a process is in the index (pacs.archive.instance_log): written in the transaction that indexes
+    # what the log holds, so that nothing is indexed again that was removed since.
+    sa.Column("log", ValueText, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+)
+
 ENTITIES: dict[Level, sa.Table] = {
     Level.PATIENT: patient,
     Level.STUDY: study,
