@@ -209,6 +209,7 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(ge=0.1, le=86_400)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Duplicates = Literal["replace", "keep", "refuse"]
+AcknowledgeAfter = Literal["index", "log"]
 RecordedAssociations = Literal["problems", "all", "none"]
 TLS = Literal["off", "optional", "required"]
 
@@ -297,6 +298,11 @@ class Settings(BaseModel):
         default="replace",
         description="What a different instance with a stored SOP Instance UID does: "
         "replace the stored one, keep the stored one and answer with a warning, or be refused.",
+    )
+    acknowledge_after: Annotated[AcknowledgeAfter, BeforeValidator(_lower)] = Field(
+        default="index",
+        description="When a C-STORE is answered: after its instance is in the index, or after it is in a log "
+        "on the disk, from where it goes to the index within a moment.",
     )
     strict_uids: bool = Field(
         default=False,

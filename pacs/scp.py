@@ -7,6 +7,7 @@ from typing import Any
 
 from pacs.archive.archive import Archive
 from pacs.archive.lease_keeper import LeaseKeeper
+from pacs.archive.log_replay import replay_abandoned
 from pacs.config import Settings
 from pacs.dicom.query.query_options import QueryOptions
 from pacs.dimse.access import AccessPolicy
@@ -120,7 +121,10 @@ def make_scp(settings: Settings, archive: Archive) -> Scp:
     if recorder is not None:
         ae.on_association_over = recorder.note
     leases = LeaseKeeper(
-        archive.index, settings.lease_seconds, on_swept=lambda _: commitments.look_now()
+        archive.index,
+        settings.lease_seconds,
+        on_swept=lambda _: commitments.look_now(),
+        take_over=lambda: replay_abandoned(archive),
     )
     return Scp(
         ae, options, remotes, access, bound, sink_opener(archive), commitments, recorder, leases

@@ -11,14 +11,18 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pacs import __version__, health
+from pacs.archive import instance_log
 from pacs.archive.archive import Archive
 from pacs.archive.examination import Examiner
+from pacs.archive.indexing import conclude
+from pacs.archive.instance_log import InstanceLog
 from pacs.archive.lease_keeper import report_swept
+from pacs.archive.log_replay import recover
 from pacs.archive.mounted import learn_storage, require_files, require_own_storage
 from pacs.archive.redo import Redo
 from pacs.config import Settings
@@ -70,6 +74,20 @@ def open_archive(settings: Settings, *, upgrade: bool = True, make: bool = True)
     )
     redo, duplicates = Redo(storage, index), DuplicatePolicy(settings.duplicate_policy)
     return Archive(storage, index, redo, duplicates, strict_uids=settings.strict_uids)
+
+
+def with_log(settings: Settings, archive: Archive) -> Archive:
+    """The archive that C-STORE stores into, as ``acknowledge_after`` says; closing it closes both."""
+    if settings.acknowledge_after == "index":
+        return archive
+    log = InstanceLog(
+        archive.storage,
+        archive.index,
+        archive.storage.log_directory,
+        lambda record, result: conclude(archive, record, instance_log.POLICY, result),
+    )
+    archive.index.before_reads(log.wait_until_indexed)
+    return replace(archive, log=log)
 
 
 def has_files(settings: Settings) -> bool:
@@ -125,8 +143,8 @@ def sweep_leftovers(archive: Archive) -> None:
     with _only_reading("unfinished transfers of an earlier process stay in the spool"):
         if swept := archive.storage.spool.sweep():
             LOGGER.warning("unfinished transfers of an earlier process removed: %d", swept)
-    with _only_reading("stored files that a power loss took are missing until they can be written"):
-        archive.redo.recover()
+    with _only_reading("what an earlier process had acknowledged may be missing until then"):
+        recover(archive)
     with _only_reading("retrieves and storage commitments of an earlier process are not taken up"):
         report_swept(archive.index.leases.sweep())
 
@@ -290,6 +308,7 @@ class Server:
         archive = open_archive(self.settings)
         try:
             prepare(self.settings, archive)
+            archive = with_log(self.settings, archive)
             scp = make_scp(self.settings, archive)
             with refused_address(self.settings):
                 server = scp.ae.listen(

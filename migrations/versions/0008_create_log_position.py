@@ -21,6 +21,7 @@ def upgrade() -> None:
         "log_position",
         sa.Column("log", TEXT, nullable=False),
         sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("settled", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("log", name=op.f("log_position_pkey")),
     )
 

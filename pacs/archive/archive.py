@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pacs.archive.instance_log import InstanceLog
 from pacs.archive.irregularities import Once
 from pacs.archive.known_whole import KnownWhole
 from pacs.archive.redo import Redo
@@ -21,6 +22,8 @@ class Archive:
     #: Has a thread, so an archive with another policy (``dataclasses.replace``) has the same one.
     redo: Redo
     duplicates: DuplicatePolicy = DuplicatePolicy.REPLACE
+    #: Where instances are written before the index knows of them, if it follows them.
+    log: InstanceLog | None = None
     #: Whether UIDs that are not of digits and dots, at most 64, are refused.
     strict_uids: bool = False
     #: What was said of irregular instances.
@@ -30,6 +33,8 @@ class Archive:
 
     def close(self) -> None:
         """Make everything durable, close the index and give up the spool."""
+        if self.log is not None:
+            self.log.close()
         self.redo.close()
         self.index.close()
         self.storage.spool.close()

@@ -25,6 +25,7 @@ from enum import Enum
 
 from pacs.archive.archive import Archive
 from pacs.archive.condition import NO_GOOD, condition_of, missing_end
+from pacs.archive.log_replay import recover
 from pacs.archive.mounted import require_files, require_own_storage
 from pacs.archive.stored_files import Entry, digest_of, entries, read_record, size_at
 from pacs.errors import IncompleteInstance, InvalidInstance, StorageUnavailable
@@ -104,7 +105,7 @@ def check(archive: Archive, options: Options) -> Iterator[Checked]:
     require_own_storage(archive.storage, archive.index)
     if options.repair:
         require_files(archive.storage, archive.index)
-        archive.redo.recover()
+        recover(archive)
     missing = _Missing(archive, options)
     for entry in entries(archive):
         checked = _check(archive, entry, options)

@@ -64,7 +64,7 @@ def under_its_own_names(
         source_ae=source_ae,
     )
     with spool.create(meta) as writer:
-        with storage_faults("read the spool"), spooled.path.open("rb") as stream:
+        with storage_faults("read the spool"), spooled.open() as stream:
             stream.seek(spooled.data_set_offset)
             while chunk := stream.read(_CHUNK_BYTES):
                 writer.write(chunk)

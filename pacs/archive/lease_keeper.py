@@ -23,12 +23,24 @@ class LeaseKeeper:
     """A thread that renews, then sweeps, four times in the time of a lease."""
 
     def __init__(
-        self, index: Index, lease_seconds: float, on_swept: Callable[[Swept], None]
+        self,
+        index: Index,
+        lease_seconds: float,
+        on_swept: Callable[[Swept], None],
+        take_over: Callable[[], object] = lambda: None,
     ) -> None:
-        """Keep a lease of ``lease_seconds``; ``on_swept`` is told what was released, if anything was."""
+        """Keep a lease of ``lease_seconds``.
+
+        Args:
+            index: Where the leases are.
+            lease_seconds: How long one lasts.
+            on_swept: Is told what was released, if anything was.
+            take_over: Takes over what processes that ended have left elsewhere; called as often as a lease is renewed.
+        """
         self._index = index
         self._seconds = lease_seconds
         self._on_swept = on_swept
+        self._take_over = take_over
         self._thread = LastingThread("lease keeper", self._work)
         #: The last time it was renewed, by our clock and by the database's.
         self._renewed: tuple[float, float] | None = None
@@ -69,6 +81,10 @@ class LeaseKeeper:
             if swept != Swept():
                 report_swept(swept)
                 self._on_swept(swept)
+            try:
+                self._take_over()
+            except PacsError as error:
+                LOGGER.error("what an ended process left cannot be taken over: %s", error)
 
     def _renew(self) -> None:
         database_now = self._index.leases.renew(self._seconds)

@@ -106,7 +106,7 @@ class Reception:
             self._archive.storage.spool.discard(spooled)
         except PacsError as error:
             # The next sweep removes it. An answer, or the end of an association, does not fail for that.
-            LOGGER.warning("%s stays in the spool: %s", spooled.path, error.message)
+            LOGGER.warning("%s stays in the spool: %s", spooled.file_name, error.message)
 
 
 def open_reception(archive: Archive, origin: Origin, rights: Rights) -> Reception:

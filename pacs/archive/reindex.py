@@ -16,6 +16,7 @@ from enum import Enum
 
 from pacs.archive.archive import Archive
 from pacs.archive.check import DEFAULT_GRACE
+from pacs.archive.log_replay import recover
 from pacs.archive.mounted import learn_storage, require_own_storage
 from pacs.archive.stored_files import Entry, entries, read_record, size_at
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
@@ -80,7 +81,7 @@ def reindex(archive: Archive, grace: timedelta = DEFAULT_GRACE) -> Iterator[Rein
     """
     require_own_storage(archive.storage, archive.index)
     learn_storage(archive.storage, archive.index)
-    archive.redo.recover()
+    recover(archive)
     pending: list[_Work] = []
     for entry in entries(archive):
         step = _read(archive, entry, grace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,10 +15,13 @@ from pacs.index.engine import Engine
 
 @dataclass(frozen=True, slots=True)
 class LogPosition:
-    """All entries of a log up to a sequence number."""
+    """How far the entries of a log are at their places, in sequence numbers."""
 
     log: str
+    #: Up to here the entries are in the index.
     position: int
+    #: Up to here their files are durable, too.
+    settled: int
 
 
 class LogPositionWriter:
@@ -29,17 +32,18 @@ class LogPositionWriter:
         insert: Any = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
         statement = insert(tables.log_position)
         self._statement = statement.on_conflict_do_update(
-            index_elements=["log"], set_={"position": statement.excluded.position}
+            index_elements=["log"],
+            set_={name: statement.excluded[name] for name in ("position", "settled")},
         )
         self._driver_statement = DriverStatement(self._statement, dialect)
 
     def by_driver(self, cursor: Any, reached: LogPosition) -> None:
         """Write it through a cursor of the driver."""
-        self._driver_statement.execute(cursor, {"log": reached.log, "position": reached.position})
+        self._driver_statement.execute(cursor, asdict(reached))
 
     def __call__(self, connection: sa.Connection, reached: LogPosition) -> None:
         """Write it in the running transaction."""
-        connection.execute(self._statement, {"log": reached.log, "position": reached.position})
+        connection.execute(self._statement, asdict(reached))
 
 
 class LogPositions:
@@ -48,16 +52,17 @@ class LogPositions:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def read(self, log: str) -> int:
-        """The sequence number up to which the entries of a log are in the index; 0 if none is.
+    def read(self, log: str) -> LogPosition:
+        """How far a log is; 0 and 0 if it is not known.
 
         Raises:
             IndexUnavailable: the index cannot be read.
         """
-        position = tables.log_position.c
-        statement = sa.select(position.position).where(position.log == log)
+        table = tables.log_position
+        statement = sa.select(table).where(table.c.log == log)
         with self._engine.read() as connection:
-            return int(connection.scalar(statement) or 0)
+            row = connection.execute(statement).one_or_none()
+        return LogPosition(log, 0, 0) if row is None else LogPosition(*row)
 
     def remove(self, log: str) -> None:
         """Forget a log that has no entries any more.

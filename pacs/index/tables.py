@@ -198,6 +198,8 @@ log_position = sa.Table(
     # what the log holds, so that nothing is indexed again that was removed since.
     sa.Column("log", ValueText, primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),
+    # Up to here the files are durable too.
+    sa.Column("settled", sa.BigInteger, nullable=False),
 )
 
 ENTITIES: dict[Level, sa.Table] = {

@@ -90,6 +90,8 @@ class DuplicatePolicy(Enum):
 class IngestOutcome(Enum):
     """What the index did with an instance."""
 
+    #: Nothing yet: it is in the log.
+    ACCEPTED = "accepted"
     STORED = "stored"
     #: The same data set is indexed already; the new file is superfluous.
     IDENTICAL = "identical"
@@ -98,6 +100,10 @@ class IngestOutcome(Enum):
     KEPT = "kept"
     #: A different data set stays and the sender is to be told; the new file is superfluous.
     REFUSED = "refused"
+
+
+#: What was stored before stays, and the file received is superfluous.
+STAYS = frozenset({IngestOutcome.IDENTICAL, IngestOutcome.KEPT, IngestOutcome.REFUSED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,9 @@ from typing import BinaryIO, Protocol, cast
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A received DICOM Part 10 file in the spool: complete, closed, not yet durable."""
+    """A received DICOM Part 10 file: complete, not yet durable; in the spool, or in memory if it is small."""
 
+    #: The file in the spool; empty if it is in memory.
     file_name: str
     #: Bytes before the data set: preamble, prefix and File Meta Information.
     data_set_offset: int
@@ -28,7 +29,8 @@ class Spooled:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The file; only for one that has a file."""
+        assert self.file_name
         return Path(self.file_name)
 
     @property
@@ -144,6 +146,20 @@ class Storage(Protocol):
         """
         ...
 
+    def new_location(self) -> str:
+        """A location for one more file, later in order than all before it."""
+        ...
+
+    def place_content(self, location: str, content: bytes) -> None:
+        """Write a file to a location that ``new_location`` gave, without waiting for the disk.
+
+        For whoever keeps a copy of the bytes until ``settle`` has made the file durable.
+
+        Raises:
+            StorageFull, StorageUnavailable: there is nothing at the location.
+        """
+        ...
+
     def settle(self, locations: Iterable[str]) -> list[str]:
         """Make files that were placed durable; return the locations of those that were removed since.
 
@@ -173,6 +189,14 @@ class Storage(Protocol):
 
         Raises:
             StorageUnavailable: the storage cannot be written.
+        """
+        ...
+
+    def stored_file(self, location: str) -> StoredFile | None:
+        """What there is at a location; None if there is no file.
+
+        Raises:
+            StorageUnavailable: it cannot be told.
         """
         ...
 

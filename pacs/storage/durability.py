@@ -49,6 +49,13 @@ def write_new(path: Path, content: bytes, mode: int) -> None:
         os.close(descriptor)
 
 
+def write_whole(descriptor: int, content: bytes | memoryview) -> None:
+    """Write all of it: a full disk or a signal may cut a write short."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def take_name(source: Path, target: Path) -> None:
     """Give a file another name as well, unless a file with content has it; whoever comes first keeps it."""
     try:

@@ -15,17 +15,19 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import stat
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from pacs.errors import InvalidSetting, StorageUnavailable
+from pacs.errors import InvalidSetting, PacsError, StorageUnavailable
 from pacs.storage.base import Spooled, StoredFile
 from pacs.storage.durability import (
     DIRECTORY_MODE,
@@ -36,11 +38,13 @@ from pacs.storage.durability import (
     sync_file_system,
     take_name,
     write_new,
+    write_whole,
 )
 from pacs.storage.faults import storage_faults
-from pacs.storage.spool import Spool
+from pacs.storage.spool import FILE_MODE, Spool
 
 _SPOOL_DIRECTORY = "spool"
+_LOG_DIRECTORY = "log"
 _IDENTITY_FILE = "storage-id"
 _IDENTITY_MODE = 0o640
 #: So many files are synced faster together with all else that waits in their file system.
@@ -61,6 +65,8 @@ class FilesystemStorage:
         self._root = root.absolute()
         #: Where data sets are received; on the same file system, so that ``put`` can rename.
         self.spool = Spool(self._root / _SPOOL_DIRECTORY)
+        #: Where the logs of processes are; on the same file system, so that it is full when the log is.
+        self.log_directory = self._root / _LOG_DIRECTORY
         self._guard = threading.Lock()
         self._last_microseconds = 0
         #: For syncing all of it at once, where that can be trusted.
@@ -122,10 +128,10 @@ class FilesystemStorage:
             StorageFull: no space or quota is left.
             StorageUnavailable: the storage cannot be written.
         """
-        with storage_faults("write to the storage"):
-            if not spooled.is_synced:
-                sync(spooled.path)
-            location = self._move(spooled)
+        with storage_faults("write to the storage"), self._in_spool(spooled) as file:
+            if not file.is_synced:
+                sync(file.path)
+            location = self._move(file)
             target = self._root / location
             try:
                 sync_directory(target.parent)
@@ -145,7 +151,35 @@ class FilesystemStorage:
         with storage_faults("write to the storage"):
             if not self._has_looked_at_file_system:
                 self._open_file_system()
-            return self._move(spooled)
+            with self._in_spool(spooled) as file:
+                return self._move(file)
+
+    def new_location(self) -> str:
+        """A location for one more file (``base.Storage.new_location``)."""
+        directory, name = self._next_name()
+        return f"{directory}/{name}"
+
+    def place_content(self, location: str, content: bytes) -> None:
+        """Write a file to a new location, not yet durably (``base.Storage.place_content``).
+
+        Raises:
+            StorageFull, StorageUnavailable: there is nothing at the location.
+        """
+        with storage_faults("write to the storage"):
+            directory = location.rpartition("/")[0]
+            if directory != self._durable_directory:
+                self.spool.require_there()
+            self._make_durable(directory)
+            if not self._has_looked_at_file_system:
+                self._open_file_system()
+            try:
+                _write_new(f"{self._root}/{location}", content)
+            except FileNotFoundError:
+                # An operator removed the empty directory after it was made.
+                self.spool.require_there()
+                self._durable_directory = ""
+                self._make_durable(directory)
+                _write_new(f"{self._root}/{location}", content)
 
     def settle(self, locations: Iterable[str]) -> list[str]:
         """Make files that were placed durable; return which were not there (``base.Storage.settle``).
@@ -153,17 +187,18 @@ class FilesystemStorage:
         Raises:
             StorageFull, StorageUnavailable: which of them are durable is not known.
         """
-        paths = {location: self.path(location) for location in locations}
+        # A Path for each takes longer than all else that is done here.
+        paths = {location: self._path(location) for location in locations}
         missing = []
         with storage_faults("write to the storage"):
             if len(paths) >= _MANY and self._file_system is not None and self._is_same_system():
                 sync_file_system(self._file_system)
-                return [location for location in paths if not self.has(location)]
+                return [location for location, path in paths.items() if not _is_there(path)]
             directories = set()
             for location, path in paths.items():
                 try:
-                    sync(path)
-                    directories.add(path.parent)
+                    sync(Path(path))
+                    directories.add(Path(path).parent)
                 except FileNotFoundError:
                     missing.append(location)
             for directory in directories:
@@ -187,7 +222,7 @@ class FilesystemStorage:
             is_sound = path.is_file() and path.read_bytes() == content
         # Also if it seems to be sound: after a failed sync the kernel takes what it could not write for written.
         with self.spool.create(content, may_fill=True) as writer:
-            spooled = writer.finish()
+            spooled = self.spool.write(writer.finish())
         try:
             with storage_faults(f"restore {location}"):
                 sync(spooled.path)
@@ -253,9 +288,21 @@ class FilesystemStorage:
             with storage_faults("list the storage"):
                 entries = sorted(_entries(self._root / directory), key=lambda entry: entry.name)
             for entry in entries:
-                stored = _stored_file(directory, entry)
+                stored = _stored_file(
+                    directory, entry.name, partial(entry.stat, follow_symlinks=False)
+                )
                 if stored is not None:
                     yield stored
+
+    def stored_file(self, location: str) -> StoredFile | None:
+        """What there is at a location (``base.Storage.stored_file``).
+
+        Raises:
+            StorageUnavailable: it cannot be told.
+        """
+        directory, _, name = location.rpartition("/")
+        with storage_faults(f"look at {location}"):
+            return _stored_file(directory, name, self.path(location).lstat)
 
     def path(self, location: str) -> Path:
         """The path of a location.
@@ -263,9 +310,24 @@ class FilesystemStorage:
         Raises:
             StorageUnavailable: the location is none that ``put`` gave out; no path leaves the root.
         """
+        return Path(self._path(location))
+
+    def _path(self, location: str) -> str:
         if not _LOCATION.fullmatch(location):
             raise StorageUnavailable(f"{location[:80]!r} is not a location of this storage")
-        return self._root / location
+        return f"{self._root}/{location}"
+
+    @contextmanager
+    def _in_spool(self, spooled: Spooled) -> Iterator[Spooled]:
+        """Have a file of it; one that is made here is gone if the block fails."""
+        file = self.spool.write(spooled)
+        try:
+            yield file
+        except BaseException:
+            if file is not spooled:
+                with suppress(OSError, PacsError):
+                    self.spool.discard(file)
+            raise
 
     def _open_file_system(self) -> None:
         with self._guard:
@@ -365,18 +427,41 @@ def _entries(directory: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _stored_file(directory: str, entry: os.DirEntry[str]) -> StoredFile | None:
-    name = _NAME.fullmatch(entry.name)
+def _stored_file(
+    directory: str, file_name: str, status: Callable[[], os.stat_result]
+) -> StoredFile | None:
+    name = _NAME.fullmatch(file_name)
     if name is None:
         return None
     try:
-        if not entry.is_file(follow_symlinks=False):
+        found = status()
+        if not stat.S_ISREG(found.st_mode):
             return None
-        size = entry.stat(follow_symlinks=False).st_size
         stored_at = _EPOCH + timedelta(microseconds=int(name[1], 16))
-    except (FileNotFoundError, OverflowError):
+    except (FileNotFoundError, NotADirectoryError, OverflowError):
         return None
-    return StoredFile(f"{directory}/{entry.name}", size, stored_at)
+    return StoredFile(f"{directory}/{file_name}", found.st_size, stored_at)
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is a file; that nobody may look at it does not say that there is none (OSError)."""
+    try:
+        os.stat(path)  # noqa: PTH116 - a Path costs more than the call
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _write_new(path: str, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    try:
+        write_whole(descriptor, content)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)  # noqa: PTH108 - it is no Path
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _rename_to_new(source: str, target: str) -> None:

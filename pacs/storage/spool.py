@@ -14,19 +14,20 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pacs.errors import LimitExceeded, StorageFull
 from pacs.storage.base import Spooled
-from pacs.storage.durability import make_directories, start_writeback
+from pacs.storage.durability import make_directories, start_writeback, write_whole
 from pacs.storage.faults import storage_faults
 from pacs.storage.process_directory import ProcessDirectory, has_other_owners
 
-#: A file of up to this size is handed over with its content, and not synced.
+#: A file of up to this size stays in memory until somebody asks for it.
 SMALL_BYTES = 64 * 1024
 #: The disk begins to write when so much has come in, so that little is left for the final sync.
 _WRITEBACK_BYTES = 256 * 1024
@@ -34,7 +35,8 @@ _WRITEBACK_BYTES = 256 * 1024
 _SPACE_STEP_BYTES = 16 * 1024 * 1024
 _SPACE_SECONDS = 1.0
 _FILE_SUFFIX = ".part"
-_FILE_MODE = 0o640  # as DIRECTORY_MODE
+#: Of files with patient data: as DIRECTORY_MODE.
+FILE_MODE = 0o640
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +115,51 @@ class Spool:
             StorageFull, StorageUnavailable: nothing is left behind.
         """
         with storage_faults("write to the spool"):
-            directory = self._own_directory()
-            try:
-                return self._writer(directory, meta, may_fill)
-            except FileNotFoundError:
-                return self._writer(self._renewed_directory(directory), meta, may_fill)
+            self._own_directory()
+            space = _FreeSpace(self._root, 0) if may_fill else self._space
+            space.take(len(meta))
+            return SpoolWriter(self._open_new, meta, self._limits, space)
 
-    def _writer(self, directory: Path, meta: bytes, may_fill: bool) -> SpoolWriter:
-        space = _FreeSpace(directory, 0) if may_fill else self._space
-        space.take(len(meta))
-        return SpoolWriter(self._next_path(directory), meta, self._limits, space)
+    def write(self, spooled: Spooled) -> Spooled:
+        """Give a data set that is in memory a file in the spool; one that has a file is returned as it is.
+
+        Raises:
+            StorageFull, StorageUnavailable: nothing is left behind.
+        """
+        if spooled.file_name:
+            return spooled
+        with storage_faults("write to the spool"):
+            descriptor, path = self._open_new()
+            try:
+                write_whole(descriptor, spooled.head)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(path)  # noqa: PTH108 - it is no Path
+                raise
+            finally:
+                os.close(descriptor)
+        return replace(spooled, file_name=path)
+
+    def _open_new(self) -> tuple[int, str]:
+        directory = self._own_directory()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        path = self._next_path(directory)
+        try:
+            return os.open(path, flags, FILE_MODE), path
+        except FileNotFoundError:
+            path = self._next_path(self._renewed_directory(directory))
+            return os.open(path, flags, FILE_MODE), path
+
+    def require_there(self) -> None:
+        """Check that the storage is where it was: below an empty mount point nothing is to be made.
+
+        Raises:
+            StorageFull, StorageUnavailable: it is not.
+        """
+        with storage_faults("write to the spool"):
+            directory = self._own_directory()
+            if not directory.is_dir():
+                self._renewed_directory(directory)
 
     def scratch_directory(self) -> str:
         """A directory for files without a name, on the file system of the spool.
@@ -145,7 +182,8 @@ class Spool:
     def discard(self, spooled: Spooled) -> None:
         """Remove a finished file that was refused; one that is gone is no error."""
         with storage_faults("remove from the spool"):
-            spooled.path.unlink(missing_ok=True)
+            if spooled.file_name:
+                spooled.path.unlink(missing_ok=True)
 
     def sweep(self) -> int:
         """Remove what processes that are gone left behind; return how many there were."""
@@ -197,29 +235,30 @@ class Spool:
 
 
 class SpoolWriter:
-    """One file of the spool while its data set arrives.
+    """One data set while it arrives; it has a file in the spool once it is longer than a small one.
 
     As a context manager it discards the file unless it was finished. Not for use by two threads at
     once.
     """
 
-    def __init__(self, path: str, meta: bytes, limits: SpoolLimits, space: _FreeSpace) -> None:
+    def __init__(
+        self,
+        open_new: Callable[[], tuple[int, str]],
+        meta: bytes,
+        limits: SpoolLimits,
+        space: _FreeSpace,
+    ) -> None:
         self._longest = limits.instance_bytes
         self._space = space
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._path = path
-        self._descriptor = os.open(path, flags, _FILE_MODE)
+        self._open_new = open_new
+        self._path = ""
+        self._descriptor = -1
         self._is_over = False
         self._data_set_offset = len(meta)
         self._data_set_size = 0
         self._digest = hashlib.sha256()
         self._head = bytearray(meta)
         self._unwritten = 0
-        try:
-            self._append(memoryview(meta))
-        except OSError:
-            self.discard()
-            raise
 
     def __enter__(self) -> Self:
         return self
@@ -244,23 +283,28 @@ class SpoolWriter:
             raise LimitExceeded(f"The instance is longer than {self._longest} bytes")
         with storage_faults("write to the spool"):
             self._space.take(len(view))
-            self._append(view)
+            # What is in memory goes to the file with the first bytes that have no room there any more.
+            room = max(SMALL_BYTES - len(self._head), 0)
+            if len(view) > room:
+                if not self._path:
+                    self._descriptor, self._path = self._open_new()
+                    self._append(memoryview(bytes(self._head)))
+                self._append(view)
+        self._head += view[:room]
         self._digest.update(view)
         self._data_set_size += len(view)
-        if len(self._head) < SMALL_BYTES:
-            self._head += view[: SMALL_BYTES - len(self._head)]
 
     def finish(self) -> Spooled:
-        """Close the file and hand it over: complete, and synced unless it is small.
+        """Hand it over, complete: a small one in memory, another as a file that is closed and synced.
 
         Raises:
             StorageFull, StorageUnavailable: the file is discarded.
         """
-        is_small = self._data_set_offset + self._data_set_size <= SMALL_BYTES
+        has_file = bool(self._path)
         try:
             # Some file systems report a failed write no earlier than here.
             with storage_faults("write to the spool"):
-                if not is_small:
+                if has_file:
                     os.fsync(self._descriptor)
                 self._close()
         except BaseException:
@@ -273,7 +317,7 @@ class SpoolWriter:
             self._data_set_size,
             self._digest.hexdigest(),
             bytes(self._head),
-            is_synced=not is_small,
+            is_synced=has_file,
         )
 
     def discard(self) -> None:
@@ -284,14 +328,13 @@ class SpoolWriter:
             self._close()
         self._is_over = True
         # What cannot be removed now, the next sweep removes.
-        with suppress(OSError):
-            os.unlink(self._path)  # noqa: PTH108 - it is no Path
+        if self._path:
+            with suppress(OSError):
+                os.unlink(self._path)  # noqa: PTH108 - it is no Path
 
     def _append(self, view: memoryview) -> None:
         self._unwritten += len(view)
-        while view:
-            # A full disk or a signal may cut a write short.
-            view = view[os.write(self._descriptor, view) :]
+        write_whole(self._descriptor, view)
         if self._unwritten >= _WRITEBACK_BYTES:
             start_writeback(self._descriptor)
             self._unwritten = 0

@@ -13,7 +13,7 @@ from pacs.archive.examination import Examiner
 from pacs.config import Settings
 from pacs.errors import PacsError
 from pacs.scp import Scp, make_scp
-from pacs.server import HealthSocket, Housekeeper, open_archive, sweep_leftovers
+from pacs.server import HealthSocket, Housekeeper, open_archive, sweep_leftovers, with_log
 from pacs.wire.handed import Census, HandedServer, handed_server
 from pacs.wire.repeated import RepeatedLine
 from pacs.workers.channel import Failed, Ready, Stopped, SupervisorGone, WorkerEnd
@@ -77,6 +77,7 @@ def _start(settings: Settings, duties: Duties) -> _Running:
     try:
         if duties.is_replacement:
             sweep_leftovers(archive)
+        archive = with_log(settings, archive)
         scp = make_scp(settings, archive)
     except BaseException:
         archive.close()

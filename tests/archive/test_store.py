@@ -19,14 +19,12 @@ from pacs.errors import (
     IndexUnavailable,
     InstanceMismatch,
     InvalidInstance,
-    PacsError,
     StorageFull,
     StorageUnavailable,
 )
 from pacs.index.index import Index
 from pacs.model.instances import DuplicatePolicy, IngestOutcome, Origin
 from pacs.storage import filesystem
-from pacs.storage.base import Spooled
 from pacs.storage.filesystem import FilesystemStorage
 from pacs.storage.spool import SMALL_BYTES
 from tests.archive.holdings import (
@@ -42,6 +40,7 @@ from tests.archive.holdings import (
 )
 from tests.factories import part10
 from tests.outages import index_outage
+from tests.peers import spool_files
 
 
 def spooled_files(archive: Archive) -> list[object]:
@@ -308,13 +307,15 @@ def test_store_any_order_and_twice_gives_the_same_index(archive: Archive, seed: 
 
 def test_store_every_outcome_removes_the_spooled_file(archive: Archive) -> None:
     archive = dataclasses.replace(archive, duplicates=DuplicatePolicy.REFUSE)
-    received: list[Spooled] = []
-
+    refused = 0
     for number, rows in itertools.product((1, 2), (8, 8, 9)):
-        received.append(spool(archive, part10(make_slice(number, Rows=rows))))
-        try:
-            store(archive, received[-1], Origin("CT1", EXPLICIT))
-        except PacsError:
-            assert rows == 9
+        # Of either size: a small one has no file until it is placed.
+        for comment in ("small", "large" * 13_000):
+            instance = make_slice(number, Rows=rows, ImageComments=comment)
+            try:
+                store(archive, spool(archive, part10(instance)), Origin("CT1", EXPLICIT))
+            except DuplicateInstance:
+                refused += 1
 
-    assert [spooled.path for spooled in received if spooled.path.exists()] == []
+    assert refused == 8
+    assert spool_files(archive) == []

@@ -31,7 +31,7 @@ _SERIES = [{}, {"SeriesDescription": "axial"}, {"SeriesDescription": "sagittal"}
 def only_resolve(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """All parents are read, locked and merged."""
     with monkeypatch.context() as patched:
-        patched.setattr(ingest, "_MOST_UNKNOWN", -1)
+        patched.setattr(ingest, "_MOST_UNKNOWN", {"sqlite": -1, "postgresql": -1})
         yield
 
 

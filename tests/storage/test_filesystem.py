@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
 def spool(storage: FilesystemStorage, data: bytes = b"data") -> Spooled:
     with storage.spool.create(b"meta") as writer:
         writer.write(data)
-        return writer.finish()
+        return storage.spool.write(writer.finish())
 
 
 def put(storage: FilesystemStorage, data: bytes = b"data") -> str:
@@ -93,6 +93,77 @@ def test_put_moves_the_spooled_file_to_its_minute(
     assert re.fullmatch(r"2024/02/29/2358/[0-9a-f]{32}\.dcm", location)
     assert (storage.root / location).read_bytes() == b"metasome data"
     assert not spooled.path.exists()
+
+
+@pytest.mark.parametrize("way", ["put", "place"])
+def test_small_data_set_in_memory_is_put_and_leaves_nothing_if_that_fails(
+    storage: FilesystemStorage, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    def fail(source: str, target: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with storage.spool.create(b"meta") as writer:
+        writer.write(b"data")
+        spooled = writer.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fail)
+        with pytest.raises(StorageUnavailable):
+            getattr(storage, way)(spooled)
+    assert list(storage.root.rglob("*.part")) == []
+
+    location = getattr(storage, way)(spooled)
+
+    assert storage.path(location).read_bytes() == b"metadata"
+    assert list(storage.root.rglob("*.part")) == []
+
+
+def test_content_is_placed_at_the_location_that_was_given(
+    storage: FilesystemStorage, clock: Callable[[datetime], None]
+) -> None:
+    first, second = storage.new_location(), storage.new_location()
+
+    storage.place_content(second, b"second")
+    storage.place_content(first, b"first")
+
+    assert re.fullmatch(r"2024/02/29/2358/[0-9a-f]{32}\.dcm", first)
+    assert first < second
+    assert [storage.path(one).read_bytes() for one in (first, second)] == [b"first", b"second"]
+    found = storage.stored_file(first)
+    assert found is not None
+    assert [found] == list(storage.files())[:1]
+    assert storage.settle([first, second]) == []
+
+
+def test_content_that_cannot_be_placed_leaves_nothing(
+    storage: FilesystemStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location, write = storage.new_location(), os.write
+
+    def fail(descriptor: int, data: memoryview) -> int:
+        if len(data) < 4:
+            raise OSError(errno.ENOSPC, "full")
+        return write(descriptor, data[:2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail)
+        with pytest.raises(StorageFull):
+            storage.place_content(location, b"content")
+    assert stored_paths(storage) == []
+    assert storage.stored_file(location) is None
+
+    storage.place_content(location, b"content")
+    assert storage.path(location).read_bytes() == b"content"
+
+
+def test_content_is_not_placed_where_the_volume_is_not_mounted(storage: FilesystemStorage) -> None:
+    put(storage)
+    storage.root.rename(storage.root.with_name("away"))
+    storage.root.mkdir()
+
+    with pytest.raises(StorageUnavailable):
+        storage.place_content(storage.new_location(), b"content")
+
+    assert list(storage.root.iterdir()) == []
 
 
 def test_put_many_threads_keep_every_instance(storage: FilesystemStorage) -> None:

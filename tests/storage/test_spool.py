@@ -13,10 +13,13 @@ from types import SimpleNamespace
 import pytest
 
 from pacs.errors import LimitExceeded, PacsError, StorageFull, StorageUnavailable
-from pacs.storage.spool import Spool, SpoolLimits, SpoolWriter
+from pacs.storage.base import Spooled
+from pacs.storage.spool import SMALL_BYTES, Spool, SpoolLimits, SpoolWriter
 
 META = b"m" * 132
 FRAGMENTS = [b"first", bytearray(b"second"), memoryview(b"third")]
+#: More than stays in memory.
+LARGE = bytes(SMALL_BYTES) + b"the end"
 
 
 @pytest.fixture
@@ -40,17 +43,60 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_writer_fragments_become_one_file_with_size_and_digest(spool: Spool) -> None:
+def received(spool: Spool, data_set: bytes = LARGE) -> Spooled:
     with spool.create(META) as writer:
-        for fragment in FRAGMENTS:
+        writer.write(data_set)
+        return writer.finish()
+
+
+@pytest.mark.parametrize(
+    "extra", [0, SMALL_BYTES - len(META) - 16, SMALL_BYTES - len(META) - 15, 200_000]
+)
+def test_writer_fragments_become_one_file_with_size_and_digest(
+    spool: Spool, tmp_path: Path, extra: int
+) -> None:
+    with spool.create(META) as writer:
+        for fragment in (*FRAGMENTS, bytes(extra)):
             writer.write(fragment)
         spooled = writer.finish()
 
-    data_set = b"firstsecondthird"
-    assert spooled.path.read_bytes() == META + data_set
+    data_set = b"firstsecondthird" + bytes(extra)
+    with spooled.open() as stream:
+        assert stream.read() == META + data_set
     assert spooled.data_set_offset == len(META)
     assert spooled.data_set_size == len(data_set)
     assert spooled.digest == hashlib.sha256(data_set).hexdigest()
+    is_small = len(META + data_set) <= SMALL_BYTES
+    assert spooled.content == (META + data_set if is_small else None)
+    assert [path.read_bytes() for path in files_under(tmp_path)] == (
+        [] if is_small else [META + data_set]
+    )
+
+
+def test_small_data_set_gets_a_file_when_one_is_asked_for(spool: Spool, tmp_path: Path) -> None:
+    small, large = received(spool, b"small"), received(spool)
+    assert files_under(tmp_path) == [large.path]
+
+    written = spool.write(small)
+
+    assert written.path.read_bytes() == META + b"small"
+    assert (written.content, written.is_synced) == (META + b"small", False)
+    assert spool.write(written) is written
+    assert spool.write(large) is large
+
+
+def test_small_data_set_that_cannot_be_written_leaves_nothing(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int, data: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    small = received(spool, b"small")
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(StorageFull):
+        spool.write(small)
+
+    assert files_under(tmp_path) == []
 
 
 def test_writer_memoryview_of_numbers_counts_bytes(spool: Spool) -> None:
@@ -64,7 +110,8 @@ def test_writer_memoryview_of_numbers_counts_bytes(spool: Spool) -> None:
 
 def test_writer_left_without_finish_removes_the_file(spool: Spool, tmp_path: Path) -> None:
     with spool.create(META) as writer:
-        writer.write(b"data")
+        writer.write(LARGE)
+        assert len(files_under(tmp_path)) == 1
 
     assert files_under(tmp_path) == []
 
@@ -72,7 +119,7 @@ def test_writer_left_without_finish_removes_the_file(spool: Spool, tmp_path: Pat
 def test_writer_left_by_an_error_removes_the_file(spool: Spool, tmp_path: Path) -> None:
     def receive_and_fail() -> None:
         with spool.create(META) as writer:
-            writer.write(b"data")
+            writer.write(LARGE)
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -83,6 +130,7 @@ def test_writer_left_by_an_error_removes_the_file(spool: Spool, tmp_path: Path) 
 
 def test_writer_discard_twice_is_harmless(spool: Spool, tmp_path: Path) -> None:
     writer = spool.create(META)
+    writer.write(LARGE)
 
     writer.discard()
     writer.discard()
@@ -92,6 +140,7 @@ def test_writer_discard_twice_is_harmless(spool: Spool, tmp_path: Path) -> None:
 
 def test_writer_discard_after_finish_keeps_the_file(spool: Spool) -> None:
     writer = spool.create(META)
+    writer.write(LARGE)
     spooled = writer.finish()
 
     writer.discard()
@@ -101,13 +150,11 @@ def test_writer_discard_after_finish_keeps_the_file(spool: Spool) -> None:
 
 def test_writer_short_writes_are_continued(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data[:3])))
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data[:9999])))
 
-    with spool.create(META) as writer:
-        writer.write(b"abcdefghij")
-        spooled = writer.finish()
+    spooled = received(spool)
 
-    assert spooled.path.read_bytes() == META + b"abcdefghij"
+    assert spooled.path.read_bytes() == META + LARGE
 
 
 @pytest.mark.parametrize(
@@ -127,21 +174,8 @@ def test_writer_failed_write_raises_and_discard_leaves_nothing(
     writer = spool.create(META)
     monkeypatch.setattr(os, "write", fail)
     with pytest.raises(expected):
-        writer.write(b"data")
+        writer.write(LARGE)
     writer.discard()
-
-    assert files_under(tmp_path) == []
-
-
-def test_create_failed_write_of_the_meta_leaves_nothing(
-    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(descriptor: int, data: object) -> int:
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(os, "write", fail)
-    with pytest.raises(StorageFull):
-        spool.create(META)
 
     assert files_under(tmp_path) == []
 
@@ -156,6 +190,7 @@ def test_writer_failed_close_raises_and_leaves_nothing(
         raise OSError(errno.EIO, "delayed write failed")
 
     writer = spool.create(META)
+    writer.write(LARGE)
     monkeypatch.setattr(os, "close", fail)
     with pytest.raises(StorageUnavailable):
         writer.finish()
@@ -172,7 +207,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 root = pathlib.Path(sys.argv[1])
 try:
     with Spool(root).create(b"m") as writer:
-        writer.write(bytes(10000))
+        writer.write(bytes(100000))
 except StorageFull:
     print(len(list(root.rglob("*.part"))))
 """
@@ -190,7 +225,7 @@ def test_create_root_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_discard_removes_and_accepts_a_file_that_is_gone(spool: Spool) -> None:
-    spooled = spool.create(META).finish()
+    spooled = received(spool)
 
     spool.discard(spooled)
     spool.discard(spooled)
@@ -203,10 +238,10 @@ def test_sweep_removes_what_a_killed_process_left(spool: Spool, tmp_path: Path) 
 import os, pathlib, signal, sys
 from pacs.storage.spool import Spool
 writer = Spool(pathlib.Path(sys.argv[1])).create(b"meta")
-writer.write(b"never acknowledged")
+writer.write(b"never acknowledged" + bytes(100000))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    own = spool.create(META).finish()
+    own = received(spool)
     assert run(code, str(tmp_path / "spool")).returncode == -9
     assert len(files_under(tmp_path)) == 2
 
@@ -221,7 +256,8 @@ def test_sweep_leaves_a_live_process_alone(tmp_path: Path) -> None:
     code = """
 import pathlib, sys
 from pacs.storage.spool import Spool
-spooled = Spool(pathlib.Path(sys.argv[1])).create(b"meta").finish()
+spool = Spool(pathlib.Path(sys.argv[1]))
+spooled = spool.write(spool.create(b"meta").finish())
 print("ready", flush=True)
 sys.stdin.readline()
 print(spooled.path.exists())
@@ -266,7 +302,7 @@ def test_sweep_racing_with_new_spools_never_takes_a_live_one(tmp_path: Path) -> 
         try:
             for _ in range(40):
                 spool = Spool(tmp_path)
-                spooled = spool.create(META).finish()
+                spooled = received(spool)
                 assert spooled.path.exists()
                 spool.close()
         except BaseException as error:
@@ -302,7 +338,7 @@ def test_sweep_between_open_and_lock_makes_the_process_take_another_name(
 
     monkeypatch.setattr(module.fcntl, "flock", flock_after_a_sweep)
     spool = Spool(tmp_path)
-    spooled = spool.create(META).finish()
+    spooled = received(spool)
 
     assert removed == [1]
     assert spooled.path.exists()
@@ -315,17 +351,17 @@ def test_sweep_between_open_and_lock_makes_the_process_take_another_name(
 def test_close_removes_the_directory_and_the_spool_can_be_used_again(
     spool: Spool, tmp_path: Path
 ) -> None:
-    spool.create(META).finish()
+    received(spool)
 
     spool.close()
     spool.close()
 
     assert list((tmp_path / "spool").iterdir()) == []
-    assert spool.create(META).finish().path.exists()
+    assert received(spool).path.exists()
 
 
 def test_create_from_many_threads_uses_one_directory(spool: Spool, tmp_path: Path) -> None:
-    threads = [threading.Thread(target=lambda: spool.create(META).finish()) for _ in range(16)]
+    threads = [threading.Thread(target=lambda: received(spool)) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -338,15 +374,17 @@ def test_create_from_many_threads_uses_one_directory(spool: Spool, tmp_path: Pat
 def test_spool_that_was_replaced_is_used_and_one_that_is_gone_is_not_made_again(
     spool: Spool, tmp_path: Path
 ) -> None:
-    before = spool.create(META).finish().path.parent
+    before = received(spool).path.parent
     (tmp_path / "spool").rename(tmp_path / "away")
-    with pytest.raises(StorageUnavailable):
-        spool.create(META)
+    for use in (lambda: received(spool), spool.require_there):
+        with pytest.raises(StorageUnavailable):
+            use()
     assert not (tmp_path / "spool").exists()
 
     (tmp_path / "spool").mkdir()
 
-    directories = {spool.create(META).finish().path.parent for _ in range(3)}
+    spool.require_there()
+    directories = {received(spool).path.parent for _ in range(3)}
     assert len(directories) == 1
     assert before not in directories
     assert Spool(tmp_path / "spool").sweep() == 0
