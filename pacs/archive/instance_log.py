@@ -6,7 +6,7 @@ one is a durable file of its own before that. A thread takes what is in the log 
 without waiting for the disk, then their rows, all of a batch in one transaction. That transaction also writes how far
 the log is in the index. A second thread makes the files durable, hundreds at a time, and lets the segments go that
 held their bytes (``pacs.archive.settler``). Of two instances of one UID the later one stays, whichever is
-indexed first, so what another process commits in between does no harm.
+indexed first, so what another process commits in between does no harm. Which is the later one, their locations tell.
 
 Whoever reads the index in this process waits until all is in it that was acknowledged before
 (``Index.before_reads``). Other processes see an instance a moment after its acknowledgement. What was in the log of a
@@ -30,7 +30,7 @@ from pathlib import Path
 from pacs.archive.settler import Settler
 from pacs.errors import IndexUnavailable, PacsError, StorageUnavailable
 from pacs.index.index import Index
-from pacs.index.log_positions import LogPosition
+from pacs.index.log_positions import FromLog, LogPosition
 from pacs.model.instances import (
     STAYS,
     DuplicatePolicy,
@@ -333,7 +333,8 @@ class InstanceLog:
             self._directory.path.name, batch[-1].sequence, self._copies.settled_sequence
         )
         try:
-            return self._index.ingest_batch([entry.record for entry in batch], POLICY, reached)
+            source = FromLog(reached, self._storage.new_location())
+            return self._index.ingest_batch([entry.record for entry in batch], POLICY, source)
         except IndexUnavailable:
             raise
         except Exception:

@@ -17,7 +17,7 @@ from pacs.archive.instance_log import POLICY, read_payload
 from pacs.archive.mounted import require_own_storage
 from pacs.archive.stored_files import read_record
 from pacs.errors import IndexUnavailable, InvalidInstance, PacsError, StorageUnavailable
-from pacs.index.log_positions import LogPosition
+from pacs.index.log_positions import FromLog, LogPosition
 from pacs.model.instances import InstanceRecord
 from pacs.storage.faults import storage_faults
 from pacs.storage.process_directory import ProcessDirectory
@@ -120,7 +120,8 @@ def _record(archive: Archive, entry: LogEntry) -> InstanceRecord | None:
 
 def _index(archive: Archive, batch: Sequence[InstanceRecord], reached: LogPosition | None) -> None:
     try:
-        results = archive.index.ingest_batch(batch, POLICY, reached)
+        source = FromLog(reached, archive.storage.new_location())
+        results = archive.index.ingest_batch(batch, POLICY, source)
     except IndexUnavailable:
         raise
     except PacsError as error:

@@ -21,7 +21,7 @@ from pacs.index.ingest import Ingest
 from pacs.index.journal import Journal
 from pacs.index.journal_writer import JournalWriter
 from pacs.index.leases import Leases
-from pacs.index.log_positions import LogPosition, LogPositions
+from pacs.index.log_positions import FromLog, LogPositions
 from pacs.index.parent_rows import remove_empty
 from pacs.index.redo_rows import RedoRows, delete_redo
 from pacs.index.remote_ae import RemoteAEs
@@ -146,13 +146,13 @@ class Index:
         self,
         records: Sequence[InstanceRecord],
         policy: DuplicatePolicy = DuplicatePolicy.REPLACE,
-        reached: LogPosition | None = None,
+        source: FromLog | None = None,
     ) -> list[IngestResult]:
         """Index several instances in one transaction, in their order: all or none.
 
-        If they come from a log, ``reached`` says how far it is in the index with them.
+        If they come from a log, ``source`` says what there is to know of it.
         """
-        return self._ingest(policy, records, reached=reached)
+        return self._ingest(policy, records, source=source)
 
     def find_by_uid(self, sop_instance_uid: str) -> StoredInstance | None:
         """The instance with this SOP Instance UID, if it is indexed."""

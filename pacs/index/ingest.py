@@ -22,7 +22,7 @@ from pacs.index.driver_parents import DriverParents
 from pacs.index.engine import Attempt, Engine, StaleState
 from pacs.index.instance_rows import INSTANCE_COLUMNS, guarded_insert, instance_row
 from pacs.index.known_insert import KnownInsert
-from pacs.index.log_positions import LogPosition, LogPositionWriter
+from pacs.index.log_positions import FromLog, LogPositionWriter
 from pacs.index.parent_rows import remove_empty
 from pacs.index.parents import KnownSeries, ParentMemory, claimed_identity, resolve
 from pacs.index.redo_rows import delete_redo
@@ -66,12 +66,12 @@ class Ingest:
         policy: DuplicatePolicy,
         records: Sequence[InstanceRecord],
         since: float | None = None,
-        reached: LogPosition | None = None,
+        source: FromLog | None = None,
     ) -> list[IngestResult]:
         """Index the instances as if one by one, all or none; return when they are committed.
 
         The time to wait for other writers counts from ``since`` (``time.monotonic``), or from now. If they come from a
-        log, ``reached`` says how far it is in the index with them.
+        log, ``source`` says what there is to know of it.
 
         Only a patient who has no study between two records of the batch is not forgotten in between.
 
@@ -80,16 +80,16 @@ class Ingest:
                 the same records is safe either way.
         """
         since = time.monotonic() if since is None else since
-        attempt = self._insert_new(records, since, reached)
+        attempt = self._insert_new(records, since, source)
         if attempt is Attempt.COMMITTED:
             results = [_STORED] * len(records)
         else:
-            results = self._decide_and_write(records, policy, attempt, since, reached)
+            results = self._decide_and_write(records, policy, attempt, since, source)
         self._statistics.note(sum(r.outcome is IngestOutcome.STORED for r in results))
         return results
 
     def _insert_new(
-        self, records: Sequence[InstanceRecord], since: float, reached: LogPosition | None
+        self, records: Sequence[InstanceRecord], since: float, source: FromLog | None
     ) -> Attempt:
         """Insert instances that are new and change nothing that is there, or none of them."""
         if not records:
@@ -99,7 +99,7 @@ class Ingest:
         if None not in known:
             rows = _rows(records, known)
             return self._engine.attempt(
-                lambda cursor: self._insert_by_driver(cursor, rows, contents, reached), since=since
+                lambda cursor: self._insert_by_driver(cursor, rows, contents, source), since=since
             )
         if known.count(None) > _MOST_UNKNOWN[self._engine.backend]:
             return Attempt.ROLLED_BACK
@@ -109,7 +109,7 @@ class Ingest:
             learnt.clear()
             whole = self._with_parents(cursor, records, known, learnt)
             return whole is not None and self._insert_by_driver(
-                cursor, _rows(records, whole), contents, reached
+                cursor, _rows(records, whole), contents, source
             )
 
         attempt = self._engine.attempt(work, since=since)
@@ -123,12 +123,12 @@ class Ingest:
         cursor: Any,
         rows: Sequence[dict[str, Any]],
         contents: Sequence[tuple[str, bytes]],
-        reached: LogPosition | None,
+        source: FromLog | None,
     ) -> bool:
         if not self._known_insert(cursor, rows, contents):
             return False
-        if reached is not None:
-            self._write_position.by_driver(cursor, reached)
+        if source is not None and source.reached is not None:
+            self._write_position.by_driver(cursor, source.reached)
         return True
 
     def _with_parents(
@@ -164,16 +164,16 @@ class Ingest:
         policy: DuplicatePolicy,
         attempt: Attempt,
         since: float,
-        reached: LogPosition | None,
+        source: FromLog | None,
     ) -> list[IngestResult]:
         batches: list[_Batch] = []
 
         def work(connection: sa.Connection) -> None:
-            batches.append(_Batch(connection, policy))
+            batches.append(_Batch(connection, policy, source.horizon if source else None))
             for wave in _waves(records):
                 batches[-1].write([(index, records[index]) for index in wave])
-            if reached is not None:
-                self._write_position(connection, reached)
+            if source is not None and source.reached is not None:
+                self._write_position(connection, source.reached)
 
         may_have_committed = attempt is Attempt.MAY_HAVE_COMMITTED
         self._engine.transact(work, may_have_committed=may_have_committed, since=since)
@@ -228,6 +228,8 @@ class _Batch:
 
     connection: sa.Connection
     policy: DuplicatePolicy
+    #: See ``FromLog``.
+    horizon: str | None
     results: dict[int, IngestResult] = field(default_factory=dict)
     learnt: list[tuple[InstanceRecord, KnownSeries]] = field(default_factory=list)
 
@@ -273,7 +275,8 @@ class _Batch:
             return IngestOutcome.IDENTICAL, False
         policy = self.policy
         if policy is DuplicatePolicy.LATEST:
-            is_later = record.location > existing.location
+            is_ahead = self.horizon is not None and existing.location > self.horizon
+            is_later = is_ahead or record.location > existing.location
             policy = DuplicatePolicy.REPLACE if is_later else DuplicatePolicy.KEEP
         if policy is DuplicatePolicy.REPLACE and record.header.lacking:
             # Better than nothing, but not than what is stored.

@@ -24,6 +24,17 @@ class LogPosition:
     settled: int
 
 
+@dataclass(frozen=True, slots=True)
+class FromLog:
+    """What there is to know of records that come from a log."""
+
+    #: How far the log is in the index with them; None if more of its entries have to be indexed before that is said.
+    reached: LogPosition | None
+    #: A location that was given just now. One behind it was given by a clock that is ahead, or was, and does not tell
+    #: which of two instances is the later one (``DuplicatePolicy.LATEST``): then the one from the log is.
+    horizon: str
+
+
 class LogPositionWriter:
     """Writes a position in the transaction that indexes what the log holds up to there."""
 

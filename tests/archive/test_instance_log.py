@@ -139,6 +139,41 @@ def test_later_instance_stays_and_the_file_of_the_earlier_goes(
     assert stored_locations(logging_archive) == [location_of(logging_archive, "1.2.3.1.1")]
 
 
+def test_instance_stored_while_the_clock_was_ahead_does_not_stay_for_ever(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        hour_later = time.time_ns() + 3600 * 10**9
+        patch.setattr(time, "time_ns", lambda: hour_later)
+        send(archive, make_slice(1, Rows=1))
+    # A process that has not seen that clock.
+    storage = FilesystemStorage(archive.storage.root)
+    logging = with_log(dataclasses.replace(archive, storage=storage))
+    last = make_slice(1, Rows=2)
+
+    send(logging, last)
+    log_of(logging).close()
+    storage.spool.close()
+
+    assert stored_bytes(archive, "1.2.3.1.1") == data_set_bytes(last)
+    assert stored_locations(archive) == [location_of(archive, "1.2.3.1.1")]
+
+
+def test_instance_that_another_process_stored_meanwhile_stays(
+    logging_archive: Archive, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance_log, "_GATHER_SECONDS", 0.5)
+    archive.index.before_reads(lambda: None)  # as in another process
+    send(logging_archive, make_slice(1, Rows=1))
+    later = make_slice(1, Rows=2)
+    send(archive, later)
+    log_of(logging_archive).flush()
+    archive.redo.flush()
+
+    assert stored_bytes(archive, "1.2.3.1.1") == data_set_bytes(later)
+    assert stored_locations(archive) == [location_of(archive, "1.2.3.1.1")]
+
+
 def test_identical_instance_leaves_one_file_and_mends_a_damaged_one(
     logging_archive: Archive,
 ) -> None:
