@@ -80,6 +80,9 @@ class Ledger:
             if self._order and rng.random() < 0.3:
                 return rng.choice(self._order[-60:])
             study = rng.randrange(_STUDIES)
+            if rng.random() < 0.3:
+                # As radiography does: a study for each image.
+                study = _STUDIES + len(self._order)
             series = rng.randrange(_SERIES_OF_A_STUDY)
             instance = Instance(
                 uid=f"{self._prefix}.{study}.{series}.{len(self._order) + 1}",
