@@ -103,8 +103,10 @@ class Examiner:
         self._archive.index.find_by_uid(_NOBODY)
 
     def _store(self) -> None:
-        with self._archive.storage.spool.create(_SAMPLE):
-            pass  # leaving it unfinished removes it
+        spool = self._archive.storage.spool
+        with spool.create(_SAMPLE) as writer:
+            # It has no file before one is asked for.
+            spool.discard(spool.write(writer.finish()))
         # A commit of our own: the index may be read while it cannot be written.
         self._archive.index.leases.renew(self._lease_seconds)
 

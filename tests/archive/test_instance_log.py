@@ -40,7 +40,8 @@ from tests.factories import make_instance, part10
 from tests.outages import index_outage
 from tests.peers import data_set_bytes, database_url_of, stored_bytes, wait_until
 
-_LARGE = {"PixelData": bytes(100_000)}
+#: Together more than is kept with its entry in the log.
+_LARGE = {"ImageComments": "x" * 64_000, "StudyComments": "y" * 4_000}
 
 
 def with_log(archive: Archive) -> Archive:
@@ -465,7 +466,7 @@ _POINTS = (
 
 def _dying_instance(number: int) -> Any:
     """New ones, large ones, replacements and ones sent again."""
-    size = {"ImageComments": "x" * 64_000, "StudyComments": "y" * 4_000} if number % 5 == 4 else {}
+    size = _LARGE if number % 5 == 4 else {}
     uid = number - 2 if number % 7 == 6 else number
     return make_slice(uid, Rows=number % 250 + 1, **size)
 

@@ -16,6 +16,7 @@ from pydicom.uid import CTImageStorage
 
 from pacs.config import Settings
 from pacs.server import Server
+from pacs.storage.spool import SMALL_BYTES
 from pacs.wire import command
 from tests.factories import make_instance
 from tests.peers import (
@@ -57,6 +58,9 @@ INSTANCE = make_instance()
 UID = str(INSTANCE.SOPInstanceUID)
 SOP_CLASS = str(CTImageStorage)
 DATA_SET = data_set_bytes(INSTANCE)
+LARGE_INSTANCE = make_instance()
+LARGE_INSTANCE["PixelData"].value = bytes(80_000)
+LARGE_DATA_SET = data_set_bytes(LARGE_INSTANCE)
 STORE = store_command(SOP_CLASS, UID)
 STORAGE_CONTEXT = {1: (SOP_CLASS, EXPLICIT)}
 _NETWORK_TIMEOUT_SECONDS = 0.5
@@ -450,21 +454,22 @@ def test_store_under_a_uid_that_is_none_is_refused_and_the_association_lives(
 
 @pytest.mark.parametrize("ending", ["abort", "close", "reset", "stall", "release"])
 @pytest.mark.parametrize(
-    # Named, because the length of a generated UID differs in each process that collects the tests.
-    "cut",
-    [0, 100, len(DATA_SET) - 1],
-    ids=["nothing", "a part", "all but one byte"],
+    "data",
+    [b"", DATA_SET[:100], LARGE_DATA_SET[:70_000], LARGE_DATA_SET[:-1]],
+    ids=["nothing", "a part of a small one", "a part", "all but one byte"],
 )
 def test_sender_that_ends_in_the_middle_of_a_store_leaves_nothing(
-    server: Server, ending: str, cut: int
+    server: Server, ending: str, data: bytes
 ) -> None:
     before = server.archive.index.stats().instances
     with Wire(server.port) as peer:
         peer.associate(STORAGE_CONTEXT)
         peer.send(p_data(1, COMMAND | LAST, store_command(SOP_CLASS, "1.2.3.9")))
-        if cut:
-            peer.send(p_data(1, DATA, DATA_SET[:cut]))
-        wait_until(lambda: spool_files(server.archive))
+        for at in range(0, len(data), 10_000):
+            peer.send(p_data(1, DATA, data[at : at + 10_000]))
+        # What is small has no file yet.
+        wait_until(lambda: engine_associations(server))
+        wait_until(lambda: bool(spool_files(server.archive)) == (len(data) > SMALL_BYTES))
 
         {
             "abort": lambda: peer.send(ABORT_PDU),
