@@ -24,7 +24,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import replace
 from pathlib import Path
 
 from pacs.archive.settler import Settler
@@ -73,9 +72,9 @@ class _Entry:
 
     __slots__ = ("at", "content", "error", "is_placed", "is_written", "record", "sequence")
 
-    def __init__(self, record: InstanceRecord) -> None:
-        self.content = record.content
-        self.record = record if record.content is None else replace(record, content=None)
+    def __init__(self, record: InstanceRecord, content: bytes | None) -> None:
+        self.content = content
+        self.record = record
         self.sequence = 0
         self.at = 0.0
         self.error: PacsError | None = None
@@ -130,15 +129,19 @@ class InstanceLog:
         """Whether the bytes of another instance may wait in memory and in the log: not when the disk falls behind."""
         return self._pending_bytes < _MOST_BYTES and self._settler.has_room
 
-    def append(self, record: InstanceRecord) -> None:
+    def append(self, record: InstanceRecord, content: bytes | None) -> None:
         """Write an instance to the log; return when it is on the disk.
+
+        Args:
+            record: What is to be indexed, without its content.
+            content: The file that belongs at its location; None if that is there, durably.
 
         Raises:
             StorageFull, StorageUnavailable, IndexUnavailable: it is not accepted, and nothing of it is in the log.
         """
         if self._failure is not None or self._is_behind():
             self._wait_for_room()
-        entry = _Entry(record)
+        entry = _Entry(record, content)
         with self._changed:
             self._unwritten.append(entry)
         with self._writing:

@@ -76,9 +76,9 @@ def store(archive: Archive, spooled: Spooled, origin: Origin) -> StoreOutcome:
         digest=spooled.digest,
         received_at=datetime.now(UTC),
         source_ae=origin.source_ae,
-        content=content,
+        content=content if log is None else None,
     )
-    outcome = _index(archive, record) if log is None else _log(archive, log, record)
+    outcome = _index(archive, record) if log is None else _log(archive, log, record, content)
     archive.whole.add(record.digest, header.transfer_syntax_uid)
     notes = notes_of(header, origin.transfer_syntax_uid)
     for note in notes:
@@ -123,11 +123,13 @@ def _log_for(archive: Archive, header: InstanceHeader) -> InstanceLog | None:
     return None
 
 
-def _log(archive: Archive, log: InstanceLog, record: InstanceRecord) -> StoreOutcome:
+def _log(
+    archive: Archive, log: InstanceLog, record: InstanceRecord, content: bytes | None
+) -> StoreOutcome:
     try:
-        log.append(record)
+        log.append(record, content)
     except PacsError:
-        if record.content is None:
+        if content is None:
             remove_unindexed(archive, record.location)
         raise
     return StoreOutcome(IngestOutcome.ACCEPTED, record.header, record.data_set_size)
