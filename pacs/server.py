@@ -401,7 +401,7 @@ def _prove_storage(archive: Archive) -> None:
         ):
             pass  # leaving it unfinished removes it
     except StorageUnavailable as error:
-        raise StorageUnavailable(f"{archive.storage.root}: {error.message}") from error
+        raise StorageUnavailable(f"{archive.storage.description}: {error.message}") from error
 
 
 def _look_for_lost_index(archive: Archive) -> None:

@@ -10,14 +10,14 @@ from pacs.archive.known_whole import KnownWhole
 from pacs.archive.redo import Redo
 from pacs.index.index import Index
 from pacs.model.instances import DuplicatePolicy
-from pacs.storage.filesystem import FilesystemStorage
+from pacs.storage.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
     """What every use case works on. Shared by all threads; neither part has state of one request."""
 
-    storage: FilesystemStorage
+    storage: Storage
     index: Index
     #: Has a thread, so an archive with another policy (``dataclasses.replace``) has the same one.
     redo: Redo

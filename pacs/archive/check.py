@@ -27,12 +27,11 @@ from pacs.archive.archive import Archive
 from pacs.archive.condition import NO_GOOD, condition_of, missing_end
 from pacs.archive.log_replay import recover
 from pacs.archive.mounted import require_files, require_own_storage
-from pacs.archive.stored_files import Entry, digest_of, entries, read_record, size_at
+from pacs.archive.stored_files import Entry, digest_of, entries, read_record
 from pacs.errors import IncompleteInstance, InvalidInstance, StorageUnavailable
 from pacs.model.instances import DuplicatePolicy, IngestOutcome, InstanceLocation, InstanceRecord
 from pacs.storage.base import StoredFile
 from pacs.storage.faults import is_missing
-from pacs.storage.quarantine import quarantine
 
 DEFAULT_GRACE = timedelta(minutes=10)
 #: More missing files than this, and than this share, are more likely a volume that is not there.
@@ -154,7 +153,7 @@ def most_removed(instances: int) -> int:
 
 def _remove_rows(archive: Archive, missing: list[Checked]) -> Iterator[Checked]:
     """Remove rows whose files are missing, after another look at them and then at the volume."""
-    still = [one for one in missing if size_at(archive.storage, one.location) is None]
+    still = [one for one in missing if archive.storage.size(one.location) is None]
     # In this order: if the volume is there now, it was there when the files were not.
     require_own_storage(archive.storage, archive.index)
     require_files(archive.storage, archive.index)
@@ -182,7 +181,7 @@ def _check(archive: Archive, entry: Entry, options: Options) -> Checked | None:
 
 def _check_row(archive: Archive, row: InstanceLocation, options: Options) -> Checked | None:
     try:
-        size = size_at(archive.storage, row.location)
+        size = archive.storage.size(row.location)
     except StorageUnavailable as error:
         return _about(row, Finding.DAMAGED, str(error))
     if size is not None:
@@ -245,7 +244,7 @@ def _check_orphan(archive: Archive, file: StoredFile, options: Options) -> Check
         return Checked(finding=finding, location=file.location, size_bytes=file.size_bytes)
     if archive.index.is_location_indexed(file.location):
         return Checked(finding=Finding.SOUND, location=file.location, size_bytes=file.size_bytes)
-    if size_at(archive.storage, file.location) is None:
+    if archive.storage.size(file.location) is None:
         # What it was replaced by is indexed; whoever did that has removed it by now.
         return None
     uid, detail, repair = "", "no row points at it", None
@@ -266,7 +265,7 @@ def _settle(archive: Archive, file: StoredFile) -> tuple[str, str, Repair | None
     try:
         record = read_record(archive.storage, file)
     except InvalidInstance as error:
-        quarantine(archive.storage, file.location)
+        archive.storage.set_aside(file.location)
         return "", error.message, Repair.QUARANTINED
     except StorageUnavailable as error:
         return "", error.message, None
@@ -290,7 +289,7 @@ def _settle(archive: Archive, file: StoredFile) -> tuple[str, str, Repair | None
             archive.storage.remove(file.location)
             return uid, "the same instance is indexed elsewhere", Repair.DUPLICATE_REMOVED
         case _:
-            quarantine(archive.storage, file.location)
+            archive.storage.set_aside(file.location)
             return uid, "a different instance with this UID is indexed", Repair.QUARANTINED
 
 

@@ -12,7 +12,7 @@ from pacs.dicom.encoding.element_headers import MAX_PASSED_ELEMENTS
 from pacs.errors import IncompleteInstance, InvalidInstance, StorageUnavailable
 from pacs.model.instances import InstanceLocation, StoredInstance
 from pacs.storage.faults import is_missing
-from pacs.storage.filesystem import FilesystemStorage
+from pacs.storage.storage import Storage
 
 #: The process lacks something, which says nothing about the file.
 _OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -35,9 +35,7 @@ class Condition(Enum):
 NO_GOOD = frozenset({Condition.LOST, Condition.DAMAGED, Condition.INCOMPLETE})
 
 
-def condition_of(
-    storage: FilesystemStorage, stored: StoredInstance | InstanceLocation
-) -> Condition:
+def condition_of(storage: Storage, stored: StoredInstance | InstanceLocation) -> Condition:
     """Read a stored file to its end and compare it with its row.
 
     Raises:

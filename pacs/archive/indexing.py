@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from pacs.archive.archive import Archive
 from pacs.archive.condition import NO_GOOD, Condition, condition_of
-from pacs.archive.stored_files import size_at
 from pacs.errors import IndexUnavailable, PacsError
 from pacs.model.instances import (
     STAYS,
@@ -20,7 +19,6 @@ from pacs.model.instances import (
     IngestResult,
     InstanceRecord,
 )
-from pacs.storage.quarantine import quarantine
 
 LOGGER = logging.getLogger(__name__)
 
@@ -107,8 +105,8 @@ def _no_good(archive: Archive, record: InstanceRecord, worse: frozenset[Conditio
 def _set_aside(archive: Archive, location: str) -> None:
     """Move a bad file into quarantine, if there is one."""
     try:
-        if size_at(archive.storage, location) is not None:
-            quarantine(archive.storage, location)
+        if archive.storage.size(location) is not None:
+            archive.storage.set_aside(location)
     except PacsError as error:
         LOGGER.error("cannot set %s aside, which nothing points at: %s", location, error)
 

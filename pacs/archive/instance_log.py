@@ -37,11 +37,11 @@ from pacs.model.instances import (
     IngestResult,
     InstanceRecord,
 )
-from pacs.storage.base import Storage
 from pacs.storage.durability import make_directories
 from pacs.storage.faults import storage_faults
 from pacs.storage.process_directory import ProcessDirectory
 from pacs.storage.segments import SegmentWriter
+from pacs.storage.storage import Storage
 
 LOGGER = logging.getLogger(__name__)
 

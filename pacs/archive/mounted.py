@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pacs.errors import StorageUnavailable
 from pacs.index.index import Index
-from pacs.storage.base import Storage
+from pacs.storage.storage import Storage
 
 
 def require_own_storage(storage: Storage, index: Index) -> None:

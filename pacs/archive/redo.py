@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pacs.archive.mounted import require_files, require_own_storage
 from pacs.archive.settler import Settler
 from pacs.index.index import Index
-from pacs.storage.base import Storage
+from pacs.storage.storage import Storage
 
 LOGGER = logging.getLogger(__name__)
 

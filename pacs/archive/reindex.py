@@ -18,7 +18,7 @@ from pacs.archive.archive import Archive
 from pacs.archive.check import DEFAULT_GRACE
 from pacs.archive.log_replay import recover
 from pacs.archive.mounted import learn_storage, require_own_storage
-from pacs.archive.stored_files import Entry, entries, read_record, size_at
+from pacs.archive.stored_files import Entry, entries, read_record
 from pacs.dicom.attributes import ATTRIBUTE_SET_VERSION
 from pacs.dicom.uids import shown_uid
 from pacs.errors import IndexUnavailable, InvalidInstance, PacsError, StorageUnavailable
@@ -132,7 +132,7 @@ def _in_flight(archive: Archive, file: StoredFile) -> Reindexed | None:
 
 def _without_file(archive: Archive, location: str, uid: str) -> Reindexed | None:
     try:
-        if size_at(archive.storage, location) is not None:
+        if archive.storage.size(location) is not None:
             # Stored while this ran, and so with all that this release knows.
             return None
     except StorageUnavailable as error:

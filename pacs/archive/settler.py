@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pacs.errors import PacsError
-from pacs.storage.base import Storage
+from pacs.storage.storage import Storage
 
 LOGGER = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pacs.index.index import Index
 from pacs.model.instances import InstanceLocation, InstanceRecord
 from pacs.storage.base import StoredFile
 from pacs.storage.faults import storage_faults
-from pacs.storage.filesystem import FilesystemStorage
+from pacs.storage.storage import Storage
 
 #: Rows fetched in one transaction. Hashing terabytes may take days: a reader open for so long would keep SQLite's
 #: log from shrinking, and PostgreSQL would end it.
@@ -56,7 +56,7 @@ def entries(archive: Archive) -> Iterator[Entry]:
 
 
 def read_record(
-    storage: FilesystemStorage, file: StoredFile, known: InstanceLocation | None = None
+    storage: Storage, file: StoredFile, known: InstanceLocation | None = None
 ) -> InstanceRecord:
     """Make the record of a stored file, without a row from the file alone.
 
@@ -100,20 +100,6 @@ def digest_of(stream: BinaryIO, data_set_offset: int) -> str:
         stream.seek(data_set_offset)
         # mypy's stub demands a protocol that typing.BinaryIO lacks and every binary file has.
         return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-
-
-def size_at(storage: FilesystemStorage, location: str) -> int | None:
-    """The size in bytes of the file at a location; None if there is none.
-
-    Raises:
-        StorageUnavailable: the location is none of this storage, or it cannot be told.
-    """
-    path = storage.path(location)
-    with storage_faults(f"look at {location}"):
-        try:
-            return path.stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
 
 
 def _rows(index: Index) -> Iterator[InstanceLocation]:

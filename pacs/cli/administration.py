@@ -50,7 +50,7 @@ def db_accept_storage(settings: Settings) -> int:
         before = archive.index.storage_identity()
         after = accept_storage(archive.storage, archive.index)
         instances = archive.index.stats().instances
-    console.print(f"the index belongs to the storage {archive.storage.root} ({after})")
+    console.print(f"the index belongs to the storage {archive.storage.description} ({after})")
     if before not in (None, after):
         console.print(f"before, it belonged to {before}")
     console.print(f"{instances:,} instances are indexed; compare: pacs check")

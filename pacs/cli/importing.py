@@ -84,7 +84,7 @@ def import_command(
     if not (quiet or as_json):
         new = "a new archive: " if is_new else ""
         index = settings.describe()["database_url"]
-        console.print(f"into {new}{archive.storage.root}, index {index}")
+        console.print(f"into {new}{archive.storage.description}, index {index}")
 
     def note(refusal: Refusal) -> None:
         if refused_file is not None:
@@ -93,7 +93,7 @@ def import_command(
     try:
         require_own_storage(archive.storage, archive.index)
         learn_storage(archive.storage, archive.index)
-        found = scan(paths, excluded=[archive.storage.root])
+        found = scan(paths, excluded=archive.storage.folders)
         work = Import(archive, found, source_ae=source_ae, on_refused=note)
         return _run(work, _Ending(quiet, as_json), paths, jobs, archive)
     finally:
@@ -129,7 +129,7 @@ def _run(
     is_complete = False
     try:
         with ProgressDisplay("importing", "files", quiet=ending.quiet) as display:
-            display.count(scan(paths, excluded=[archive.storage.root]))
+            display.count(scan(paths, excluded=archive.storage.folders))
             work.run(jobs, lambda so_far: display.show(so_far.done, so_far.size_bytes))
         is_complete = True
     except KeyboardInterrupt:

@@ -1,13 +1,12 @@
-"""The contract between the archive and whatever keeps the bytes."""
+"""What a storage takes and what it says of what it has."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,108 +97,3 @@ class StoredFile:
     size_bytes: int
     #: When it was put, aware UTC.
     stored_at: datetime
-
-
-class Storage(Protocol):
-    """Keeps SOP Instances as DICOM Part 10 files, addressed by an opaque location."""
-
-    @property
-    def description(self) -> str:
-        """Where it is, for people."""
-        ...
-
-    def identity(self) -> str | None:
-        """What tells this storage from every other, and its copies have too; None if it has none yet.
-
-        Raises:
-            StorageUnavailable: it cannot be read.
-        """
-        ...
-
-    def make_identity(self) -> str:
-        """Give the storage an identity if it has none, durably; return the one it has.
-
-        Raises:
-            StorageFull, StorageUnavailable: it has none.
-        """
-        ...
-
-    def put(self, spooled: Spooled) -> str:
-        """Make a spooled file durable and return its location.
-
-        When this returns, the bytes are on stable storage under the returned location and the spooled file is
-        gone. When it raises, nothing is left at the location; the spooled file may still be there.
-
-        Raises:
-            StorageFull: no space or quota is left.
-            StorageUnavailable: the storage cannot be written.
-        """
-        ...
-
-    def place(self, spooled: Spooled) -> str:
-        """Move a spooled file to its location and return that, without waiting for the disk.
-
-        For whoever keeps a copy of the bytes until ``settle`` has made the file durable.
-
-        Raises:
-            StorageFull, StorageUnavailable: as for ``put``.
-        """
-        ...
-
-    def new_location(self) -> str:
-        """A location for one more file, later in order than all before it."""
-        ...
-
-    def place_content(self, location: str, content: bytes) -> None:
-        """Write a file to a location that ``new_location`` gave, without waiting for the disk.
-
-        For whoever keeps a copy of the bytes until ``settle`` has made the file durable.
-
-        Raises:
-            StorageFull, StorageUnavailable: there is nothing at the location.
-        """
-        ...
-
-    def settle(self, locations: Iterable[str]) -> list[str]:
-        """Make files that were placed durable; return the locations of those that were removed since.
-
-        Raises:
-            StorageFull, StorageUnavailable: which of them are durable is not known.
-        """
-        ...
-
-    def restore(self, location: str, content: bytes) -> bool:
-        """Write a file again, durably; return whether it had another content, or was missing.
-
-        Raises:
-            StorageFull, StorageUnavailable: whether the file has this content, and durably, is not known.
-        """
-        ...
-
-    def open(self, location: str) -> BinaryIO:
-        """Open a stored file for reading; the caller closes it.
-
-        Raises:
-            StorageUnavailable: the file is missing or cannot be read.
-        """
-        ...
-
-    def remove(self, location: str) -> None:
-        """Remove a stored file; removing one that is gone already is not an error.
-
-        Raises:
-            StorageUnavailable: the storage cannot be written.
-        """
-        ...
-
-    def stored_file(self, location: str) -> StoredFile | None:
-        """What there is at a location; None if there is no file.
-
-        Raises:
-            StorageUnavailable: it cannot be told.
-        """
-        ...
-
-    def files(self) -> Iterator[StoredFile]:
-        """Every stored file, oldest first."""
-        ...

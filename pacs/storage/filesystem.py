@@ -45,6 +45,8 @@ from pacs.storage.spool import FILE_MODE, Spool
 
 _SPOOL_DIRECTORY = "spool"
 _LOG_DIRECTORY = "log"
+#: For files that neither belong to the archive nor may be deleted without a person having looked.
+_QUARANTINE_DIRECTORY = "quarantine"
 _IDENTITY_FILE = "storage-id"
 _IDENTITY_MODE = 0o640
 #: So many files are synced faster together with all else that waits in their file system.
@@ -83,12 +85,17 @@ class FilesystemStorage:
         return self._root
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """What nothing is to be imported from (``storage.Storage.folders``)."""
+        return (self._root,)
+
+    @property
     def description(self) -> str:
         """The directory, for people."""
         return str(self._root)
 
     def identity(self) -> str | None:
-        """What tells this storage from every other (``base.Storage.identity``).
+        """What tells this storage from every other (``storage.Storage.identity``).
 
         Raises:
             StorageUnavailable: it cannot be read.
@@ -100,7 +107,7 @@ class FilesystemStorage:
                 return None
 
     def make_identity(self) -> str:
-        """Give the storage an identity if it has none (``base.Storage.make_identity``).
+        """Give the storage an identity if it has none (``storage.Storage.make_identity``).
 
         Raises:
             StorageFull, StorageUnavailable: it has none.
@@ -122,7 +129,7 @@ class FilesystemStorage:
         return self.identity() or identity
 
     def put(self, spooled: Spooled) -> str:
-        """Make a spooled file durable and return its location (``base.Storage.put``).
+        """Make a spooled file durable and return its location (``storage.Storage.put``).
 
         Raises:
             StorageFull: no space or quota is left.
@@ -143,7 +150,7 @@ class FilesystemStorage:
         return location
 
     def place(self, spooled: Spooled) -> str:
-        """Move a spooled file to its location, not yet durably (``base.Storage.place``).
+        """Move a spooled file to its location, not yet durably (``storage.Storage.place``).
 
         Raises:
             StorageFull, StorageUnavailable: as for ``put``.
@@ -155,12 +162,12 @@ class FilesystemStorage:
                 return self._move(file)
 
     def new_location(self) -> str:
-        """A location for one more file (``base.Storage.new_location``)."""
+        """A location for one more file (``storage.Storage.new_location``)."""
         directory, name = self._next_name()
         return f"{directory}/{name}"
 
     def place_content(self, location: str, content: bytes) -> None:
-        """Write a file to a new location, not yet durably (``base.Storage.place_content``).
+        """Write a file to a new location, not yet durably (``storage.Storage.place_content``).
 
         Raises:
             StorageFull, StorageUnavailable: there is nothing at the location.
@@ -182,7 +189,7 @@ class FilesystemStorage:
                 _write_new(f"{self._root}/{location}", content)
 
     def settle(self, locations: Iterable[str]) -> list[str]:
-        """Make files that were placed durable; return which were not there (``base.Storage.settle``).
+        """Make files that were placed durable; return which were not there (``storage.Storage.settle``).
 
         Raises:
             StorageFull, StorageUnavailable: which of them are durable is not known.
@@ -212,7 +219,7 @@ class FilesystemStorage:
         return os.fstat(self._file_system).st_dev == self._root.stat().st_dev
 
     def restore(self, location: str, content: bytes) -> bool:
-        """Write a file again, durably (``base.Storage.restore``).
+        """Write a file again, durably (``storage.Storage.restore``).
 
         Raises:
             StorageFull, StorageUnavailable: whether the file has this content, and durably, is not known.
@@ -295,7 +302,7 @@ class FilesystemStorage:
                     yield stored
 
     def stored_file(self, location: str) -> StoredFile | None:
-        """What there is at a location (``base.Storage.stored_file``).
+        """What there is at a location (``storage.Storage.stored_file``).
 
         Raises:
             StorageUnavailable: it cannot be told.
@@ -303,6 +310,37 @@ class FilesystemStorage:
         directory, _, name = location.rpartition("/")
         with storage_faults(f"look at {location}"):
             return _stored_file(directory, name, self.path(location).lstat)
+
+    def size(self, location: str) -> int | None:
+        """The bytes of the file at a location (``storage.Storage.size``).
+
+        Raises:
+            StorageUnavailable: the location is none of this storage, or it cannot be told.
+        """
+        path = self.path(location)
+        with storage_faults(f"look at {location}"):
+            try:
+                return path.stat().st_size
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def set_aside(self, location: str) -> None:
+        """Move a file to ``<root>/quarantine/``, durably (``storage.Storage.set_aside``).
+
+        It keeps its name, so its time of receipt can still be read from it.
+
+        Raises:
+            StorageUnavailable: the file is gone, or the storage cannot be written.
+        """
+        source = self.path(location)
+        directory = self._root / _QUARANTINE_DIRECTORY
+        with storage_faults(f"move {location} into quarantine"):
+            directory.mkdir(DIRECTORY_MODE, exist_ok=True)
+            sync_directory(self._root)
+            source.rename(directory / source.name)
+            # The new name first: a crash in between leaves the file under both or under the new one.
+            sync_directory(directory)
+            sync_directory(source.parent)
 
     def path(self, location: str) -> Path:
         """The path of a location.

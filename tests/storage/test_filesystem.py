@@ -15,9 +15,10 @@ import pytest
 
 from pacs.errors import InvalidSetting, PacsError, StorageFull, StorageUnavailable
 from pacs.storage import filesystem
-from pacs.storage.base import Spooled, Storage, StoredFile
+from pacs.storage.base import Spooled, StoredFile
 from pacs.storage.durability import can_sync_file_system
 from pacs.storage.filesystem import FilesystemStorage, storage_from_url
+from pacs.storage.storage import Storage
 
 MINUTE_NS = 60 * 1_000_000_000
 START = datetime(2024, 2, 29, 23, 58, 30, 123456, tzinfo=UTC)

@@ -7,7 +7,6 @@ import pytest
 
 from pacs.errors import StorageUnavailable
 from pacs.storage.filesystem import FilesystemStorage
-from pacs.storage.quarantine import quarantine
 
 
 @pytest.fixture
@@ -23,33 +22,35 @@ def put(storage: FilesystemStorage, data: bytes) -> str:
         return storage.put(writer.finish())
 
 
-def test_quarantine_moves_the_file_out_of_sight_and_keeps_its_bytes(
+def test_set_aside_moves_the_file_out_of_sight_and_keeps_its_bytes(
     storage: FilesystemStorage,
 ) -> None:
     first, second = put(storage, b"one"), put(storage, b"two")
 
-    target = quarantine(storage, first)
+    storage.set_aside(first)
 
+    target = storage.root / "quarantine" / Path(first).name
     assert [file.location for file in storage.files()] == [second]
     assert target.read_bytes() == b"metaone"
-    assert target.name == Path(first).name
-    assert target.is_relative_to(storage.root)
+    assert (storage.has(first), storage.size(first)) == (False, None)
+    assert (storage.has(second), storage.size(second)) == (True, 7)
 
 
-def test_quarantine_takes_several_files(storage: FilesystemStorage) -> None:
-    targets = {quarantine(storage, put(storage, b"data")) for _ in range(2)}
+def test_several_files_are_set_aside(storage: FilesystemStorage) -> None:
+    names = [Path(put(storage, b"data")).name for _ in range(2)]
+    for file in list(storage.files()):
+        storage.set_aside(file.location)
 
-    assert all(target.exists() for target in targets)
-    assert len(targets) == 2
+    assert sorted(path.name for path in (storage.root / "quarantine").iterdir()) == names
 
 
 @pytest.mark.parametrize(
     "location", ["2024/01/01/0000/" + "0" * 32 + ".dcm", "../outside", "spool/x"]
 )
-def test_quarantine_what_is_not_there_is_unavailable(
+def test_set_aside_what_is_not_there_is_unavailable(
     storage: FilesystemStorage, location: str
 ) -> None:
     put(storage, b"data")
 
     with pytest.raises(StorageUnavailable):
-        quarantine(storage, location)
+        storage.set_aside(location)
