@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from itertools import count
 
 from pydicom.uid import ExplicitVRLittleEndian
@@ -36,30 +37,38 @@ class PeerError(Exception):
     """The archive did not do what it was asked for; the message says what it did instead."""
 
 
-def proposal(
-    abstract_syntaxes: Iterable[str], called: str = "PACS", scp_of: Iterable[str] = ()
-) -> tuple[bytes, dict[str, int]]:
-    """An A-ASSOCIATE-RQ, encoded once for all associations alike, and the context IDs by abstract syntax.
+@dataclass(frozen=True)
+class Proposal:
+    """An A-ASSOCIATE-RQ, encoded once for all associations alike."""
 
-    An abstract syntax may occur several times, each a presentation context; the first one's ID is told. ``scp_of`` are
-    those that the requestor wants to be SCP of as well (C-GET).
+    encoded: bytes
+    #: The presentation contexts without which there is no use in the association, by abstract syntax.
+    needed: Mapping[str, int]
+
+
+def proposal(
+    needed: Sequence[str], also: Sequence[str] = (), scp_of: Iterable[str] = ()
+) -> Proposal:
+    """Propose abstract syntaxes, one presentation context each; ``also`` are those that may be refused.
+
+    ``scp_of`` are those that the requestor wants to be SCP of as well (C-GET).
     """
     contexts = tuple(
         pdus.ProposedContext(2 * number + 1, one, (ExplicitVRLittleEndian,))
-        for number, one in enumerate(abstract_syntaxes)
+        for number, one in enumerate([*needed, *also])
     )
     roles = [pdus.role_selection(one, scu=True, scp=True) for one in scp_of]
     items = (pdus.maximum_length(_MAXIMUM_PDU_BYTES), *_IMPLEMENTATION, *roles)
-    asked = pdus.AssociateRequest(called, "BENCH", items, contexts=contexts)
-    ids = {one.abstract_syntax: one.context_id for one in reversed(contexts)}
-    return pdus.encode(asked), ids
+    asked = pdus.AssociateRequest("PACS", "BENCH", items, contexts=contexts)
+    ids = {one.abstract_syntax: one.context_id for one in contexts[: len(needed)]}
+    return Proposal(pdus.encode(asked), ids)
 
 
 class LightAssociation:
     """One association; whole messages go in and out. Whoever awaits says how long (``asyncio.timeout``)."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ids: dict[str, int]
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ids: Mapping[str, int]
     ) -> None:
         self._reader, self._writer = reader, writer
         self._ids = ids
@@ -67,19 +76,18 @@ class LightAssociation:
         self._values: list[pdus.PDV] = []
 
     @classmethod
-    async def open(cls, port: int, proposed: tuple[bytes, dict[str, int]]) -> LightAssociation:
+    async def open(cls, port: int, proposed: Proposal) -> LightAssociation:
         """Associate.
 
         Raises:
             PeerError: the archive rejects it, or accepts too little of it.
             OSError: there is no connection.
         """
-        asked, ids = proposed
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        assoc = cls(reader, writer, ids)
+        assoc = cls(reader, writer, proposed.needed)
         try:
-            writer.write(asked)
-            _require_accepted(await assoc._receive_pdu(), ids)
+            writer.write(proposed.encoded)
+            _require_accepted(await assoc._receive_pdu(), proposed.needed)
         except BaseException:
             writer.close()
             raise
@@ -216,7 +224,7 @@ class Released(Exception):
     """The peer asks for release."""
 
 
-def _require_accepted(answer: pdus.PDU, ids: dict[str, int]) -> None:
+def _require_accepted(answer: pdus.PDU, ids: Mapping[str, int]) -> None:
     if not isinstance(answer, pdus.AssociateAccept):
         raise PeerError(f"the association was answered with {answer}")
     accepted = {one.context_id for one in answer.contexts if one.result == pdus.ACCEPTANCE}
