@@ -20,8 +20,11 @@ def continue_retrieve(
     key: int,
     batch: Sequence[SubOperationRecord] = (),
     outcome: RetrieveOutcome | None = None,
+    *,
+    may_be_there: bool = False,
 ) -> None:
     """Record sub-operations of a retrieve, and its end if there is an ``outcome``."""
     record = index.journal.retrieve(key)
     assert record is not None
-    assert index.journal.write([RetrieveChange(record.request, key, batch, outcome)]) == [key]
+    change = RetrieveChange(record.request, key, batch, outcome, may_be_there)
+    assert index.journal.write([change]) == [key]

@@ -48,7 +48,7 @@ class RetrieveChange:
     batch: Sequence[SubOperationRecord] = ()
     #: None while it goes on.
     outcome: RetrieveOutcome | None = None
-    #: Whether an earlier try to write that it began may have been committed.
+    #: Whether an earlier try to write this may have been committed.
     may_be_there: bool = False
 
     @property
@@ -77,9 +77,10 @@ class Journal:
         def work(connection: sa.Connection) -> list[int]:
             nonlocal runs
             runs += 1
-            keys = _begin(connection, changes, process, is_again=runs > 1)
+            is_again = runs > 1
+            keys = _begin(connection, changes, process, is_again=is_again)
             pairs = list(zip(keys, changes, strict=True))
-            _insert(connection, pairs)
+            _insert(connection, pairs, is_again=is_again)
             active = [{"_key": key, "active_at": now} for key, one in pairs if one.is_progress]
             if active:
                 connection.execute(_UPDATE_ACTIVE, active)
@@ -221,7 +222,9 @@ def _ended(key: int, outcome: RetrieveOutcome, now: datetime) -> dict[str, objec
     }
 
 
-def _insert(connection: sa.Connection, pairs: Sequence[tuple[int, RetrieveChange]]) -> None:
+def _insert(
+    connection: sa.Connection, pairs: Sequence[tuple[int, RetrieveChange]], *, is_again: bool
+) -> None:
     """Insert the sub-operations, which are consecutive for each retrieve."""
     rows = [
         {
@@ -244,9 +247,10 @@ def _insert(connection: sa.Connection, pairs: Sequence[tuple[int, RetrieveChange
     earlier = [
         {"key": key, "first": change.batch[0].number, "last": change.batch[-1].number}
         for key, change in pairs
-        if change.batch
+        if change.batch and (is_again or change.may_be_there)
     ]
-    connection.execute(_DELETE_SUB_OPERATIONS, earlier)
+    if earlier:
+        connection.execute(_DELETE_SUB_OPERATIONS, earlier)
     connection.execute(_INSERT_SUB_OPERATION, rows)
 
 

@@ -42,7 +42,7 @@ class RetrieveEntry:
         self.waiting: list[SubOperationRecord] = []
         self.outcome: RetrieveOutcome | None = None
         self.is_queued = False
-        #: Whether a commit that seemed to fail may have written that it began.
+        #: Whether a commit that seemed to fail may have written what waits.
         self.may_be_there = False
         #: Set when all of it is written, or is not to be waited for; one each, or each record would wake all that wait.
         self.written = threading.Event()
@@ -185,11 +185,12 @@ class JournalWriter:
         error: Exception,
     ) -> None:
         is_unavailable = isinstance(error, IndexUnavailable)
+        # Of what nobody foresaw nothing is known.
+        may_be_there = getattr(error, "may_have_committed", not isinstance(error, PacsError))
         with self._changed:
             for entry, change in zip(entries, changes, strict=True):
                 entry.waiting[:0] = change.batch
-                if isinstance(error, IndexUnavailable):
-                    entry.may_be_there |= error.may_have_committed
+                entry.may_be_there |= may_be_there
             if self._stopping:
                 while self._queue:
                     self._give_up(self._queue[0], error)

@@ -21,6 +21,7 @@ from pacs.model.retrieves import (
     SubOperationOutcome,
     SubOperationRecord,
 )
+from tests.index.conftest import RecordStatements
 from tests.retrieve_records import begin_retrieve, continue_retrieve
 
 NOW = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
@@ -86,17 +87,24 @@ def test_retrieve_is_recorded_from_begin_to_end(index: Index) -> None:
     assert list(index.journal.sub_operations(key)) == batch
 
 
-def test_record_sub_operations_again_after_a_lost_commit_keeps_one_of_each(index: Index) -> None:
+def test_record_sub_operations_again_after_a_lost_commit_keeps_one_of_each(
+    index: Index, record_statements: RecordStatements
+) -> None:
     key = begin_retrieve(index, REQUEST)
 
-    for _ in range(2):
-        continue_retrieve(index, key, [sub_operation(1), sub_operation(2)])
-    continue_retrieve(index, key, [])
-    for _ in range(2):
-        continue_retrieve(index, key, [sub_operation(3), sub_operation(4)], OUTCOME)
+    with record_statements() as statements:
+        for again in (False, True):
+            batch = [sub_operation(1), sub_operation(2)]
+            continue_retrieve(index, key, batch, may_be_there=again)
+        continue_retrieve(index, key, [])
+        for again in (False, True):
+            batch = [sub_operation(3), sub_operation(4)]
+            continue_retrieve(index, key, batch, OUTCOME, may_be_there=again)
 
     assert [record.number for record in index.journal.sub_operations(key)] == [1, 2, 3, 4]
     assert index.journal.retrieve(key).outcome == OUTCOME
+    # At the first try.
+    assert sum(one.startswith("INSERT INTO sub_operation") for one in statements) == 4
 
 
 def test_sub_operations_of_two_retrieves_are_kept_apart(index: Index) -> None:
@@ -203,6 +211,25 @@ def test_process_token_survives_its_text() -> None:
     assert ProcessToken.parse(str(token)) == token
     assert token.is_alive
     assert (token.host, token.pid) == (socket.gethostname(), os.getpid())
+
+
+def test_process_token_of_a_fork_is_not_that_of_its_parent() -> None:
+    script = (
+        "import os, sys, time\n"
+        "from pacs.index.process_token import ProcessToken\n"
+        "print(ProcessToken.own(), flush=True)\n"
+        "time.sleep(0.05)\n"  # the system counts in hundredths of a second
+        "if os.fork() == 0:\n"
+        "    print(ProcessToken.own(), flush=True)\n"
+        "    sys.exit()\n"
+        "os.wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+    parent, child = map(ProcessToken.parse, done.stdout.decode().splitlines())
+
+    assert parent.pid != child.pid
+    assert int(parent.started) < int(child.started)
 
 
 def test_prune_removes_old_retrieves_with_their_sub_operations(index: Index) -> None:
