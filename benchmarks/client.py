@@ -2,6 +2,7 @@
 
     python -m benchmarks.client echo PORT --count 200
     python -m benchmarks.client store PORT FOLDER --associations 100
+    python -m benchmarks.client studies PORT FOLDER --contexts 128
     python -m benchmarks.client idle PORT --associations 200
 
 Prints one line of JSON. ``idle`` prints it once all associations are open, and releases them at the end of its input.
@@ -9,6 +10,7 @@ Prints one line of JSON. ``idle`` prints it once all associations are open, and 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import threading
@@ -21,8 +23,13 @@ import click
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.presentation import (
+    PresentationContext,
+    StoragePresentationContexts,
+    build_context,
+)
 
+from benchmarks.light_peer import LightAssociation, PeerError, Proposal, proposal
 from pacs.wire.ae import EngineAE
 from pacs.wire.association import EngineAssociation
 from pacs.wire.dimse import assign_uid
@@ -203,6 +210,36 @@ def _send_one(assoc: EngineAssociation, message_id: int, instance: Outgoing) -> 
     if response is None or response.Status != 0x0000:
         status = "no response" if response is None else f"status {response.Status:#06x}"
         raise ValueError(f"{' in '.join(wanted)}: {status}")
+
+
+@main.command()
+@click.argument("port", type=int)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--contexts", default=1, type=click.IntRange(1, 128))
+def studies(port: int, folder: Path, contexts: int) -> None:
+    """Send each instance of a folder over an association of its own, one after the other.
+
+    Each association proposes so many presentation contexts, of which one is used.
+    """
+    instances = [Outgoing(path) for path in sorted(folder.iterdir())]
+    (sop_class,) = {one.sop_class for one in instances}
+    others = [str(one.abstract_syntax) for one in StoragePresentationContexts]
+    others = [one for one in others if one != sop_class][: contexts - 1]
+    proposed = proposal([sop_class], others)
+    started = time.perf_counter()
+    try:
+        asyncio.run(_send_each(port, proposed, instances))
+    except (PeerError, OSError, EOFError, TimeoutError) as error:
+        raise click.ClickException(f"{type(error).__name__}: {error}") from error
+    _say(seconds=time.perf_counter() - started, contexts=1 + len(others))
+
+
+async def _send_each(port: int, proposed: Proposal, instances: list[Outgoing]) -> None:
+    for one in instances:
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            assoc = await LightAssociation.open(port, proposed)
+            await assoc.store(one.sop_class, one.sop_instance, one.data_set)
+            await assoc.release()
 
 
 @main.command()

@@ -107,13 +107,13 @@ def _many_series(made: Instances, count: int, size: int) -> None:
 def _one_series(made: Instances, count: int, side: int, first: int = 0) -> None:
     study, series = generate_uid(), generate_uid()
     for number in range(count):
-        _save(made, _image(study, series, number), first + number, side)
+        _save(made, image(study, series, number), first + number, side)
 
 
 def _studies(made: Instances, count: int) -> None:
     """A study of one instance for each number, of a patient of its own."""
     for number in range(count):
-        dataset = _image(generate_uid(), generate_uid(), number)
+        dataset = image(generate_uid(), generate_uid(), number)
         dataset.PatientName, dataset.PatientID = f"Bench^Mark {number}", f"B-{number:06d}"
         dataset.AccessionNumber = f"A-{number:06d}"
         dataset.StudyDate = f"2026{number // STUDIES_OF_A_DAY + 1:02d}02"
@@ -122,17 +122,23 @@ def _studies(made: Instances, count: int) -> None:
 
 def _save(made: Instances, dataset: Dataset, number: int, side: int) -> None:
     """Write an instance with pixels."""
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.Rows = dataset.Columns = side
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 0
-    dataset.PixelData = os.urandom(side * side * 2)
+    add_pixels(dataset, side)
     path = made.folder / f"{number:05d}.dcm"
     dataset.save_as(path, enforce_file_format=True)
     made.add(dataset, path)
 
 
-def _image(study: str, series: str, number: int) -> Dataset:
+def add_pixels(dataset: Dataset, side: int) -> None:
+    """Give an image ``side`` times ``side`` random pixels of two bytes."""
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows = dataset.Columns = side
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    dataset.PixelData = os.urandom(side * side * 2)
+
+
+def image(study: str, series: str, number: int) -> Dataset:
+    """An image of a series, without pixels."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -151,7 +157,7 @@ def _image(study: str, series: str, number: int) -> Dataset:
 
 def _huge(made: Instances, frames: int) -> None:
     """One instance whose Pixel Data is a hole in the file: it costs no disk, and reads as zeros."""
-    dataset = _image(generate_uid(), generate_uid(), 0)
+    dataset = image(generate_uid(), generate_uid(), 0)
     dataset.SOPClassUID = _MULTI_FRAME_WORD_SECONDARY_CAPTURE
     dataset.Modality = "OT"
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"

@@ -65,6 +65,16 @@ WORKS: dict[str, Work] = {
         work.store("new-studies"),
         _orthanc(1.5),
     ),
+    "radiography": Work(
+        "store 500 new studies of one 3 KB instance, an association of one context each",
+        work.store_each("new-studies", 1),
+        _orthanc(1.5),
+    ),
+    "radiography-128": Work(
+        "store 500 new studies of one 3 KB instance, an association of 128 contexts each",
+        work.store_each("new-studies", 128),
+        _orthanc(1.5),
+    ),
     "store-series": Work(
         "store 2,000 of 3 KB in series of 50, one association",
         work.store("small-series"),
@@ -87,6 +97,11 @@ WORKS: dict[str, Work] = {
         work.move(),
         (*_peers(1.6), Faster("qrscp", 30.0)),
         (*_PEERS, "qrscp"),
+    ),
+    "move-small": Work(
+        "C-MOVE 2,000 of 3 KB, one association",
+        work.move(name="small"),
+        (Faster("Orthanc", 2.0),),
     ),
     "move-ct-2": Work("C-MOVE 250 CT, two associations (peers: one)", work.move(2), _peers(2.2)),
     "get-ct": Work("C-GET 250 CT", work.get, _peers(1.5)),

@@ -143,6 +143,21 @@ def store_mixed(archive: Archive, bench: Bench) -> Reading:
     return reading
 
 
+def store_each(name: str, contexts: int) -> Measure:
+    """Our own SCU sends a set, each instance over an association that proposes so many presentation contexts."""
+
+    def measure(archive: Archive, bench: Bench) -> Reading:
+        instances = bench.data[name]
+        with archive.run(bench.scratch.directory(archive.name)) as running:
+            watch = Watch(running)
+            said = client("studies", running.port, instances.folder, "--contexts", contexts)
+            reading = replace(watch.stop(), seconds=said["seconds"])
+            verify_stored(running, instances)
+        return reading
+
+    return measure
+
+
 def receive(name: str, sender: Environment = NODELAY, receiver: Environment = NODELAY) -> Measure:
     """Have storescu send a set to something that cannot be asked what it has; success responses must do."""
 
@@ -162,17 +177,17 @@ def receive(name: str, sender: Environment = NODELAY, receiver: Environment = NO
 
 @contextmanager
 def _holding(
-    archive: Archive, bench: Bench, environment: Environment, parallel: int
+    archive: Archive, bench: Bench, environment: Environment, parallel: int, name: str = "move"
 ) -> Iterator[tuple[Running, Running]]:
-    """A fresh archive that holds the study to retrieve and knows DEST; and DEST."""
+    """A fresh archive that holds the study to retrieve, which is the set ``name``, and knows DEST; and DEST."""
     place = bench.scratch.directory(archive.name)
     with ExitStack() as stack:
         dest = stack.enter_context(destination(place, environment, is_parallel=parallel > 1))
         if isinstance(archive, Pacs):
             archive.parallel = parallel
         running = stack.enter_context(archive.run(place, {"DEST": dest.port}, environment))
-        storescu(running, bench.data["move"].files, 1, NODELAY)
-        verify_stored(running, bench.data["move"])
+        storescu(running, bench.data[name].files, 1, NODELAY)
+        verify_stored(running, bench.data[name])
         yield running, dest
 
 
@@ -181,12 +196,12 @@ def _check(printed: str, wanted: str, running: Running) -> None:
         raise WorkFailed(f"{' '.join(printed.split())[-200:]} | {last_words(running.log)}")
 
 
-def move(parallel: int = 1) -> Measure:
+def move(parallel: int = 1, name: str = "move") -> Measure:
     """C-MOVE a study to ``storescp --ignore``, over one or several associations."""
 
     def measure(archive: Archive, bench: Bench) -> Reading:
-        study = bench.data["move"].study
-        with _holding(archive, bench, NODELAY, parallel) as (running, dest):
+        study = bench.data[name].study
+        with _holding(archive, bench, NODELAY, parallel, name) as (running, dest):
             # The first one, which is not timed, warms up the page cache and proves that all arrives.
             _check(movescu(running, study, 1, "-v"), "Final Move Response (Success)", running)
             watch, before = Watch(running), dest.cpu_seconds

@@ -55,6 +55,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 
 _CONNECT_TIMEOUT_SECONDS = 10
 _POOL_TIMEOUT_SECONDS = 30
+_SQLITE_READERS = 64
 #: How long a writer waits for others in all: for a connection, then for the lock.
 _LOCK_TIMEOUT_SECONDS = 20
 #: A wait for a connection that is not worth a statement.
@@ -330,8 +331,10 @@ def _sqlite(url: sa.URL, timeout_seconds: float, file: SqliteFile, *, writes: bo
         hide_parameters=True,
         poolclass=QueuePool,
         # One writer: threads queue here instead of polling for the file lock, which costs up to 100 ms a turn.
-        pool_size=1 if writes else 8,
-        max_overflow=0 if writes else 56,
+        # A reader is kept when it is given back: to open one takes longer than most reads.
+        pool_size=1 if writes else _SQLITE_READERS,
+        max_overflow=0,
+        pool_use_lifo=True,
         pool_timeout=_LOCK_TIMEOUT_SECONDS if writes else _POOL_TIMEOUT_SECONDS,
         connect_args={"timeout": _LOCK_TIMEOUT_SECONDS, "check_same_thread": False},
     )

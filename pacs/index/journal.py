@@ -6,7 +6,8 @@ A retrieve without an end is running, or was interrupted by the end of its proce
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +37,26 @@ CLAIMS = Claims(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class RetrieveChange:
+    """What is new of one retrieve: that it began, some sub-operations, how it ended."""
+
+    request: RetrieveRequest
+    #: Of its record; None while there is none.
+    key: int | None = None
+    #: Consecutive sub-operations.
+    batch: Sequence[SubOperationRecord] = ()
+    #: None while it goes on.
+    outcome: RetrieveOutcome | None = None
+    #: Whether an earlier try to write this may have been committed.
+    may_be_there: bool = False
+
+    @property
+    def is_progress(self) -> bool:
+        """Whether it has sub-operations, and goes on."""
+        return bool(self.batch) and self.outcome is None
+
+
 class Journal:
     """Writes and reads the records; safe to call from several threads."""
 
@@ -43,82 +64,32 @@ class Journal:
         """Keep the records in ``engine``."""
         self._engine = engine
 
-    def begin_retrieve(self, request: RetrieveRequest) -> int:
-        """Record that a retrieve began and return the record's key.
+    def write(self, changes: Sequence[RetrieveChange]) -> list[int]:
+        """Record what is new of some retrieves, in one transaction; return the keys of their records, in order.
 
         Raises:
-            IndexUnavailable: nothing was recorded.
+            IndexUnavailable: nothing was recorded, unless it says ``may_have_committed``.
+            PacsError: the index refuses one of them, and recorded nothing.
         """
-        row = {
-            "calling_ae": request.calling_ae,
-            "calling_host": request.calling_host,
-            "service": request.service.value,
-            "model": request.model,
-            "level": request.level,
-            "identifier": request.identifier,
-            "destination": request.destination,
-            "message_id": request.message_id,
-            "process": str(ProcessToken.own()),
-            "started_at": request.started_at,
-            "active_at": request.started_at,
-            "interrupted": False,
-            "error_comment": "",
-        }
-        statement = sa.insert(retrieve).returning(retrieve.c.id)
+        process, now = str(ProcessToken.own()), datetime.now(UTC)
+        runs = 0
 
-        def work(connection: sa.Connection) -> int:
-            key: int = connection.execute(statement, row).scalar_one()
-            return key
+        def work(connection: sa.Connection) -> list[int]:
+            nonlocal runs
+            runs += 1
+            is_again = runs > 1
+            keys = _begin(connection, changes, process, is_again=is_again)
+            pairs = list(zip(keys, changes, strict=True))
+            _insert(connection, pairs, is_again=is_again)
+            active = [{"_key": key, "active_at": now} for key, one in pairs if one.is_progress]
+            if active:
+                connection.execute(_UPDATE_ACTIVE, active)
+            ended = [_ended(key, one.outcome, now) for key, one in pairs if one.outcome is not None]
+            if ended:
+                connection.execute(_UPDATE_ENDED, ended)
+            return keys
 
         return self._engine.transact(work)
-
-    def record_sub_operations(self, key: int, batch: Sequence[SubOperationRecord]) -> None:
-        """Record what became of some sub-operations, in one transaction.
-
-        Raises:
-            IndexUnavailable: none of them was recorded.
-        """
-        if not batch:
-            return
-        active = sa.update(retrieve).where(retrieve.c.id == key).values(active_at=datetime.now(UTC))
-
-        def work(connection: sa.Connection) -> None:
-            _insert(connection, key, batch)
-            connection.execute(active)
-
-        self._engine.transact(work)
-
-    def finish_retrieve(
-        self, key: int, outcome: RetrieveOutcome, batch: Sequence[SubOperationRecord] = ()
-    ) -> None:
-        """Record how a retrieve ended, and its last sub-operations, in one transaction.
-
-        Raises:
-            IndexUnavailable: neither was recorded.
-        """
-        now = datetime.now(UTC)
-        statement = (
-            sa.update(retrieve)
-            .where(retrieve.c.id == key)
-            .values(
-                finished_at=now,
-                active_at=now,
-                interrupted=False,
-                status=outcome.status,
-                completed=outcome.completed,
-                failed=outcome.failed,
-                warning=outcome.warning,
-                remaining=outcome.remaining,
-                error_comment=outcome.error_comment,
-            )
-        )
-
-        def work(connection: sa.Connection) -> None:
-            if batch:
-                _insert(connection, key, batch)
-            connection.execute(statement)
-
-        self._engine.transact(work)
 
     def retrieves(self, limit: int = 100) -> list[RetrieveRecord]:
         """The newest records, newest first.
@@ -180,8 +151,81 @@ class Journal:
         )
 
 
-def _insert(connection: sa.Connection, key: int, batch: Sequence[SubOperationRecord]) -> None:
-    """Insert consecutive sub-operations of a retrieve."""
+def _begin(
+    connection: sa.Connection, changes: Sequence[RetrieveChange], process: str, *, is_again: bool
+) -> list[int]:
+    """The keys of the records, in order; those that are not there yet are inserted."""
+    keys = {index: one.key for index, one in enumerate(changes) if one.key is not None}
+    uncertain = [
+        index
+        for index, one in enumerate(changes)
+        if one.key is None and (is_again or one.may_be_there)
+    ]
+    if uncertain:
+        keys |= _already_begun(
+            connection, {one: changes[one].request for one in uncertain}, process
+        )
+    new = [index for index in range(len(changes)) if index not in keys]
+    if new:
+        rows = [_begun(changes[index].request, process) for index in new]
+        keys |= zip(new, connection.execute(_INSERT_RETRIEVE, rows).scalars(), strict=True)
+    return [keys[index] for index in range(len(changes))]
+
+
+def _already_begun(
+    connection: sa.Connection, requests: Mapping[int, RetrieveRequest], process: str
+) -> dict[int, int]:
+    """The keys of those that a commit took which seemed to fail."""
+    times = {request.started_at for request in requests.values()}
+    rows = connection.execute(_SELECT_BEGUN, {"process": process, "times": list(times)})
+    found: dict[tuple[datetime, int], list[int]] = {}
+    for key, started_at, message_id in rows:
+        found.setdefault((started_at, message_id), []).append(key)
+    keys = {}
+    for index, request in requests.items():
+        # Two that began in one microsecond were inserted in this order.
+        if same := found.get((request.started_at, request.message_id)):
+            keys[index] = same.pop(0)
+    return keys
+
+
+def _begun(request: RetrieveRequest, process: str) -> dict[str, object]:
+    return {
+        "calling_ae": request.calling_ae,
+        "calling_host": request.calling_host,
+        "service": request.service.value,
+        "model": request.model,
+        "level": request.level,
+        "identifier": request.identifier,
+        "destination": request.destination,
+        "message_id": request.message_id,
+        "process": process,
+        "started_at": request.started_at,
+        "active_at": request.started_at,
+        "interrupted": False,
+        "error_comment": "",
+    }
+
+
+def _ended(key: int, outcome: RetrieveOutcome, now: datetime) -> dict[str, object]:
+    return {
+        "_key": key,
+        "finished_at": now,
+        "active_at": now,
+        "interrupted": False,
+        "status": outcome.status,
+        "completed": outcome.completed,
+        "failed": outcome.failed,
+        "warning": outcome.warning,
+        "remaining": outcome.remaining,
+        "error_comment": outcome.error_comment,
+    }
+
+
+def _insert(
+    connection: sa.Connection, pairs: Sequence[tuple[int, RetrieveChange]], *, is_again: bool
+) -> None:
+    """Insert the sub-operations, which are consecutive for each retrieve."""
     rows = [
         {
             "retrieve_pk": key,
@@ -194,14 +238,49 @@ def _insert(connection: sa.Connection, key: int, batch: Sequence[SubOperationRec
             "size_bytes": record.size_bytes,
             "duration_seconds": record.duration_seconds,
         }
-        for record in batch
+        for key, change in pairs
+        for record in change.batch
     ]
+    if not rows:
+        return
     # Run again after a commit that succeeded unnoticed, the rows are there already.
-    earlier = {"key": key, "first": batch[0].number, "last": batch[-1].number}
-    connection.execute(_DELETE_SUB_OPERATIONS, earlier)
+    earlier = [
+        {"key": key, "first": change.batch[0].number, "last": change.batch[-1].number}
+        for key, change in pairs
+        if change.batch and (is_again or change.may_be_there)
+    ]
+    if earlier:
+        connection.execute(_DELETE_SUB_OPERATIONS, earlier)
     connection.execute(_INSERT_SUB_OPERATION, rows)
 
 
+_INSERT_RETRIEVE = sa.insert(retrieve).returning(retrieve.c.id, sort_by_parameter_order=True)
+_SELECT_BEGUN = (
+    sa.select(retrieve.c.id, retrieve.c.started_at, retrieve.c.message_id)
+    .where(
+        retrieve.c.process == sa.bindparam("process"),
+        retrieve.c.started_at.in_(sa.bindparam("times", expanding=True)),
+    )
+    .order_by(retrieve.c.id)
+)
+_UPDATE_RETRIEVE = sa.update(retrieve).where(retrieve.c.id == sa.bindparam("_key"))
+_UPDATE_ACTIVE = _UPDATE_RETRIEVE.values(active_at=sa.bindparam("active_at"))
+_UPDATE_ENDED = _UPDATE_RETRIEVE.values(
+    {
+        name: sa.bindparam(name)
+        for name in (
+            "finished_at",
+            "active_at",
+            "interrupted",
+            "status",
+            "completed",
+            "failed",
+            "warning",
+            "remaining",
+            "error_comment",
+        )
+    }
+)
 _DELETE_SUB_OPERATIONS = sa.delete(sub_operation).where(
     sub_operation.c.retrieve_pk == sa.bindparam("key"),
     sub_operation.c.number.between(sa.bindparam("first"), sa.bindparam("last")),

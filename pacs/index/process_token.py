@@ -28,8 +28,7 @@ class ProcessToken:
     @classmethod
     def own(cls) -> ProcessToken:
         """The token of this process."""
-        # Not remembered: a fork would inherit it.
-        return cls(socket.gethostname(), _namespace(), os.getpid(), _start_of(os.getpid()) or "")
+        return cls(socket.gethostname(), _namespace(), os.getpid(), _own_start())
 
     @classmethod
     def parse(cls, text: str) -> ProcessToken:
@@ -77,6 +76,15 @@ def _namespace() -> str:
     with suppress(OSError):
         return f"{_boot_id()}:{Path('/proc/self/ns/pid').stat().st_ino}"
     return _boot_id()
+
+
+@lru_cache(maxsize=1)
+def _own_start() -> str:
+    return _start_of(os.getpid()) or ""
+
+
+# A fork is another process.
+os.register_at_fork(after_in_child=_own_start.cache_clear)
 
 
 def _start_of(pid: int) -> str | None:

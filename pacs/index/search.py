@@ -60,6 +60,10 @@ class Search:
         """Search in ``engine``."""
         self._engine = engine
         self._conditions = ConditionCompiler(engine.backend)
+        # Made once: it takes longer to make than to find the instances of a small study with it.
+        self._select_instances = _SELECT_INSTANCES.where(
+            self._conditions.any_of_later(tables.instance.c.id, _KEYS)
+        )
 
     def matches(self, query: Query, at_most: int = 0) -> Matches:
         """The matches at the query's level, a page of rows at a time.
@@ -173,9 +177,8 @@ class Search:
         found: dict[int, StoredInstance] = {}
         with self._engine.read() as connection:
             for first in range(0, len(keys), _KEYS_IN_STATEMENT):
-                part = list(keys[first : first + _KEYS_IN_STATEMENT])
-                condition = self._conditions.any_of(tables.instance.c.id, part)
-                for row in connection.execute(_SELECT_INSTANCES.where(condition)):
+                part = self._conditions.values(keys[first : first + _KEYS_IN_STATEMENT])
+                for row in connection.execute(self._select_instances, {_KEYS: part}):
                     found[row[0]] = _stored_instance(row)
         return [found[key] for key in keys if key in found]
 

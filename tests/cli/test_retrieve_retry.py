@@ -35,6 +35,7 @@ from tests.peers import (
     responses,
     wait_until,
 )
+from tests.retrieve_records import begin_retrieve, continue_retrieve
 from tests.serving import engine_on_sqlite, engine_only
 
 StartDestination = Callable[..., Destination]
@@ -254,9 +255,9 @@ def _unfinished(index: Index, model: str, level: str, identifier: str) -> int:
         message_id=1,
         started_at=datetime.now(UTC),
     )
-    key = index.journal.begin_retrieve(request)
+    key = begin_retrieve(index, request)
     outcome = RetrieveOutcome(status=0xC000, completed=0, failed=0, warning=0, remaining=2)
-    index.journal.finish_retrieve(key, outcome)
+    continue_retrieve(index, key, outcome=outcome)
     return key
 
 

@@ -29,6 +29,7 @@ _ELSEWHERE = """
     socket.gethostname = lambda: "made-anew"
     from pacs.archive.lease_keeper import LeaseKeeper
     from pacs.index.index import Index
+    from pacs.index.journal import RetrieveChange
     from pacs.model.commitments import CommitmentRequest
     from pacs.model.retrieves import RetrieveRequest
     from pacs.model.remote_ae import Service
@@ -36,9 +37,9 @@ _ELSEWHERE = """
     index = Index.open(url, upgrade=False)
     with LeaseKeeper(index, {seconds}, print):
         now = datetime.now(UTC)
-        index.journal.begin_retrieve(RetrieveRequest(
+        index.journal.write([RetrieveChange(RetrieveRequest(
             calling_ae=calling_ae, calling_host="h", service=Service.MOVE, model="Study Root", level="STUDY",
-            identifier=identifier, destination="DEST", message_id=1, started_at=now))
+            identifier=identifier, destination="DEST", message_id=1, started_at=now))])
         index.commitments.begin(
             CommitmentRequest(transaction_uid="1.9", calling_ae=calling_ae, calling_host="h", requested_at=now),
             [(sop_class_uid, sop_instance_uid)], 0x0131)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +369,22 @@ def test_connection_lost_before_the_commit_has_not_committed(engine: Engine) -> 
         engine.transact(work)
 
     assert not caught.value.may_have_committed
+
+
+def test_sqlite_readers_of_a_crowd_are_kept_for_the_next_one(tmp_path: Path) -> None:
+    engine = create(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    opened: list[object] = []
+    sa.event.listen(engine._readers, "connect", lambda connection, _: opened.append(connection))
+    with engine.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE one (id INTEGER)")
+
+    for _ in range(2):
+        with ExitStack() as stack:
+            for _ in range(40):
+                stack.enter_context(engine.read()).exec_driver_sql("SELECT * FROM one").all()
+
+    assert len(opened) == 40
+    engine.close()
 
 
 def test_readers_that_hold_every_connection_do_not_stop_a_writer(

@@ -21,6 +21,8 @@ from pacs.model.retrieves import (
     SubOperationOutcome,
     SubOperationRecord,
 )
+from tests.index.conftest import RecordStatements
+from tests.retrieve_records import begin_retrieve, continue_retrieve
 
 NOW = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
 
@@ -63,15 +65,15 @@ def set_process(index: Index, key: int, token: ProcessToken, active_at: datetime
 
 
 def test_retrieve_is_recorded_from_begin_to_end(index: Index) -> None:
-    key = index.journal.begin_retrieve(REQUEST)
+    key = begin_retrieve(index, REQUEST)
     running = index.journal.retrieve(key)
     batch = [
         sub_operation(1),
         sub_operation(2, outcome=SubOperationOutcome.FAILED, status=0xA700, error_comment="full"),
         sub_operation(3, outcome=SubOperationOutcome.FAILED, status=None),
     ]
-    index.journal.record_sub_operations(key, batch)
-    index.journal.finish_retrieve(key, OUTCOME)
+    continue_retrieve(index, key, batch)
+    continue_retrieve(index, key, outcome=OUTCOME)
 
     finished = index.journal.retrieve(key)
 
@@ -85,24 +87,31 @@ def test_retrieve_is_recorded_from_begin_to_end(index: Index) -> None:
     assert list(index.journal.sub_operations(key)) == batch
 
 
-def test_record_sub_operations_again_after_a_lost_commit_keeps_one_of_each(index: Index) -> None:
-    key = index.journal.begin_retrieve(REQUEST)
+def test_record_sub_operations_again_after_a_lost_commit_keeps_one_of_each(
+    index: Index, record_statements: RecordStatements
+) -> None:
+    key = begin_retrieve(index, REQUEST)
 
-    for _ in range(2):
-        index.journal.record_sub_operations(key, [sub_operation(1), sub_operation(2)])
-    index.journal.record_sub_operations(key, [])
-    for _ in range(2):
-        index.journal.finish_retrieve(key, OUTCOME, [sub_operation(3), sub_operation(4)])
+    with record_statements() as statements:
+        for again in (False, True):
+            batch = [sub_operation(1), sub_operation(2)]
+            continue_retrieve(index, key, batch, may_be_there=again)
+        continue_retrieve(index, key, [])
+        for again in (False, True):
+            batch = [sub_operation(3), sub_operation(4)]
+            continue_retrieve(index, key, batch, OUTCOME, may_be_there=again)
 
     assert [record.number for record in index.journal.sub_operations(key)] == [1, 2, 3, 4]
     assert index.journal.retrieve(key).outcome == OUTCOME
+    # At the first try.
+    assert sum(one.startswith("INSERT INTO sub_operation") for one in statements) == 4
 
 
 def test_sub_operations_of_two_retrieves_are_kept_apart(index: Index) -> None:
-    first, second = index.journal.begin_retrieve(REQUEST), index.journal.begin_retrieve(REQUEST)
+    first, second = begin_retrieve(index, REQUEST), begin_retrieve(index, REQUEST)
 
-    index.journal.record_sub_operations(first, [sub_operation(1)])
-    index.journal.record_sub_operations(second, [sub_operation(1), sub_operation(2)])
+    continue_retrieve(index, first, [sub_operation(1)])
+    continue_retrieve(index, second, [sub_operation(1), sub_operation(2)])
 
     assert len(list(index.journal.sub_operations(first))) == 1
     assert len(list(index.journal.sub_operations(second))) == 2
@@ -110,7 +119,7 @@ def test_sub_operations_of_two_retrieves_are_kept_apart(index: Index) -> None:
 
 def test_retrieves_are_listed_newest_first_and_limited(index: Index) -> None:
     keys = [
-        index.journal.begin_retrieve(replace(REQUEST, started_at=NOW + timedelta(seconds=n)))
+        begin_retrieve(index, replace(REQUEST, started_at=NOW + timedelta(seconds=n)))
         for n in (1, 3, 2)
     ]
 
@@ -125,9 +134,9 @@ def test_retrieve_unknown_key_is_none(index: Index) -> None:
 
 
 def test_mark_interrupted_leaves_those_of_live_processes(index: Index) -> None:
-    own = index.journal.begin_retrieve(REQUEST)
-    finished = index.journal.begin_retrieve(REQUEST)
-    index.journal.finish_retrieve(finished, OUTCOME)
+    own = begin_retrieve(index, REQUEST)
+    finished = begin_retrieve(index, REQUEST)
+    continue_retrieve(index, finished, outcome=OUTCOME)
 
     assert index.leases.sweep().retrieves == 0
     assert index.journal.retrieve(own).state is RetrieveState.RUNNING
@@ -139,7 +148,7 @@ def test_mark_interrupted_marks_those_of_a_killed_process(index: Index, database
         "import os, signal, sys\n"
         "from tests_request import REQUEST\n"
         "from pacs.index.index import Index\n"
-        "Index.open(sys.argv[1], upgrade=False).journal.begin_retrieve(REQUEST)\n"
+        "Index.open(sys.argv[1], upgrade=False).journal.write([RetrieveChange(REQUEST)])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     ).replace("from tests_request import REQUEST\n", _REQUEST_IN_A_SCRIPT)
     code = subprocess.run([sys.executable, "-c", script, database_url], check=False).returncode
@@ -159,6 +168,7 @@ _REQUEST_IN_A_SCRIPT = """
 from datetime import UTC, datetime
 from pacs.model.retrieves import RetrieveRequest
 from pacs.model.remote_ae import Service
+from pacs.index.journal import RetrieveChange
 REQUEST = RetrieveRequest(
     calling_ae="A", calling_host="h", service=Service.GET, model="m", level="STUDY", identifier="{}",
     destination="", message_id=1, started_at=datetime.now(UTC))
@@ -167,7 +177,7 @@ REQUEST = RetrieveRequest(
 
 @pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"started": "1"}, {"boot": "earlier"}])
 def test_mark_interrupted_knows_a_reused_process_id(index: Index, change: dict) -> None:
-    key = index.journal.begin_retrieve(REQUEST)
+    key = begin_retrieve(index, REQUEST)
     set_process(index, key, replace(ProcessToken.own(), **change))
 
     assert index.leases.sweep().retrieves == 1
@@ -175,7 +185,7 @@ def test_mark_interrupted_knows_a_reused_process_id(index: Index, change: dict) 
 
 
 def test_mark_interrupted_other_host_only_after_a_day_of_silence(index: Index) -> None:
-    key = index.journal.begin_retrieve(REQUEST)
+    key = begin_retrieve(index, REQUEST)
     elsewhere = replace(ProcessToken.own(), host="other/host")
     now = datetime.now(UTC)
 
@@ -186,11 +196,11 @@ def test_mark_interrupted_other_host_only_after_a_day_of_silence(index: Index) -
 
 
 def test_finish_after_being_marked_is_finished(index: Index) -> None:
-    key = index.journal.begin_retrieve(REQUEST)
+    key = begin_retrieve(index, REQUEST)
     set_process(index, key, replace(ProcessToken.own(), pid=2**22 + 1))
     assert index.leases.sweep().retrieves == 1
 
-    index.journal.finish_retrieve(key, OUTCOME)
+    continue_retrieve(index, key, outcome=OUTCOME)
 
     assert index.journal.retrieve(key).state is RetrieveState.FINISHED
 
@@ -203,11 +213,30 @@ def test_process_token_survives_its_text() -> None:
     assert (token.host, token.pid) == (socket.gethostname(), os.getpid())
 
 
+def test_process_token_of_a_fork_is_not_that_of_its_parent() -> None:
+    script = (
+        "import os, sys, time\n"
+        "from pacs.index.process_token import ProcessToken\n"
+        "print(ProcessToken.own(), flush=True)\n"
+        "time.sleep(0.05)\n"  # the system counts in hundredths of a second
+        "if os.fork() == 0:\n"
+        "    print(ProcessToken.own(), flush=True)\n"
+        "    sys.exit()\n"
+        "os.wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+    parent, child = map(ProcessToken.parse, done.stdout.decode().splitlines())
+
+    assert parent.pid != child.pid
+    assert int(parent.started) < int(child.started)
+
+
 def test_prune_removes_old_retrieves_with_their_sub_operations(index: Index) -> None:
-    old = index.journal.begin_retrieve(replace(REQUEST, started_at=NOW - timedelta(days=91)))
-    new = index.journal.begin_retrieve(REQUEST)
+    old = begin_retrieve(index, replace(REQUEST, started_at=NOW - timedelta(days=91)))
+    new = begin_retrieve(index, REQUEST)
     for key in (old, new):
-        index.journal.record_sub_operations(key, [sub_operation(1)])
+        continue_retrieve(index, key, [sub_operation(1)])
 
     assert index.journal.prune(NOW - timedelta(days=90)) == 1
 
@@ -225,8 +254,8 @@ def test_texts_of_peers_are_recorded_whatever_they_hold(index: Index) -> None:
         status=0xA702, completed=0, failed=1, warning=0, remaining=0, error_comment=hostile
     )
 
-    key = index.journal.begin_retrieve(request)
-    index.journal.finish_retrieve(key, outcome, batch)
+    key = begin_retrieve(index, request)
+    continue_retrieve(index, key, batch, outcome)
 
     record = index.journal.retrieve(key)
     assert record is not None

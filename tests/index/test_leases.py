@@ -17,6 +17,7 @@ from pacs.index.tables import commitment, lease, retrieve
 from pacs.model.commitments import CommitmentRequest, CommitmentState
 from pacs.model.remote_ae import Service
 from pacs.model.retrieves import RetrieveRequest, RetrieveState
+from tests.retrieve_records import begin_retrieve
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ELSEWHERE = replace(ProcessToken.own(), host="made-anew")
@@ -40,7 +41,7 @@ def _begin(index: Index, process: ProcessToken) -> tuple[int, int]:
         transaction_uid="1.9", calling_ae="A", calling_host="h", requested_at=now
     )
     keys = (
-        index.journal.begin_retrieve(request),
+        begin_retrieve(index, request),
         index.commitments.begin(asked, [("1.2", "1.2.1")], 0x0131),
     )
     with index._engine.write() as connection:
