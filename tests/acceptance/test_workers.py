@@ -94,10 +94,11 @@ def is_refused(port: int) -> bool:
 
 
 def begin_store(peer: Wire) -> None:
-    """Send the first half of an instance."""
+    """Send a part of an instance, so much that it is in a file."""
     peer.associate(CT)
     peer.send(p_data(1, COMMAND | LAST, store_command(str(CTImageStorage), "1.2.3")))
-    peer.send(p_data(1, DATA, bytes(10_000)))
+    for _ in range(8):
+        peer.send(p_data(1, DATA, bytes(10_000)))
 
 
 def spool_files(processes: Processes) -> list[str]:
@@ -285,6 +286,26 @@ def test_killed_worker_is_replaced_and_its_spool_swept(
     assert receiving.ends() == 0
     assert len(workers(serving)) == 2
     assert killed.pid not in {one.pid for one in workers(serving)}
+
+
+def test_what_is_in_the_log_of_a_killed_worker_is_found(processes: Processes) -> None:
+    serving = processes.serve("--workers", "2", "--acknowledge-after", "log")
+    study = "1.2.3"
+    with Wire(serving.port) as peer, association(serving.peer) as assoc:
+        peer.associate()
+        # Of the two workers, the one that does not serve the peer.
+        (receiving,) = {one.pid for one in workers(serving)} - {worker_of(serving, peer).pid}
+        uids = []
+        for _ in range(40):
+            instance = make_instance(StudyInstanceUID=study)
+            assert int(assoc.send_c_store(instance).Status) == SUCCESS
+            uids.append(str(instance.SOPInstanceUID))
+        psutil.Process(receiving).kill()
+        wait_for_log(serving, "serves again")
+
+    assert sorted(image_uids(serving, study)) == sorted(uids)
+    assert serving.stop() == 0
+    assert list((processes.cwd / "pacs-data" / "storage" / "log").iterdir()) == []
 
 
 def test_associations_of_a_killed_worker_do_not_count_any_more(processes: Processes) -> None:
