@@ -62,10 +62,12 @@ class AssociationRecorder:
     def note(self, assoc: EngineAssociation) -> None:
         """Record an association that is over, soon; never raises."""
         try:
-            record = record_of(assoc)
-            if record is None or (self._only_problems and not record.is_problem):
+            # Of most nothing is recorded: to lay out what happened would cost more than all else at their end.
+            if self._only_problems and not is_problem(assoc):
                 return
-            self._waiting.put_nowait(record)
+            record = record_of(assoc)
+            if record is not None:
+                self._waiting.put_nowait(record)
         except queue.Full:
             self._dropped("the record of an association is dropped: there are too many at once")
         except Exception:
@@ -102,7 +104,7 @@ def record_of(assoc: EngineAssociation) -> AssociationRecord | None:
     contexts = tuple(_contexts(assoc, request))
     operations = tuple(_operations(assoc, history))
     ending = history.ending or AssociationEnding.CONNECTION_LOST
-    record = AssociationRecord(
+    return AssociationRecord(
         calling_ae=_plain(request.calling_ae_title, _LONGEST_TITLE),
         called_ae=_plain(request.called_ae_title, _LONGEST_TITLE),
         calling_host="" if address is None else str(address.address),
@@ -114,20 +116,22 @@ def record_of(assoc: EngineAssociation) -> AssociationRecord | None:
         detail=_plain(history.detail, _LONGEST_TEXT * 2),
         contexts=contexts,
         operations=operations,
+        is_problem=is_problem(assoc),
     )
-    return replace(record, is_problem=is_problem(record))
 
 
-def is_problem(record: AssociationRecord) -> bool:
+def is_problem(assoc: EngineAssociation) -> bool:
     """Whether something went wrong: in how it ended, in an operation, or because contexts were refused."""
-    if any(one.status not in _IN_ORDER for one in record.operations):
+    history = assoc.history
+    if any(one.first.status not in _IN_ORDER for one in history.answers.values()):
         return True
-    if record.ending is AssociationEnding.TIMED_OUT and record.detail.startswith(_IDLE):
-        return not record.operations
-    if record.ending not in _GOOD_ENDINGS:
+    has_operations = bool(history.stored or history.answers)
+    if history.ending is AssociationEnding.TIMED_OUT and history.detail.startswith(_IDLE):
+        return not has_operations
+    if history.ending not in _GOOD_ENDINGS:
         return True
     # It asked for something, was refused, and went away without asking for anything else.
-    return not record.operations and any(one.result for one in record.contexts)
+    return not has_operations and any(one.result for one in assoc.rejected_contexts)
 
 
 def _contexts(assoc: EngineAssociation, request: Any) -> list[ProposedContext]:
