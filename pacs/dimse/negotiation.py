@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pynetdicom.presentation import PresentationContext, build_context
@@ -38,6 +38,8 @@ _LOCAL_LIMIT_EXCEEDED = (0x02, 0x03, 0x02)
 #: As the first: application context name not supported. PS3.7 A.2.1 knows one name.
 _APPLICATION_CONTEXT_NOT_SUPPORTED = (0x01, 0x01, 0x02)
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+#: What modalities propose is always the same; what a hostile peer makes us remember is bounded.
+_MOST_REMEMBERED, _LONGEST_REMEMBERED = 1024, 1024
 
 
 @cache
@@ -110,10 +112,26 @@ def storage_contexts(proposed: list[PresentationContext]) -> list[PresentationCo
             known[str(context.transfer_syntax[0])] = None
     supported = []
     for abstract_syntax, transfer_syntaxes in syntaxes.items():
-        context = build_context(abstract_syntax, list(transfer_syntaxes))
-        context.scu_role = context.scp_role = True
-        supported.append(context)
+        is_usual = sum(map(len, (abstract_syntax, *transfer_syntaxes))) <= _LONGEST_REMEMBERED
+        make = _known_storage_context if is_usual else _storage_context
+        supported.append(make(abstract_syntax, tuple(transfer_syntaxes)))
     return supported
+
+
+@lru_cache(maxsize=_MOST_REMEMBERED)
+def _known_storage_context(
+    abstract_syntax: str, transfer_syntaxes: tuple[str, ...]
+) -> PresentationContext:
+    """One that all associations share: negotiation only reads it."""
+    return _storage_context(abstract_syntax, transfer_syntaxes)
+
+
+def _storage_context(
+    abstract_syntax: str, transfer_syntaxes: tuple[str, ...]
+) -> PresentationContext:
+    context = build_context(abstract_syntax, list(transfer_syntaxes))
+    context.scu_role = context.scp_role = True
+    return context
 
 
 def rights_of(event: Any) -> Rights:

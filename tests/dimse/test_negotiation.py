@@ -19,6 +19,7 @@ from pacs.conformance.wire.association import Association, Rejected, proposed_co
 from pacs.conformance.wire.trace import Trace
 from pacs.dicom.information_model import QUERY_RETRIEVE_SOP_CLASSES
 from pacs.dicom.sop_classes import STORAGE_SOP_CLASSES
+from pacs.dimse import negotiation
 from pacs.dimse.negotiation import storage_contexts
 from pacs.model.associations import AssociationEnding
 from tests.peers import (
@@ -324,3 +325,22 @@ def test_what_the_standard_has_no_rejection_for_is_aborted(
         pdu_type, _ = wire.receive()
 
     assert pdu_type == ABORT
+
+
+def test_contexts_for_storage_are_made_once_and_negotiation_leaves_them_alone(
+    service: RunningArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposed = [build_context(CTImageStorage, [ImplicitVRLittleEndian])]
+    [context] = storage_contexts(proposed)
+
+    for get in (False, True):
+        with association(service, *proposed, get=get) as assoc:
+            assert [one.as_scp for one in assoc.accepted_contexts] == [get]
+
+    [after] = storage_contexts(proposed)
+    assert after is context
+    assert after.transfer_syntax == [ImplicitVRLittleEndian]
+    assert (after.scu_role, after.scp_role, after.result) == (True, True, None)
+    # What a peer could fill the memory with is not kept.
+    monkeypatch.setattr(negotiation, "_LONGEST_REMEMBERED", 40)
+    assert storage_contexts(proposed)[0] is not context
