@@ -236,6 +236,7 @@ class InstanceLog:
         try:
             segments = self._segments or self._open()
             segments.append(self._appended + 1, [_payload(entry) for entry in entries])
+            self._hand_over(entries)
             error = None
         except PacsError as failure:
             error = failure
@@ -246,10 +247,10 @@ class InstanceLog:
                     entry.is_written = True
                 else:
                     entry.error = copy(error)
-        if error is None:
-            self._hand_over(entries)
 
     def _open(self) -> SegmentWriter:
+        # Or it would be made below an empty mount point, to be hidden by the volume.
+        self._storage.spool.require_there()
         with storage_faults("make the log"):
             make_directories(self._root)
             self._directory = ProcessDirectory.make(self._root)
@@ -293,12 +294,12 @@ class InstanceLog:
             try:
                 self._drain(batch)
             except PacsError as error:
-                LOGGER.error("%d instances stay in the log: %s", len(self._pending), error.message)
                 failure = error
             except Exception as error:
                 # What nobody foresaw: nothing may be lost, and nobody may wait for ever.
-                LOGGER.exception("%d instances stay in the log", len(self._pending))
+                LOGGER.exception("what is in the log cannot be brought to its place")
                 failure = IndexUnavailable(detail=str(error))
+            self._tell(failure)
             with self._changed:
                 self._tries += 1
                 self._failure = failure
@@ -312,6 +313,13 @@ class InstanceLog:
                         return
                     self._wanted = self._drained
                     self._changed.wait_for(self._is_urgent, _PAUSE_SECONDS)
+
+    def _tell(self, failure: PacsError | None) -> None:
+        """Log it when the index or the storage begins to fail, and when that has ended."""
+        if failure is not None and self._failure is None:
+            LOGGER.error("%d instances stay in the log: %s", len(self._pending), failure.message)
+        elif failure is None and self._failure is not None:
+            LOGGER.warning("what was in the log is brought to its place again")
 
     def _is_urgent(self) -> bool:
         return self._stopping or self._wanted > self._drained

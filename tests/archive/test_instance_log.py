@@ -22,7 +22,13 @@ from pacs.archive.instance_log import InstanceLog
 from pacs.archive.log_replay import recover, replay_abandoned
 from pacs.archive.redo import Redo
 from pacs.archive.store import store
-from pacs.errors import DuplicateInstance, IndexUnavailable, PacsError, StorageFull
+from pacs.errors import (
+    DuplicateInstance,
+    IndexUnavailable,
+    PacsError,
+    StorageFull,
+    StorageUnavailable,
+)
 from pacs.index import tables
 from pacs.index.index import Index
 from pacs.model.instances import DuplicatePolicy, IngestOutcome, InstanceRecord, Origin
@@ -260,6 +266,7 @@ def test_index_that_fails_refuses_what_comes_and_keeps_what_was_acknowledged(
             with pytest.raises(IndexUnavailable):
                 send(logging_archive, make_slice(number))
         assert len(logs(logging_archive)) == 2
+        assert caplog.text.count("stay in the log") == 1
     # The next one finds the index well again, without anybody's help.
     send(logging_archive, make_slice(4))
 
@@ -284,6 +291,24 @@ def test_storage_that_is_full_refuses_what_comes_and_keeps_what_was_acknowledged
             send(logging_archive, make_slice(2))
     send(logging_archive, make_slice(3))
 
+    assert logging_archive.index.stats().instances == 2
+    assert findings(logging_archive) == {Finding.SOUND: 2}
+
+
+def test_nothing_is_accepted_below_an_empty_mount_point(logging_archive: Archive) -> None:
+    send(logging_archive, make_slice(1))
+    log_of(logging_archive).close()
+    root = logging_archive.storage.root
+    root.rename(root.with_name("away"))
+    root.mkdir()
+
+    with pytest.raises(StorageUnavailable):
+        send(logging_archive, make_slice(2))
+
+    assert list(root.iterdir()) == []
+    root.rmdir()
+    root.with_name("away").rename(root)
+    send(logging_archive, make_slice(3))
     assert logging_archive.index.stats().instances == 2
     assert findings(logging_archive) == {Finding.SOUND: 2}
 
