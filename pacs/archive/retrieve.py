@@ -25,7 +25,7 @@ _BATCH_INSTANCES = 256
 
 
 class Source(Protocol):
-    """Where the bytes of an outgoing instance are; a ``FilesystemStorage`` is one."""
+    """Where the bytes of an outgoing instance are; a ``Storage`` is one."""
 
     def has(self, location: str) -> bool:
         """Whether there is a file.

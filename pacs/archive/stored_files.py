@@ -19,6 +19,8 @@ from pacs.storage.storage import Storage
 #: Rows fetched in one transaction. Hashing terabytes may take days: a reader open for so long would keep SQLite's
 #: log from shrinking, and PostgreSQL would end it.
 _PAGE_ROWS = 1000
+#: Read at a time for a digest.
+_DIGESTED_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,13 @@ def digest_of(stream: BinaryIO, data_set_offset: int) -> str:
     Raises:
         StorageUnavailable: the file cannot be read to its end.
     """
+    digest = hashlib.sha256()
     with storage_faults("read a stored file"):
         stream.seek(data_set_offset)
-        # mypy's stub demands a protocol that typing.BinaryIO lacks and every binary file has.
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        # Not hashlib.file_digest: of a stream in memory that takes all, also what is before the data set.
+        while data := stream.read(_DIGESTED_BYTES):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def _rows(index: Index) -> Iterator[InstanceLocation]:

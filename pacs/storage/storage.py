@@ -102,10 +102,11 @@ class Storage(Protocol):
         ...
 
     def open(self, location: str) -> BinaryIO:
-        """Open a stored file for reading; the caller closes it.
+        """Open a stored file for reading; the caller closes it. Reading it raises OSError.
 
         Raises:
-            StorageUnavailable: the file is missing or cannot be read.
+            StorageUnavailable: the file is missing, and then the cause is FileNotFoundError (``faults.is_missing``); or
+                it cannot be read.
         """
         ...
 
