@@ -630,7 +630,10 @@ def test_what_was_removed_after_it_was_indexed_does_not_come_back(archive: Archi
     on_its_way = {str(_dying_instance(len(acknowledged) + 1).SOPInstanceUID)}
     found = {row.sop_instance_uid for row in archive.index.locations()}
     assert found | on_its_way == uids | on_its_way
-    assert findings(archive) == {Finding.SOUND: len(found)}
+    checked = findings(archive)
+    assert checked.pop(Finding.SOUND) == len(found)
+    # The process may have ended before it removed the file of an instance that was replaced.
+    assert set(checked) <= {Finding.ORPHAN}
 
 
 def test_log_of_a_living_process_is_left_alone(logging_archive: Archive) -> None:
